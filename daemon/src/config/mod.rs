@@ -1,0 +1,230 @@
+//! The validated configuration: what the rest of the daemon reads. Raw TOML never leaves this module.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything an operator can set, after defaults, merging and validation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The files this configuration was read from, in the order they were merged.
+    pub files: Vec<PathBuf>,
+    /// How to reach the broker.
+    pub broker: Broker,
+    /// The queues to consume, in name order. At least one.
+    pub queues: Vec<Queue>,
+    /// Where plugins are looked for.
+    pub plugins: Plugins,
+    /// The configured handlers, in name order. Plugins that none of them names are handlers with their own defaults.
+    pub handlers: Vec<Handler>,
+    /// Limits and places of the daemon itself.
+    pub daemon: Daemon,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `[broker]`: how to reach `RabbitMQ`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broker {
+    /// AMQP URIs, tried in turn. Never printed: use [`Broker::addresses`].
+    pub uris: Vec<Secret>,
+    /// AMQP heartbeat in whole seconds; 0 turns it off.
+    pub heartbeat: Duration,
+    /// Bound on TCP connect, TLS and the AMQP handshake together.
+    pub connect_timeout: Duration,
+    /// The broker's own `consumer_timeout`, which AMQP cannot tell us.
+    pub consumer_timeout: Duration,
+    /// Confirm channels on the publishing connection.
+    pub publish_channels: u16,
+    /// Extra trust anchors for `amqps://`, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain and key, PEM.
+    pub client_cert: Option<ClientCert>,
+}
+
+/// A client certificate for `amqps://`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientCert {
+    /// Certificate chain, PEM.
+    pub cert_file: PathBuf,
+    /// Private key, PEM.
+    pub key_file: PathBuf,
+}
+
+/// Text that must not appear in any output. `Debug` and `Display` print `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+/// The kind of a queue that Warren declares itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueType {
+    /// `x-queue-type: classic`.
+    Classic,
+    /// `x-queue-type: quorum`.
+    Quorum,
+}
+
+/// `[queues.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// The AMQP queue name.
+    pub name: Arc<str>,
+    /// Unacknowledged deliveries per worker.
+    pub prefetch: u16,
+    /// Tasks running at once from this queue.
+    pub workers: u16,
+    /// What to declare when the queue does not exist; `None` leaves `x-queue-type` out.
+    pub queue_type: Option<QueueType>,
+    /// The kind of the delay queues; `None`: quorum where the broker has them.
+    pub delay_type: Option<QueueType>,
+    /// The kind of `<queue>.dead`; classic unless configured.
+    pub dead_type: Option<QueueType>,
+}
+
+impl Queue {
+    /// The AMQP prefetch count: `prefetch × workers`, at most 65535 (checked when the config is read).
+    pub fn window(&self) -> u16 {
+        self.prefetch.saturating_mul(self.workers)
+    }
+}
+
+/// `[plugins]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plugins {
+    /// Directories searched for `*.so`, in order. A later directory never hides an earlier one.
+    pub dirs: Vec<PathBuf>,
+    /// Bound on inspecting, starting and `create` of one plugin when it is probed.
+    pub probe_timeout: Duration,
+}
+
+/// `[handlers.NAME]`: a configured use of a plugin. `None` means: the plugin's own default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handler {
+    /// The handler's name.
+    pub name: Arc<str>,
+    /// The plugin's name as its manifest gives it.
+    pub plugin: String,
+    /// Prefixes this handler takes; the plugin's own when absent.
+    pub prefixes: Option<Vec<String>>,
+    /// Narrows the handler to these queues; all when absent.
+    pub queues: Option<Vec<String>>,
+    /// Everything else, with defaults filled in.
+    pub limits: Limits,
+    /// Handed to the plugin, as JSON text of an object.
+    pub settings_json: String,
+    /// Where the table stands, `file:line`, for later errors about it.
+    pub origin: String,
+}
+
+/// The bounds of one handler.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Tasks of this handler running at once; `None`: no cap but the queue's workers.
+    pub workers: Option<u16>,
+    /// Soft cancel after this; `None`: the plugin's default, else [`Limits::DEFAULT_TIMEOUT`].
+    pub timeout: Option<Duration>,
+    /// From cancel to SIGKILL.
+    pub grace: Duration,
+    /// Retry policy.
+    pub retry: Retry,
+    /// Recycle a host after this many tasks; 0: never.
+    pub max_tasks: u64,
+    /// Recycle a host whose resident set is over this many bytes after a task; 0: never.
+    pub max_rss: u64,
+    /// Reap a warm host that idled this long.
+    pub idle_timeout: Duration,
+    /// Bytes of stdout and stderr kept per task for the log.
+    pub max_output: u64,
+}
+
+impl Limits {
+    /// Time limit of a handler where neither the operator nor the plugin states one.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(5);
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            timeout: None,
+            grace: Duration::from_secs(10),
+            retry: Retry::default(),
+            max_tasks: 0,
+            max_rss: 0,
+            idle_timeout: Duration::from_secs(60),
+            max_output: 64 * 1024,
+        }
+    }
+}
+
+/// `retry = { … }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Attempts in all, the first one included. 1: never retried.
+    pub attempts: u32,
+    /// Delay before the second attempt.
+    pub delay: Duration,
+    /// Each further delay is this much longer.
+    pub factor: f64,
+    /// Upper bound of a delay.
+    pub max_delay: Duration,
+    /// Share of the delay, 0 to 1, that is drawn at random.
+    pub jitter: f64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            delay: Duration::from_secs(5),
+            factor: 2.0,
+            max_delay: Duration::from_mins(10),
+            jitter: 0.1,
+        }
+    }
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Daemon {
+    /// The control socket; `$RUNTIME_DIRECTORY/control.sock`, else `/run/warren/control.sock`.
+    pub socket: PathBuf,
+    /// A larger body is dead-lettered as `too_large`.
+    pub max_task_bytes: u64,
+    /// How long a drain waits for running tasks.
+    pub drain_timeout: Duration,
+    /// READY is given after this even while the broker is away; 0: wait for it without end.
+    pub start_wait: Duration,
+    /// Exit with 69 when the broker is not there at start, instead of retrying.
+    pub require_broker: bool,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a `tracing` filter such as `info,lapin=warn`.
+    pub level: String,
+    /// Where logs go.
+    pub target: LogTarget,
+}
+
+/// Where logs go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTarget {
+    /// journald when started by systemd (`JOURNAL_STREAM`), stderr otherwise.
+    Auto,
+    /// The journald native protocol.
+    Journald,
+    /// Human text on stderr.
+    Stderr,
+}
+
+/// Environment variables as the loader sees them; tests pass their own.
+pub type Environment = BTreeMap<String, String>;
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}

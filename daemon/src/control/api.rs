@@ -1,0 +1,205 @@
+//! What crosses the control socket, as JSON. Times are in milliseconds since the Unix epoch unless a name says
+//! otherwise; no field ever holds a credential.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Warren's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_ms: u64,
+    /// `starting`, `running`, `draining`.
+    pub state: String,
+    /// Whether every configured queue is being consumed.
+    pub ready: bool,
+    /// The broker link.
+    pub broker: BrokerStatus,
+    /// Every configured queue.
+    pub queues: Vec<QueueStatus>,
+    /// Every handler.
+    pub handlers: Vec<HandlerStatus>,
+    /// The last reload, if there was one.
+    pub last_reload: Option<ReloadReply>,
+    /// The newest errors, newest first, at most 16.
+    pub last_errors: Vec<RecentError>,
+}
+
+/// The broker link.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    /// `connected`, `connecting`, `blocked`.
+    pub state: String,
+    /// Host, port and vhost of the broker in use, without credentials.
+    pub address: String,
+    /// Product and version, as the broker gives them.
+    pub server: String,
+    /// Links opened since start.
+    pub connects: u64,
+    /// Why the last link ended.
+    pub last_error: Option<String>,
+}
+
+/// One queue.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Its name.
+    pub name: String,
+    /// `consuming`, `away`, `draining`.
+    pub state: String,
+    /// Configured prefetch.
+    pub prefetch: u16,
+    /// Configured workers.
+    pub workers: u16,
+    /// Tasks running now.
+    pub running: usize,
+    /// Deliveries held and not running.
+    pub waiting: usize,
+    /// Tasks that wait for their settlement to be confirmed.
+    pub settling: usize,
+    /// Totals since start.
+    pub counts: Counts,
+}
+
+/// Totals since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Deliveries taken from the broker.
+    pub delivered: u64,
+    /// Outcome done, acknowledged.
+    pub done: u64,
+    /// Copies put on a delay queue.
+    pub retried: u64,
+    /// Copies put on the dead queue.
+    pub dead: u64,
+    /// Given back to the broker un-counted.
+    pub requeued: u64,
+    /// Outcomes that were a fault.
+    pub faults: u64,
+}
+
+/// One handler.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct HandlerStatus {
+    /// Its name.
+    pub name: String,
+    /// The plugin behind it.
+    pub plugin: String,
+    /// The plugin's version.
+    pub plugin_version: String,
+    /// The plugin's file.
+    pub path: String,
+    /// SHA-256 of what runs.
+    pub sha256: String,
+    /// Generation number.
+    pub generation: u64,
+    /// `active`, `failing`.
+    pub state: String,
+    /// Prefixes.
+    pub prefixes: Vec<String>,
+    /// Queues it is narrowed to; empty: all.
+    pub queues: Vec<String>,
+    /// Its own cap on tasks at once; 0: none.
+    pub workers: u16,
+    /// Soft time limit in milliseconds.
+    pub timeout_ms: u64,
+    /// Tasks running now.
+    pub running: usize,
+    /// Tasks that wait for a worker or a host.
+    pub waiting: usize,
+    /// Process ids of its hosts, of this and older generations.
+    pub hosts: Vec<u32>,
+    /// Totals since start.
+    pub counts: Counts,
+    /// Its newest error.
+    pub last_error: Option<String>,
+}
+
+/// One error that an operator may want to see.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RecentError {
+    /// When.
+    pub at_ms: u64,
+    /// The handler, when it concerns one.
+    pub handler: Option<String>,
+    /// The task, when it concerns one.
+    pub task_id: Option<String>,
+    /// One line.
+    pub message: String,
+}
+
+/// `GET /v1/active`: one running task.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ActiveTask {
+    /// Its id.
+    pub id: String,
+    /// Its queue.
+    pub queue: String,
+    /// Its handler.
+    pub handler: String,
+    /// The generation it started on.
+    pub generation: u64,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// The beginning of its body, at most 80 characters.
+    pub text: String,
+    /// For how long it has been running.
+    pub running_ms: u64,
+    /// Its time limit.
+    pub timeout_ms: u64,
+    /// Process id of its host.
+    pub pid: u32,
+    /// Progress, 0 to 1000, when the handler reported any.
+    pub permille: Option<u32>,
+    /// The handler's last note.
+    pub note: Option<String>,
+}
+
+/// `POST /v1/reload`: what a reload did.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ReloadReply {
+    /// Everything asked for is in force.
+    pub ok: bool,
+    /// When it ended.
+    pub at_ms: u64,
+    /// Why nothing changed at all (a bad config file, an unreadable plugins directory).
+    pub error: Option<String>,
+    /// One row per handler.
+    pub handlers: Vec<ReloadRow>,
+}
+
+/// What a reload did to one handler.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ReloadRow {
+    /// The handler's name.
+    pub handler: String,
+    /// `added`, `replaced`, `unchanged`, `removed`, `kept` (the new one failed, the old one runs), `refused`.
+    pub change: String,
+    /// The generation now in force; 0: none.
+    pub generation: u64,
+    /// Why it was kept or refused.
+    pub error: Option<String>,
+}
+
+/// `POST /v1/route` answers this; the request body is the task's text, `?queue=` and `?type=` narrow it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RouteReply {
+    /// The handler; `None`: the task would be dead-lettered as `unroutable`.
+    pub handler: Option<String>,
+    /// The prefix that matched.
+    pub prefix: Option<String>,
+    /// The task's argument text.
+    pub argument: Option<String>,
+    /// Why, in a sentence or two.
+    pub why: String,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// What went wrong and what to do.
+    pub error: String,
+}

@@ -1,0 +1,3 @@
+//! Control: HTTP over a Unix socket in the runtime directory. `warrenctl` speaks it.
+
+pub mod api;

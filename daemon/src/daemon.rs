@@ -1,0 +1,1 @@
+//! Owns everything: start, signals, reload, drain.

@@ -1,0 +1,1 @@
+//! The data path: one event loop that dispatches, settles and watches time limits.

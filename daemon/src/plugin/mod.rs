@@ -1,0 +1,40 @@
+//! Plugins as files: what the ELF note says without running anything, and the sealed snapshot that hosts load.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a plugin says of itself in its ELF note.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The plugin's name, e.g. `backup-database`.
+    pub name: String,
+    /// The plugin's version.
+    pub version: String,
+    /// ABI major: must equal the host's.
+    pub abi_major: u16,
+    /// ABI minor: must not be above the host's.
+    pub abi_minor: u16,
+    /// Default prefixes.
+    pub prefixes: Vec<String>,
+    /// Default time limit.
+    pub timeout: Option<Duration>,
+    /// The settings keys it knows.
+    pub settings: Vec<String>,
+}
+
+/// A plugin file's bytes, copied into a sealed memfd, digested and inspected. Safe to hand to hosts: whatever
+/// happens to the file on disk cannot touch it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// The sealed memfd. It stays open as long as the snapshot lives.
+    pub memfd: OwnedFd,
+    /// SHA-256 of the sealed bytes, lower-case hex.
+    pub sha256: String,
+    /// Size in bytes.
+    pub len: u64,
+    /// What its note says.
+    pub manifest: Manifest,
+}

@@ -1,0 +1,1 @@
+//! Config + plugins → a new registry, probed before it is swapped in.

@@ -1,0 +1,1 @@
+//! Prefix → handler. Pure.

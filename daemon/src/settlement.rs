@@ -1,0 +1,1 @@
+//! Outcome + attempt + policy → what is done at the broker. Pure.

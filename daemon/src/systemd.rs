@@ -1,0 +1,1 @@
+//! `sd_notify`: readiness, reload, drain and watchdog.

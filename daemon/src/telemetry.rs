@@ -1,0 +1,1 @@
+//! Logs: journald's native protocol under systemd, human text on stderr otherwise.

@@ -1,0 +1,1 @@
+//! Warren handler: back up an SQLite database.

@@ -1,0 +1,1 @@
+//! Warren handler: delete old files below configured directories.

@@ -1,0 +1,1 @@
+//! Warren handler: run a command per task.

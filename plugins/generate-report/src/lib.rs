@@ -1,0 +1,1 @@
+//! Warren handler: an SQL query as CSV and as an HTML page.

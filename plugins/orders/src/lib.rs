@@ -1,0 +1,1 @@
+//! Warren handler: orders, payments and inventory in one SQLite store.

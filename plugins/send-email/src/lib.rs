@@ -1,0 +1,1 @@
+//! Warren handler: send an email per task over SMTP.

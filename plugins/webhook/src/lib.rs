@@ -1,0 +1,1 @@
+//! Warren handler: POST each task to a URL.
