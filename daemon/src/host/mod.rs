@@ -131,6 +131,26 @@ pub enum HostEvent {
         /// One line.
         note: String,
     },
+    /// The plugin's own log line; the engine adds the task and writes it.
+    Log {
+        /// The running task; 0 when none was (create, a plugin's thread).
+        seq: Seq,
+        /// As the ABI numbers levels: 1 error, 2 warn, 3 info, 4 debug, 5 trace.
+        level: i32,
+        /// One line.
+        message: String,
+        /// Structured fields.
+        fields: Vec<(String, String)>,
+    },
+    /// A line the handler or its children printed; bounded per task.
+    Output {
+        /// The task that was running when it was read; 0 when none was.
+        seq: Seq,
+        /// stderr rather than stdout.
+        stderr: bool,
+        /// Without its newline; bytes that are not UTF-8 replaced.
+        line: String,
+    },
     /// The host is gone: every way a host can end, `create` having failed included. Always the last event of a host.
     Exited(Exit),
 }
