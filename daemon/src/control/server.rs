@@ -1,0 +1,259 @@
+//! The daemon's end of the control socket: HTTP/1.1 in, one [`Request`] to the daemon's main loop, JSON out.
+//!
+//! Nothing here knows the daemon's state: the main loop answers. So a stuck main loop shows as 504, while
+//! `/healthz` still says that the process lives.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use super::api::{ActiveTask, ErrorReply, HandlerStatus, ReloadReply, RouteReply, Status};
+use super::query;
+use super::socket::{self, SocketFile};
+
+/// Connections served at once; further ones wait in the kernel's backlog. Each costs a few KiB and a task.
+const MAX_CONNECTIONS: usize = 64;
+/// A request body: the largest task by default, and room for what surrounds it.
+const MAX_BODY: usize = (1 << 20) + (64 << 10);
+/// A request head; ours are under 1 KiB but for `?queue=`, which AMQP bounds at 255 bytes.
+const MAX_HEAD: usize = 16 << 10;
+/// From accept to a complete head, and the same again for the body: clients are on this machine.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the main loop may take for an answer (a reload excepted: it lasts as long as its probes).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What writing the answer may take, so that a client that reads nothing does not hold its place.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A pause after `accept` failed (out of file descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the control socket asks of the daemon's main loop. A dropped reply is answered as an error; a receiver
+/// that is gone means that the client hung up.
+#[derive(Debug)]
+pub enum Request {
+    /// `GET /v1/status`.
+    Status(oneshot::Sender<Status>),
+    /// `GET /v1/handlers`.
+    Handlers(oneshot::Sender<Vec<HandlerStatus>>),
+    /// `GET /v1/active`.
+    Active(oneshot::Sender<Vec<ActiveTask>>),
+    /// `POST /v1/reload`: answered when the reload has ended.
+    Reload(oneshot::Sender<ReloadReply>),
+    /// `POST /v1/route`.
+    Route {
+        /// The task's text.
+        text: Vec<u8>,
+        /// The queue it would come from.
+        queue: Option<String>,
+        /// The AMQP property `type` it would have.
+        message_type: Option<String>,
+        /// The answer.
+        reply: oneshot::Sender<RouteReply>,
+    },
+    /// `GET /readyz`: whether every configured queue is being consumed.
+    Ready(oneshot::Sender<bool>),
+}
+
+/// The listening control socket. Dropping it (or the future of [`Server::run`]) removes the socket file, if it is
+/// still the one that was bound.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    _file: SocketFile,
+}
+
+impl Server {
+    /// Listens at `path` with mode 0660. Needs a tokio runtime with I/O. A stale socket is replaced; the error for
+    /// a living daemon names its pid, the one for a missing directory the remedy.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let (listener, file) = socket::listen(path)?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, _file: file })
+    }
+
+    /// Serves until dropped. Connections are tasks of the calling runtime and end with this future.
+    pub async fn run(self, requests: mpsc::Sender<Request>) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            while connections.try_join_next().is_some() {}
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let requests = requests.clone();
+                    connections.spawn(async move {
+                        serve(stream, requests).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a control connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+type Response = hyper::Response<Full<Bytes>>;
+
+/// One request per connection: `warrenctl` needs no more, and an idle client then holds no place.
+async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
+    let peer = stream.peer_cred().map_or_else(
+        |_| "unknown".to_owned(),
+        |cred| format!("uid {} pid {}", cred.uid(), cred.pid().unwrap_or_default()),
+    );
+    let answered = Notify::new();
+    let (requests, peer, answered) = (&requests, peer.as_str(), &answered);
+    let service = service_fn(|request| async move {
+        let response = answer(request, requests, peer).await;
+        answered.notify_one();
+        Ok::<_, Infallible>(response)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(READ_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let too_slow = async {
+        answered.notified().await;
+        tokio::time::sleep(WRITE_TIMEOUT).await;
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            debug!(peer, %error, "control connection ended early");
+        },
+        () = too_slow => debug!(peer, "control client does not read its answer"),
+    }
+}
+
+async fn answer(request: hyper::Request<Incoming>, requests: &mpsc::Sender<Request>, peer: &str) -> Response {
+    let path = request.uri().path();
+    let allowed = match path {
+        "/v1/status" | "/v1/handlers" | "/v1/active" | "/healthz" | "/readyz" => Method::GET,
+        "/v1/reload" | "/v1/route" => Method::POST,
+        _ => return error(StatusCode::NOT_FOUND, format!("there is no {path} here")),
+    };
+    if request.method() != allowed {
+        let message = format!("{path} takes {allowed}, not {}", request.method());
+        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, message);
+        let allowed = if allowed == Method::GET { "GET" } else { "POST" };
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        return response;
+    }
+    match path {
+        "/healthz" => json(StatusCode::OK, &serde_json::json!({"alive": true})),
+        "/readyz" => ready(ask(requests, Request::Ready).await),
+        "/v1/status" => reply(ask(requests, Request::Status).await),
+        "/v1/handlers" => reply(ask(requests, Request::Handlers).await),
+        "/v1/active" => reply(ask(requests, Request::Active).await),
+        "/v1/reload" => {
+            info!(peer, "reload asked for on the control socket");
+            reply(wait_for(requests, Request::Reload).await)
+        }
+        _ => route(request, requests).await,
+    }
+}
+
+async fn route(request: hyper::Request<Incoming>, requests: &mpsc::Sender<Request>) -> Response {
+    let (mut queue, mut message_type) = (None, None);
+    match query::decode(request.uri().query().unwrap_or_default()) {
+        Err(message) => return error(StatusCode::BAD_REQUEST, message),
+        Ok(pairs) => {
+            for (name, value) in pairs {
+                match name.as_str() {
+                    "queue" => queue = Some(value),
+                    "type" => message_type = Some(value),
+                    _ => return error(StatusCode::BAD_REQUEST, format!("`{name}` is not queue or type")),
+                }
+            }
+        }
+    }
+    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {MAX_BODY} bytes"));
+    if request.body().size_hint().lower() > MAX_BODY as u64 {
+        return too_large();
+    }
+    let body = Limited::new(request.into_body(), MAX_BODY).collect();
+    let text = match tokio::time::timeout(READ_TIMEOUT, body).await {
+        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => return too_large(),
+        Ok(Err(e)) => return error(StatusCode::BAD_REQUEST, format!("the body broke off: {e}")),
+        Ok(Ok(body)) => body.to_bytes().to_vec(),
+    };
+    reply(ask(requests, |reply| Request::Route { text, queue, message_type, reply }).await)
+}
+
+/// Why the main loop gave no answer.
+enum Silence {
+    Late,
+    Gone,
+}
+
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Silence> {
+    tokio::time::timeout(ANSWER_TIMEOUT, wait_for(requests, request)).await.unwrap_or(Err(Silence::Late))
+}
+
+async fn wait_for<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Silence> {
+    let (reply, answer) = oneshot::channel();
+    requests.send(request(reply)).await.map_err(|_| Silence::Gone)?;
+    answer.await.map_err(|_| Silence::Gone)
+}
+
+fn reply<T: Serialize>(answer: Result<T, Silence>) -> Response {
+    match answer {
+        Ok(value) => json(StatusCode::OK, &value),
+        Err(Silence::Late) => error(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("the daemon's main loop did not answer in {} s; see its log", ANSWER_TIMEOUT.as_secs()),
+        ),
+        Err(Silence::Gone) => {
+            error(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping and did not answer".to_owned())
+        }
+    }
+}
+
+fn ready(answer: Result<bool, Silence>) -> Response {
+    match answer {
+        Ok(true) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
+        Ok(false) => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not every configured queue is being consumed; `warrenctl status` says why".to_owned(),
+        ),
+        Err(silence) => reply::<()>(Err(silence)),
+    }
+}
+
+fn error(status: StatusCode, error: String) -> Response {
+    json(status, &ErrorReply { error })
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    // The API's types are strings, numbers, lists and options: they always have a JSON form.
+    let mut body = serde_json::to_vec(value).unwrap_or_default();
+    body.push(b'\n');
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

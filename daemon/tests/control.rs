@@ -1,0 +1,207 @@
+//! The control socket's two ends over a real Unix socket, with a daemon main loop played by the test.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use warren::control::api::{ActiveTask, HandlerStatus, ReloadReply, RouteReply, Status};
+use warren::control::client::{Client, ClientError};
+use warren::control::server::{Request, Server};
+
+/// More than any wait in these tests should last; reaching it is a failure.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A server on a thread of its own; ends when dropped.
+struct Daemon {
+    dir: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Serves with `answer` as the main loop.
+    fn start(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let (bound, is_bound) = std::sync::mpsc::channel();
+        let path = dir.path().join("control.sock");
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let server = Server::bind(&path).unwrap();
+                bound.send(()).unwrap();
+                let (requests, mut inbox) = mpsc::channel(8);
+                let main_loop = async {
+                    while let Some(request) = inbox.recv().await {
+                        answer(request);
+                    }
+                };
+                tokio::select! {
+                    () = server.run(requests) => {}
+                    () = main_loop => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        is_bound.recv_timeout(BOUND).unwrap();
+        Self { dir, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    /// Sends raw bytes and reads to the end.
+    fn raw(&self, request: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        // The server may answer and close before it has read everything: then writing fails, reading does not.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn attentive(request: Request) {
+    match request {
+        Request::Status(reply) => {
+            let _ = reply.send(Status { version: "9".into(), pid: 42, ..Status::default() });
+        }
+        Request::Handlers(reply) => {
+            let _ = reply.send(vec![HandlerStatus { name: "backup".into(), ..HandlerStatus::default() }]);
+        }
+        Request::Active(reply) => {
+            let _ = reply.send(vec![ActiveTask { id: "t-1".into(), ..ActiveTask::default() }]);
+        }
+        Request::Reload(reply) => {
+            let _ = reply.send(ReloadReply { ok: true, at_ms: 7, ..ReloadReply::default() });
+        }
+        Request::Route { text, queue, message_type, reply } => {
+            let why = format!("{} bytes, {queue:?}, {message_type:?}", text.len());
+            let _ = reply.send(RouteReply { why, ..RouteReply::default() });
+        }
+        Request::Ready(reply) => {
+            let _ = reply.send(false);
+        }
+    }
+}
+
+#[test]
+fn every_question_gets_its_answer() {
+    let daemon = Daemon::start(attentive);
+    let client = daemon.client();
+    assert_eq!(client.status().unwrap().pid, 42);
+    assert_eq!(client.handlers().unwrap()[0].name, "backup");
+    assert_eq!(client.active().unwrap()[0].id, "t-1");
+    assert_eq!(client.reload().unwrap().at_ms, 7);
+    let text = vec![b'x'; 1 << 20];
+    let why = client.route(&text, Some("a queue&more"), Some("typ€")).unwrap().why;
+    assert_eq!(why, "1048576 bytes, Some(\"a queue&more\"), Some(\"typ€\")");
+}
+
+#[test]
+fn health_and_readiness_are_apart() {
+    let daemon = Daemon::start(attentive);
+    assert!(daemon.raw("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
+    let ready = daemon.raw("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("\"error\":"), "{ready}");
+}
+
+#[test]
+fn wrong_paths_methods_and_bodies_are_refused_as_json() {
+    let daemon = Daemon::start(attentive);
+    let head = |line: &str, rest: &str| daemon.raw(&format!("{line} HTTP/1.1\r\nHost: x\r\n{rest}\r\n"));
+    let too_large = format!("Content-Length: {}\r\n", 2 << 20);
+    for (line, rest, status) in [
+        ("GET /v2/status", "", "404"),
+        ("POST /v1/status", "", "405"),
+        ("GET /v1/reload", "", "405"),
+        ("POST /v1/route?colour=red", "", "400"),
+        ("POST /v1/route?queue=%zz", "", "400"),
+        ("POST /v1/route", too_large.as_str(), "413"),
+    ] {
+        let answer = head(line, rest);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+        assert!(answer.contains("{\"error\":"), "{line}: {answer}");
+    }
+    assert!(head("GET /v1/reload", "").to_lowercase().contains("allow: post"));
+}
+
+#[test]
+fn a_main_loop_that_does_not_answer_is_a_gateway_timeout_and_health_still_answers() {
+    let mut held = Vec::new();
+    let daemon = Daemon::start(move |request| held.push(request));
+    let started = Instant::now();
+    let error = daemon.client().status().unwrap_err();
+    assert!(matches!(&error, ClientError::Busy { why, .. } if why.contains("did not answer")), "{error}");
+    assert!(started.elapsed() >= Duration::from_secs(5));
+    assert!(daemon.raw("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_reload_outlasts_the_answer_timeout_of_others_and_ends_with_its_client() {
+    let (held, reloads) = std::sync::mpsc::channel();
+    let daemon = Daemon::start(move |request| match request {
+        Request::Reload(reply) => held.send(reply).unwrap(),
+        other => attentive(other),
+    });
+
+    let client = daemon.client();
+    let waiting = std::thread::spawn(move || client.reload());
+    let reply = reloads.recv_timeout(BOUND).unwrap();
+    let other = daemon.client();
+    assert_eq!(other.status().unwrap().pid, 42, "a reload keeps nobody else waiting");
+    reply.send(ReloadReply { ok: true, ..ReloadReply::default() }).unwrap();
+    assert!(waiting.join().unwrap().unwrap().ok);
+
+    let mut hasty = UnixStream::connect(daemon.socket()).unwrap();
+    hasty.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut reply = reloads.recv_timeout(BOUND).unwrap();
+    drop(hasty);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime
+        .block_on(async { tokio::time::timeout(BOUND, reply.closed()).await })
+        .expect("the main loop learns that nobody waits any more");
+}
+
+#[test]
+fn silent_clients_lose_their_places_to_those_that_speak() {
+    let daemon = Daemon::start(attentive);
+    let silent: Vec<_> = (0..64).map(|_| UnixStream::connect(daemon.socket()).unwrap()).collect();
+    assert_eq!(daemon.client().status().unwrap().pid, 42, "served once a silent one has timed out");
+    drop(silent);
+}
+
+#[test]
+fn without_a_daemon_the_error_names_the_socket_and_the_remedy() {
+    let daemon = Daemon::start(attentive);
+    let path = daemon.socket();
+    drop(daemon);
+    for path in [path.as_path(), Path::new("/nonexistent/control.sock")] {
+        let error = Client::new(path).status().unwrap_err();
+        assert!(matches!(error, ClientError::NoDaemon { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(path.to_str().unwrap()) && text.contains("--socket"), "{text}");
+    }
+}
+
+#[test]
+fn a_main_loop_that_is_gone_is_told_as_stopping() {
+    let daemon = Daemon::start(drop);
+    let error = daemon.client().handlers().unwrap_err();
+    assert!(matches!(&error, ClientError::Busy { why, .. } if why.contains("stopping")), "{error}");
+}
