@@ -1,1 +1,207 @@
 //! A task as its text and properties say: label stripped, identity and attempt read. Pure.
+
+mod headers;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use lapin::BasicProperties;
+use lapin::types::AMQPValue;
+use uuid::Uuid;
+
+pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, is_transport_header};
+
+use crate::router::Router;
+use crate::settlement::DeadReason;
+
+/// All headers of our own begin with this.
+pub const HEADER_PREFIX: &str = "x-warren-";
+/// Header of every copy of a task that came without `message_id`: the id it was given.
+pub const HEADER_ID: &str = "x-warren-id";
+/// Header of every copy: the attempt it is, from 1.
+pub const HEADER_ATTEMPT: &str = "x-warren-attempt";
+/// Header of a copy made before a redelivered task starts: how often its start was cut short.
+pub const HEADER_REDELIVERIES: &str = "x-warren-redeliveries";
+
+/// Anyone can publish a header with our name on it: a higher count is read as this one. Far above every sensible
+/// `retry.attempts`, and one more never overflows.
+pub const MAX_COUNT: u32 = 1_000_000;
+
+/// A task's id. Equal text is the same task, whether or not it was delivered twice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TaskId {
+    /// `message_id`, or the id of ours; at most 255 bytes.
+    pub text: Arc<str>,
+    /// The producer set no `message_id`: the id is ours, and a second copy from the producer would get another one.
+    pub generated: bool,
+}
+
+/// Who a delivered task is and where in its life it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub id: TaskId,
+    /// Attempt, from 1 to [`MAX_COUNT`].
+    pub attempt: u32,
+    /// How often its start was cut short, at most [`MAX_COUNT`].
+    pub redeliveries: u32,
+}
+
+/// A task with its place to go. Everything is borrowed from the delivery and the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routed<'r, 'b> {
+    /// The handler's index as the router was given it.
+    pub handler: usize,
+    /// The prefix that matched.
+    pub prefix: &'r Arc<str>,
+    /// What follows the prefix, trimmed; empty where the property `type` decided.
+    pub argument: &'b str,
+}
+
+/// A task that no handler is to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The dead letter's reason.
+    pub reason: DeadReason,
+    /// One line for people: what is wrong and where to look.
+    pub message: String,
+}
+
+/// Reads identity and counts from a delivery's properties. What cannot be read counts as absent.
+pub fn identify(properties: &BasicProperties) -> Identity {
+    let header = |name: &str| properties.headers().as_ref().and_then(|table| table.inner().get(name));
+    let given = properties.message_id().as_ref().map(lapin::types::ShortString::as_str).unwrap_or_default();
+    let id = if given.is_empty() {
+        let ours = header(HEADER_ID).and_then(short_text);
+        TaskId { text: ours.map_or_else(new_id, Arc::from), generated: true }
+    } else {
+        TaskId { text: Arc::from(given), generated: false }
+    };
+    Identity {
+        id,
+        attempt: count(header(HEADER_ATTEMPT)).max(1),
+        redeliveries: count(header(HEADER_REDELIVERIES)),
+    }
+}
+
+/// Finds the handler of a delivery from `queue`, or the reason why it is dead. Allocates only for a refusal.
+pub fn route<'r, 'b>(
+    router: &'r Router,
+    queue: &str,
+    properties: &BasicProperties,
+    body: &'b [u8],
+    max_task_bytes: u64,
+) -> Result<Routed<'r, 'b>, Refusal> {
+    if body.len() as u64 > max_task_bytes {
+        let message = format!(
+            "the body has {} bytes, `daemon.max_task_bytes` allows {max_task_bytes}; \
+             keep the data elsewhere and publish where it is",
+            body.len()
+        );
+        return Err(Refusal { reason: DeadReason::TooLarge, message });
+    }
+    let message_type = properties.kind().as_ref().map(lapin::types::ShortString::as_str);
+    match router.route(queue, message_type, body) {
+        Some(found) if found.by_type => {
+            Ok(Routed { handler: found.handler, prefix: found.prefix, argument: "" })
+        }
+        found => {
+            // Checked whole, not only from the prefix on: what stands before it is text as well.
+            let text = std::str::from_utf8(body).map_err(|error| Refusal::malformed(&error))?;
+            let found = found.ok_or_else(|| Refusal::unroutable(queue, message_type, text))?;
+            Ok(Routed { handler: found.handler, prefix: found.prefix, argument: &text[found.argument] })
+        }
+    }
+}
+
+/// The text without one newline at its end (`\n` or `\r\n`): `amqp-publish -l` and `echo` add one.
+pub fn trim_newline(text: &[u8]) -> &[u8] {
+    match text {
+        [rest @ .., b'\r', b'\n'] | [rest @ .., b'\n'] => rest,
+        _ => text,
+    }
+}
+
+/// The text without its label `Task <n>:` and the blanks after it; without a label, the text as it is. `<n>` is one
+/// or more digits, with at least one blank before it and any number before the colon.
+pub fn split_label(text: &[u8]) -> &[u8] {
+    label_end(text).map_or(text, |end| &text[end..])
+}
+
+fn label_end(text: &[u8]) -> Option<usize> {
+    let rest = text.strip_prefix(b"Task")?;
+    let number = trim_blanks(rest);
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if number.len() == rest.len() || digits == 0 {
+        return None;
+    }
+    let after = trim_blanks(&number[digits..]).strip_prefix(b":")?;
+    Some(text.len() - trim_blanks(after).len())
+}
+
+fn trim_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    &text[blanks..]
+}
+
+impl Refusal {
+    fn malformed(error: &std::str::Utf8Error) -> Self {
+        let message = format!(
+            "the text is not UTF-8 from byte {} on; publish text as UTF-8, or name the handler's prefix in the \
+             property `type` and send any bytes",
+            error.valid_up_to()
+        );
+        Self { reason: DeadReason::Malformed, message }
+    }
+
+    fn unroutable(queue: &str, message_type: Option<&str>, text: &str) -> Self {
+        let bytes = trim_newline(text.as_bytes());
+        let of_type = message_type.map(|name| format!(" nor its type `{name}`")).unwrap_or_default();
+        let message = if bytes.trim_ascii().is_empty() {
+            format!(
+                "the task is empty{}",
+                if of_type.is_empty() { "" } else { " and nothing takes its type" }
+            )
+        } else if split_label(bytes).is_empty() {
+            "the task is a label and nothing else".to_owned()
+        } else {
+            format!(
+                "no handler of queue `{queue}` takes it: neither its text{of_type} begins with a registered \
+                 prefix; `warrenctl route` says why"
+            )
+        };
+        Self { reason: DeadReason::Unroutable, message }
+    }
+}
+
+fn new_id() -> Arc<str> {
+    let mut buffer = Uuid::encode_buffer();
+    Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer))
+}
+
+/// A header of ours that holds an id. Bounded like `message_id`, which is a short string on the wire.
+fn short_text(value: &AMQPValue) -> Option<&str> {
+    let text = match value {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?,
+        AMQPValue::ShortString(text) => text.as_str(),
+        _ => return None,
+    };
+    (!text.is_empty() && u8::try_from(text.len()).is_ok()).then_some(text)
+}
+
+/// A header of ours that counts: any AMQP integer, or digits as text (tools that re-publish write those).
+fn count(value: Option<&AMQPValue>) -> u32 {
+    let number = match value {
+        Some(AMQPValue::ShortShortInt(n)) => i64::from(*n),
+        Some(AMQPValue::ShortShortUInt(n)) => i64::from(*n),
+        Some(AMQPValue::ShortInt(n)) => i64::from(*n),
+        Some(AMQPValue::ShortUInt(n)) => i64::from(*n),
+        Some(AMQPValue::LongInt(n)) => i64::from(*n),
+        Some(AMQPValue::LongUInt(n)) => i64::from(*n),
+        Some(AMQPValue::LongLongInt(n)) => *n,
+        Some(value) => short_text(value).and_then(|text| text.parse().ok()).unwrap_or(0),
+        None => 0,
+    };
+    u32::try_from(number.clamp(0, i64::from(MAX_COUNT))).unwrap_or(MAX_COUNT)
+}

@@ -1,0 +1,125 @@
+//! Settlement as a table, and its two bounds as properties.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn policy() -> Retry {
+    Retry {
+        attempts: 3,
+        delay: Duration::from_secs(4),
+        factor: 2.0,
+        max_delay: Duration::from_secs(10),
+        jitter: 0.5,
+    }
+}
+
+fn error(code: &str, retry_after: Option<u64>) -> TaskError {
+    TaskError {
+        code: code.into(),
+        message: "no space left".into(),
+        retry_after: retry_after.map(Duration::from_secs),
+    }
+}
+
+fn retry_in(seconds: u64, next_attempt: u32) -> Settlement {
+    Settlement::Retry { delay: Duration::from_secs(seconds), next_attempt }
+}
+
+fn dead(reason: DeadReason) -> Settlement {
+    Settlement::Dead { reason }
+}
+
+#[test]
+fn outcome_attempt_and_cancel_decide_the_settlement() {
+    use CancelCause::{Drain, Timeout};
+    use Outcome::{Cancelled, Done, Fault, Reject, Retry};
+    let day = 24 * 60 * 60;
+    let crash = Some(error(CODE_CRASH, None));
+    let table = [
+        ("done", Done, None, 1, None, Settlement::Ack),
+        ("done on the last attempt", Done, None, 3, None, Settlement::Ack),
+        ("done although cancelled", Done, None, 1, Some(Drain), Settlement::Ack),
+        ("done although late", Done, None, 1, Some(Timeout), Settlement::Ack),
+        ("rejected", Reject, None, 1, None, dead(DeadReason::Rejected)),
+        ("rejected while draining", Reject, None, 1, Some(Drain), dead(DeadReason::Rejected)),
+        ("rejected after its time", Reject, None, 1, Some(Timeout), dead(DeadReason::Rejected)),
+        ("first retry", Retry, None, 1, None, retry_in(4, 2)),
+        ("second retry", Retry, None, 2, None, retry_in(8, 3)),
+        ("no attempt left", Retry, None, 3, None, dead(DeadReason::Attempts)),
+        ("attempts lowered meanwhile", Retry, None, 9, None, dead(DeadReason::Attempts)),
+        ("the handler's own delay", Retry, Some(error("busy", Some(77))), 1, None, retry_in(77, 2)),
+        ("its delay is bounded", Retry, Some(error("busy", Some(u64::MAX))), 1, None, retry_in(day, 2)),
+        (
+            "its delay does not add attempts",
+            Retry,
+            Some(error("busy", Some(7))),
+            3,
+            None,
+            dead(DeadReason::Attempts),
+        ),
+        ("its own delay while draining", Retry, Some(error("busy", Some(7))), 1, Some(Drain), retry_in(7, 2)),
+        ("retry while draining", Retry, Some(error("io", None)), 3, Some(Drain), Settlement::Requeue),
+        ("cancelled by drain", Cancelled, None, 3, Some(Drain), Settlement::Requeue),
+        ("killed by drain", Fault, crash.clone(), 3, Some(Drain), Settlement::Requeue),
+        ("cancelled by its time limit", Cancelled, None, 1, Some(Timeout), retry_in(4, 2)),
+        ("out of time for the last time", Cancelled, None, 3, Some(Timeout), dead(DeadReason::Timeout)),
+        ("killed for its time limit", Fault, crash.clone(), 3, Some(Timeout), dead(DeadReason::Timeout)),
+        ("retry after its time", Retry, None, 3, Some(Timeout), dead(DeadReason::Timeout)),
+        ("cancelled by nobody", Cancelled, None, 1, None, retry_in(4, 2)),
+        ("cancelled by nobody, last attempt", Cancelled, None, 3, None, dead(DeadReason::Attempts)),
+        ("panic", Fault, Some(error("panic", None)), 1, None, retry_in(4, 2)),
+        ("panic on the last attempt", Fault, Some(error("panic", None)), 3, None, dead(DeadReason::Attempts)),
+        ("a fault has no say in its delay", Fault, Some(error("panic", Some(99))), 1, None, retry_in(4, 2)),
+        ("crash", Fault, crash.clone(), 2, None, retry_in(8, 3)),
+        ("crash on the last attempt", Fault, crash, 3, None, dead(DeadReason::Poison)),
+    ];
+    for (what, outcome, error, attempt, cancelled_by, expected) in table {
+        let settlement = settle(&outcome, error.as_ref(), attempt, &policy(), cancelled_by, 1.0);
+        assert_eq!(settlement, expected, "{what}");
+    }
+}
+
+#[test]
+fn a_long_max_delay_also_bounds_what_a_handler_asks_for() {
+    let week = Duration::from_secs(7 * 24 * 60 * 60);
+    let retry = Retry { max_delay: week, ..policy() };
+    let wish = error("busy", Some(u64::MAX));
+    let settlement = settle(&Outcome::Retry, Some(&wish), 1, &retry, None, 0.0);
+    assert_eq!(settlement, Settlement::Retry { delay: week, next_attempt: 2 });
+}
+
+#[test]
+fn jitter_shortens_the_delay_by_at_most_its_share() {
+    let seconds = |attempt, random| backoff(&policy(), attempt, random).as_secs_f64();
+    for (attempt, full) in [(1, 4.0), (2, 8.0), (3, 10.0), (u32::MAX, 10.0)] {
+        assert!((seconds(attempt, 1.0) - full).abs() < 1e-6);
+        assert!((seconds(attempt, 0.0) - full / 2.0).abs() < 1e-6);
+    }
+}
+
+proptest! {
+    #[test]
+    fn delay_never_exceeds_its_bound(
+        attempt in any::<u32>(), random in any::<f64>(), jitter in any::<f64>(), factor in any::<f64>(),
+        delay in any::<u64>(), max_delay in any::<u64>(),
+    ) {
+        let (delay, max_delay) = (Duration::from_millis(delay), Duration::from_millis(max_delay));
+        let retry = Retry { attempts: 9, delay, factor, max_delay, jitter };
+        prop_assert!(backoff(&retry, attempt, random) <= max_delay);
+    }
+
+    #[test]
+    fn attempts_always_end(attempts in 0..200u32, random in 0.0..1.0f64, timeout: bool) {
+        let retry = Retry { attempts, ..policy() };
+        let cause = timeout.then_some(CancelCause::Timeout);
+        let mut attempt = 1;
+        while let Settlement::Retry { next_attempt, .. } =
+            settle(&Outcome::Fault, None, attempt, &retry, cause, random)
+        {
+            prop_assert_eq!(next_attempt, attempt + 1);
+            attempt = next_attempt;
+        }
+        prop_assert_eq!(attempt, attempts.max(1));
+    }
+}
