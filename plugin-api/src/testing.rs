@@ -1,0 +1,1 @@
+//! The test kit: runs a handler without a broker and without a daemon.
