@@ -2,6 +2,7 @@
 
 pub mod abi;
 mod call;
+pub mod duration;
 mod export;
 mod failure;
 mod handler;
