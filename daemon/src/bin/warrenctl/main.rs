@@ -1,3 +1,88 @@
-//! The command line tool.
+//! `warrenctl`: publish tasks, ask and reload the daemon, check configuration and plugins.
 
-fn main() {}
+mod active;
+mod exit;
+mod handlers;
+mod output;
+mod place;
+mod reload;
+mod route;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    exit::code(run(&cli))
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    let global = &cli.global;
+    match &cli.verb {
+        Verb::Status => status::run(global),
+        Verb::Handlers => handlers::run(global),
+        Verb::Active => active::run(global),
+        Verb::Reload => reload::run(global),
+        Verb::Route(args) => route::run(global, args),
+    }
+}
+
+const AFTER: &str = "\
+Exit status: 0 done; 64 usage; 65 bad data; 69 no daemon or no broker; 70 a handler or the program failed;
+75 try again; 78 configuration; 130 interrupted.
+
+Examples:
+  warrenctl publish 'Process order #1001'
+  warrenctl status
+  warrenctl VERB --help                     every verb has examples";
+
+/// Publish tasks for warrend, ask it, reload it; check its configuration and its plugins.
+#[derive(Debug, Parser)]
+#[command(name = "warrenctl", version, after_help = AFTER, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// The daemon's configuration: names the broker, the queues, the plugins and the socket
+    #[arg(long, global = true, value_name = "FILE", default_value = place::CONFIG)]
+    config: PathBuf,
+    /// The daemon's control socket, instead of the configured one
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show the daemon's state: broker, queues, handlers, last errors
+    #[command(after_help = status::EXAMPLES)]
+    Status,
+    /// List the handlers with their prefixes, limits and hosts
+    #[command(after_help = handlers::EXAMPLES)]
+    Handlers,
+    /// List the tasks that are running now
+    #[command(after_help = active::EXAMPLES)]
+    Active,
+    /// Reload configuration and plugins, wait for the result and show it
+    #[command(after_help = reload::EXAMPLES)]
+    Reload,
+    /// Say which handler takes a task, and why
+    #[command(after_help = route::EXAMPLES)]
+    Route(route::RouteArgs),
+}

@@ -1,0 +1,77 @@
+//! How `warrenctl` ends: sysexits codes, and one clear message on stderr.
+
+use std::process::ExitCode;
+
+use warren::control::client::ClientError;
+
+use crate::output;
+
+/// Exit codes, as in sysexits.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// The command line is wrong.
+    Usage = 64,
+    /// The task or the file is wrong.
+    Data = 65,
+    /// No broker, no daemon.
+    Unavailable = 69,
+    /// The handler or this program failed.
+    Software = 70,
+    /// Output could not be written.
+    Io = 74,
+    /// Try again later.
+    TryAgain = 75,
+    /// The configuration is wrong.
+    Config = 78,
+    /// Ctrl-C, as a shell reports it.
+    Interrupted = 130,
+}
+
+/// Why a verb did not do its work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// A failure with its message; the error's chain is printed with it.
+    pub(crate) fn new(code: Code, error: impl Into<anyhow::Error>) -> Self {
+        Self { code, error: error.into() }
+    }
+
+    /// A failure whose whole message is `text`.
+    pub(crate) fn text(code: Code, text: impl Into<String>) -> Self {
+        Self { code, error: anyhow::Error::msg(text.into()) }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let code = match &error {
+            ClientError::NoDaemon { .. } | ClientError::Permission { .. } => Code::Unavailable,
+            ClientError::Busy { .. } => Code::TryAgain,
+            ClientError::Refused { .. } | ClientError::Garbled { .. } => Code::Software,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// Ends the program: prints the failure, chain included, and gives its code.
+pub(crate) fn code(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&format!("{:#}", failure.error));
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+/// Ends the program for what the command line parser said: help and version are no errors.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // A reader that left (a pager) is no reason to fail.
+    let _ = error.print();
+    if error.exit_code() == 0 { ExitCode::SUCCESS } else { ExitCode::from(Code::Usage as u8) }
+}

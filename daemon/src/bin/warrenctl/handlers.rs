@@ -1,0 +1,63 @@
+//! `warrenctl handlers`.
+
+use std::time::Duration;
+
+use warren::control::api::HandlerStatus;
+
+use crate::exit::Failure;
+use crate::output::{Table, print, print_json, short_digest, span};
+use crate::{Global, place};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  warrenctl handlers
+  warrenctl handlers --json | jq -r '.[] | \"\\(.name) \\(.sha256)\"'";
+
+pub(crate) fn run(global: &Global) -> Result<(), Failure> {
+    let handlers = place::client(global).handlers()?;
+    if global.json { print_json(&handlers) } else { print(&text(&handlers)) }
+}
+
+fn text(handlers: &[HandlerStatus]) -> String {
+    if handlers.is_empty() {
+        return "no handler is loaded\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "HANDLER", "STATE", "PREFIXES", "QUEUES", "WORKERS", "TIMEOUT", "GEN", "SHA256", "HOSTS", "FILE",
+    ]);
+    for handler in handlers {
+        let quoted: Vec<_> = handler.prefixes.iter().map(|prefix| format!("{prefix:?}")).collect();
+        let hosts: Vec<_> = handler.hosts.iter().map(u32::to_string).collect();
+        table.row([
+            handler.name.clone(),
+            handler.state.clone(),
+            quoted.join(", "),
+            if handler.queues.is_empty() { "all".to_owned() } else { handler.queues.join(", ") },
+            if handler.workers == 0 { "-".to_owned() } else { handler.workers.to_string() },
+            span(Duration::from_millis(handler.timeout_ms)),
+            handler.generation.to_string(),
+            short_digest(&handler.sha256),
+            if hosts.is_empty() { "-".to_owned() } else { hosts.join(",") },
+            handler.path.clone(),
+        ]);
+    }
+    table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_shows_its_prefixes_and_hosts() {
+        let text = text(&[HandlerStatus {
+            name: "orders".into(),
+            prefixes: vec!["Process order".into(), "Process payment".into()],
+            hosts: vec![10, 11],
+            timeout_ms: 900_000,
+            ..HandlerStatus::default()
+        }]);
+        assert!(text.contains(r#""Process order", "Process payment"  all"#), "{text}");
+        assert!(text.contains("15m") && text.contains("10,11"), "{text}");
+    }
+}

@@ -1,0 +1,64 @@
+//! `warrenctl route`.
+
+use std::fmt::Write;
+
+use clap::Args;
+use warren::control::api::RouteReply;
+
+use crate::exit::{Code, Failure};
+use crate::output::{clean, print, print_json};
+use crate::{Global, place};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  warrenctl route 'Task 1: Process order #1001'
+  warrenctl route --queue mail --type order.created '{\"order\": 1001}'";
+
+/// Which task.
+#[derive(Debug, Args)]
+pub(crate) struct RouteArgs {
+    /// The task's text, as a producer would publish it
+    text: String,
+    /// The queue it would come from: handlers can be narrowed to queues
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// The AMQP property `type` it would have: it is tried before the text
+    #[arg(long = "type", value_name = "TYPE")]
+    message_type: Option<String>,
+}
+
+pub(crate) fn run(global: &Global, args: &RouteArgs) -> Result<(), Failure> {
+    let reply = place::client(global).route(
+        args.text.as_bytes(),
+        args.queue.as_deref(),
+        args.message_type.as_deref(),
+    )?;
+    if global.json {
+        print_json(&reply)?;
+    } else {
+        print(&text(&reply))?;
+    }
+    match reply.handler {
+        Some(_) => Ok(()),
+        None => Err(Failure::text(
+            Code::Data,
+            "no handler takes this task: it would be dead-lettered as unroutable",
+        )),
+    }
+}
+
+fn text(reply: &RouteReply) -> String {
+    let mut text = String::new();
+    let why = Some(reply.why.clone());
+    for (name, value) in [
+        ("handler ", &reply.handler),
+        ("prefix  ", &reply.prefix),
+        ("argument", &reply.argument),
+        ("why     ", &why),
+    ] {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{name}  {}", clean(value));
+        }
+    }
+    text
+}

@@ -1,0 +1,191 @@
+//! `warrenctl` as a user meets it: the built program, its output and its exit codes.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tokio::sync::{mpsc, oneshot};
+use warren::control::api::{HandlerStatus, ReloadReply, RouteReply, Status};
+use warren::control::server::{Request, Server};
+
+/// Every verb, as words of the command line.
+const VERBS: &[&[&str]] = &[&["status"], &["handlers"], &["active"], &["reload"], &["route"]];
+
+fn warrenctl(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_warrenctl"));
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WARREN_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+#[track_caller]
+fn assert_ends(output: &Output, code: i32, parts: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "no {part:?} in stderr: {stderr}");
+    }
+    assert!(!stderr.contains("panicked") && !stderr.contains("backtrace"), "{stderr}");
+}
+
+/// Runs `body` beside a control server whose main loop is `answer`.
+fn with_daemon(mut answer: impl FnMut(Request) + Send + 'static, body: impl FnOnce(&Path)) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (bound, is_bound) = std::sync::mpsc::channel();
+    let socket = path.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let server = Server::bind(&socket).unwrap();
+            bound.send(()).unwrap();
+            let (requests, mut inbox) = mpsc::channel(8);
+            let main_loop = async {
+                while let Some(request) = inbox.recv().await {
+                    answer(request);
+                }
+            };
+            tokio::select! {
+                () = server.run(requests) => {}
+                () = main_loop => {}
+                _ = stopped => {}
+            }
+        });
+    });
+    is_bound.recv().unwrap();
+    body(&path);
+    drop(stop);
+    thread.join().unwrap();
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    for arguments in [&[][..], &["colour"], &["status", "--colour"], &["route"], &["status", "--socket"]] {
+        assert_ends(&warrenctl(arguments), 64, &["help"]);
+    }
+}
+
+#[test]
+fn help_of_every_verb_has_examples() {
+    for verb in VERBS {
+        for flag in ["--help", "-h"] {
+            let output = warrenctl(&[verb, &[flag][..]].concat());
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(0), "{verb:?}");
+            assert!(text.contains("Examples:\n  "), "{verb:?} {flag}:\n{text}");
+            assert!(text.contains(&format!("warrenctl {}", verb[0])), "{verb:?} {flag}:\n{text}");
+        }
+    }
+    let text = String::from_utf8(warrenctl(&["--help"]).stdout).unwrap();
+    assert!(text.contains("Exit status:") && text.contains("Examples:"), "{text}");
+    assert_eq!(warrenctl(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn without_a_daemon_it_is_69_and_says_where_it_looked() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let config = dir.path().join("warren.toml");
+    std::fs::write(&config, format!("[daemon]\nsocket = {:?}\n", socket.to_str().unwrap())).unwrap();
+    let (socket, config) = (socket.to_str().unwrap(), config.to_str().unwrap());
+    for verb in ["status", "handlers", "active", "reload"] {
+        assert_ends(&warrenctl(&[verb, "--socket", socket]), 69, &["warrenctl: no daemon", socket]);
+        assert_ends(&warrenctl(&[verb, "--config", config]), 69, &["warrenctl: no daemon", socket]);
+    }
+}
+
+#[test]
+fn json_is_what_the_daemon_said() {
+    let answer = |request| match request {
+        Request::Status(reply) => drop(reply.send(Status { pid: 4711, ..Status::default() })),
+        Request::Handlers(reply) => {
+            drop(reply.send(vec![HandlerStatus { name: "backup".into(), ..HandlerStatus::default() }]));
+        }
+        Request::Active(reply) => drop(reply.send(Vec::new())),
+        _ => {}
+    };
+    with_daemon(answer, |socket| {
+        let ask = |verb: &str| -> serde_json::Value {
+            let output = warrenctl(&[verb, "--json", "--socket", socket.to_str().unwrap()]);
+            assert_ends(&output, 0, &[]);
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        assert_eq!(ask("status")["pid"], 4711);
+        assert_eq!(ask("handlers")[0]["name"], "backup");
+        assert_eq!(ask("active"), serde_json::json!([]));
+        let text = warrenctl(&["status", "--socket", socket.to_str().unwrap()]);
+        assert!(String::from_utf8_lossy(&text.stdout).contains("pid 4711"));
+    });
+}
+
+#[test]
+fn a_reload_that_failed_fails_the_command() {
+    let mut replies = vec![
+        (78, ReloadReply { error: Some("warren.toml:3: bad".into()), ..ReloadReply::default() }),
+        (75, ReloadReply::default()),
+        (0, ReloadReply { ok: true, ..ReloadReply::default() }),
+    ];
+    let codes: Vec<i32> = replies.iter().map(|(code, _)| *code).collect();
+    let answer = move |request| {
+        if let Request::Reload(reply) = request {
+            let _ = reply.send(replies.remove(0).1);
+        }
+    };
+    with_daemon(answer, |socket| {
+        for code in codes {
+            assert_ends(&warrenctl(&["reload", "--socket", socket.to_str().unwrap()]), code, &[]);
+        }
+    });
+}
+
+#[test]
+fn route_asks_the_daemon_and_an_unroutable_task_is_65() {
+    let answer = |request| {
+        if let Request::Route { text, queue, message_type, reply } = request {
+            assert_eq!((queue.as_deref(), message_type.as_deref()), (Some("q"), Some("t")));
+            let handler = text.starts_with(b"Backup").then(|| "backup".to_owned());
+            let _ = reply.send(RouteReply { handler, why: "because".into(), ..RouteReply::default() });
+        }
+    };
+    with_daemon(answer, |socket| {
+        let socket = socket.to_str().unwrap();
+        let route = |text| warrenctl(&["route", text, "--queue", "q", "--type", "t", "--socket", socket]);
+        let taken = route("Backup database");
+        assert_ends(&taken, 0, &[]);
+        let text = String::from_utf8_lossy(&taken.stdout).into_owned();
+        assert!(text.contains("backup") && text.contains("because"), "{text}");
+        assert_ends(&route("Nothing"), 65, &["unroutable"]);
+    });
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let answer = |request| {
+        if let Request::Handlers(reply) = request {
+            // More than a pipe holds, so that the write must fail.
+            let _ =
+                reply.send(vec![HandlerStatus { name: "x".repeat(1000), ..HandlerStatus::default() }; 500]);
+        }
+    };
+    with_daemon(answer, |socket| {
+        let mut child = command(&["handlers", "--socket", socket.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdout.take().unwrap();
+        let mut first = [0; 10];
+        pipe.read_exact(&mut first).unwrap();
+        drop(pipe);
+        assert_ends(&child.wait_with_output().unwrap(), 0, &[]);
+    });
+}
