@@ -20,7 +20,7 @@
 /// );
 /// ```
 ///
-/// The version is the package's. A manifest that cannot be right (no prefix, a prefix with blanks round it, a
+/// The version is the package's. A manifest that cannot be right (a prefix with blanks round it, a
 /// timeout that is no duration) does not compile, and neither does `panic = "abort"`: a panic could not be caught
 /// then, and would cost the host.
 #[macro_export]
@@ -29,7 +29,7 @@ macro_rules! export_plugin {
         $crate::export_plugin!($handler, name = ::core::env!("CARGO_PKG_NAME"), prefixes = $($rest)*);
     };
     (
-        $handler:ty, name = $name:expr, prefixes = [$($prefix:expr),+ $(,)?]
+        $handler:ty, name = $name:expr, prefixes = [$($prefix:expr),* $(,)?]
         $(, timeout = $timeout:expr)? $(, settings = [$($key:expr),* $(,)?])? $(,)?
     ) => {
         #[allow(unsafe_code)] // The exported symbol and the note's section: what they hold is safe to read.
@@ -43,7 +43,7 @@ macro_rules! export_plugin {
             const MANIFEST: $crate::note::Manifest<'static> = $crate::note::Manifest {
                 name: $name,
                 version: ::core::env!("CARGO_PKG_VERSION"),
-                prefixes: &[$($prefix),+],
+                prefixes: &[$($prefix),*],
                 timeout: $crate::export_plugin!(@timeout $($timeout)?),
                 settings: &[$($($key),*)?],
             };
@@ -78,7 +78,7 @@ pub mod note {
         pub name: &'a str,
         /// Its version.
         pub version: &'a str,
-        /// Its default prefixes; at least one.
+        /// Its default prefixes; none for one that the operator always names prefixes for.
         pub prefixes: &'a [&'a str],
         /// Its default time limit, e.g. `15m`.
         pub timeout: Option<&'a str>,
@@ -135,7 +135,6 @@ pub mod note {
                 is_name(self.name),
                 "`name` must be lower-case letters, digits and `-`, e.g. backup-database"
             );
-            assert!(!self.prefixes.is_empty(), "`prefixes` must name at least one prefix");
             let mut i = 0;
             while i < self.prefixes.len() {
                 let prefix = self.prefixes[i].as_bytes();
