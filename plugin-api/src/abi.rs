@@ -335,6 +335,14 @@ pub unsafe fn read_sized<T: SizedStruct>(source: *const T) -> T {
     }
 }
 
+/// Text from the other side, at most `max` bytes: cut at a character boundary, bytes that are not UTF-8 replaced.
+pub fn cut(text: &[u8], max: usize) -> String {
+    let mut text = String::from_utf8_lossy(&text[..text.len().min(max + 4)]).into_owned();
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
+    text
+}
+
 /// The header's layout, once more. A failure here means that header and Rust disagree.
 macro_rules! layout {
     ($type:ident: $size:literal, $($field:ident @ $offset:literal),*) => {

@@ -113,6 +113,13 @@ impl Message {
             reserved: 0,
         })
     }
+
+    /// Bytes of all its text properties together.
+    pub(crate) fn properties_len(&self) -> usize {
+        let words = [&self.queue, &self.id, &self.message_type, &self.content_type];
+        words.into_iter().flatten().map(String::len).sum::<usize>()
+            + self.headers.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    }
 }
 
 /// Whole milliseconds, rounded up, as the ABI counts them.

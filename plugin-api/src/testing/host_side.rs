@@ -1,0 +1,272 @@
+//! The host's half of the boundary in the test kit: records what the handler says, and enforces what a host does.
+#![allow(unsafe_code)] // C functions that a plugin calls.
+
+use crate::abi::{self, Bytes, Field, cut, fault};
+use crate::{Done, Level, Message};
+use std::ffi::c_void;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One line the handler logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// How important.
+    pub level: Level,
+    /// The line.
+    pub message: String,
+    /// Its fields, in order.
+    pub fields: Vec<(String, String)>,
+}
+
+/// Cancels the task that runs in a [`Kit`](super::Kit); from any thread. Without effect when none runs.
+#[derive(Clone)]
+pub struct Canceller(Arc<HostSide>);
+
+impl Canceller {
+    /// Asks the running task to stop.
+    pub fn cancel(&self) {
+        let mut state = self.0.state();
+        if state.phase != Phase::Idle {
+            state.cancel(&self.0.cancel_writer);
+        }
+    }
+}
+
+/// Which of the plugin's functions runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    Create,
+    Handle,
+    Quiesce,
+}
+
+/// All that a handler said during one call.
+#[derive(Default)]
+pub(super) struct Record {
+    pub(super) result: Option<Done>,
+    pub(super) error: Option<(String, String, Option<Duration>)>,
+    pub(super) published: Vec<Message>,
+    published_bytes: usize,
+    pub(super) logs: Vec<LogLine>,
+    pub(super) progress: Vec<(u32, String)>,
+    /// The first rule it broke.
+    pub(super) fault: Option<(&'static str, String)>,
+}
+
+/// The `ctx` of every function given to the handler.
+pub(super) struct HostSide {
+    state: Mutex<State>,
+    cancel_reader: PipeReader,
+    cancel_writer: PipeWriter,
+}
+
+struct State {
+    phase: Phase,
+    record: Record,
+    cancelled: bool,
+    /// Looks left before it counts as cancelled.
+    looks_left: Option<u32>,
+}
+
+impl HostSide {
+    pub(super) fn new() -> io::Result<Arc<Self>> {
+        let (cancel_reader, cancel_writer) = io::pipe()?;
+        let state =
+            State { phase: Phase::Idle, record: Record::default(), cancelled: false, looks_left: None };
+        Ok(Arc::new(Self { state: Mutex::new(state), cancel_reader, cancel_writer }))
+    }
+
+    pub(super) fn canceller(self: &Arc<Self>) -> Canceller {
+        Canceller(Arc::clone(self))
+    }
+
+    /// Starts recording a call.
+    pub(super) fn begin(&self, phase: Phase, cancel_after: Option<u32>) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.cancelled) {
+            // One byte was written when it was cancelled, so this does not block.
+            let _ = (&self.cancel_reader).read(&mut [0]);
+        }
+        state.record = Record::default();
+        state.phase = phase;
+        state.looks_left = cancel_after;
+        if cancel_after == Some(0) {
+            state.cancel(&self.cancel_writer);
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.state().phase = Phase::Idle;
+    }
+
+    pub(super) fn was_cancelled(&self) -> bool {
+        self.state().cancelled
+    }
+
+    pub(super) fn take_record(&self) -> Record {
+        std::mem::take(&mut self.state().record)
+    }
+
+    pub(super) fn put_back_logs(&self, logs: Vec<LogLine>) {
+        self.state().record.logs = logs;
+    }
+
+    /// The host's struct. What it names lives as long as `self`.
+    pub(super) fn host(&self) -> abi::Host {
+        abi::Host {
+            struct_size: size_of::<abi::Host>() as u32,
+            abi_major: abi::ABI_MAJOR,
+            abi_minor: abi::ABI_MINOR,
+            ctx: self.ctx(),
+            log: Some(log),
+        }
+    }
+
+    /// One call's struct. What it names lives as long as `self`.
+    pub(super) fn call(&self, deadline_ns: i64) -> abi::Call {
+        abi::Call {
+            struct_size: size_of::<abi::Call>() as u32,
+            cancel_fd: self.cancel_reader.as_raw_fd(),
+            ctx: self.ctx(),
+            deadline_ns,
+            cancelled: Some(cancelled),
+            progress: Some(progress),
+            set_result: Some(set_result),
+            set_error: Some(set_error),
+            publish: Some(publish),
+        }
+    }
+
+    fn ctx(&self) -> *mut c_void {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn cancel(&mut self, mut writer: &PipeWriter) {
+        if !std::mem::replace(&mut self.cancelled, true) {
+            // The pipe is empty, so one byte always fits.
+            let _ = writer.write_all(b"c");
+        }
+    }
+
+    fn set_result(&mut self, content_type: &[u8], body: &[u8]) {
+        if self.phase != Phase::Handle {
+            self.fault(fault::NOT_ALLOWED, "a result can be set only while a task is handled".to_owned());
+        } else if body.len() > abi::MAX_RESULT_BYTES {
+            let message =
+                format!("a result of {} bytes; at most {} are allowed", body.len(), abi::MAX_RESULT_BYTES);
+            self.fault(fault::OVERSIZE, message);
+        } else if content_type.len() > abi::MAX_WORD_BYTES {
+            self.fault(fault::OVERSIZE, format!("a content type over {} bytes", abi::MAX_WORD_BYTES));
+        } else {
+            self.record.result = Some(Done::body(String::from_utf8_lossy(content_type), body));
+        }
+    }
+
+    fn publish(&mut self, message: Result<Message, i32>) -> i32 {
+        if self.phase != Phase::Handle {
+            self.fault(
+                fault::NOT_ALLOWED,
+                "a follow-up can be published only while a task is handled".to_owned(),
+            );
+            return abi::PUBLISH_NOT_ALLOWED;
+        }
+        let message = match message {
+            Ok(message) => message,
+            Err(code) => {
+                if code == abi::PUBLISH_TOO_LARGE {
+                    self.fault(fault::OVERSIZE, "a follow-up is over a bound".to_owned());
+                }
+                return code;
+            }
+        };
+        if self.record.published.len() >= abi::MAX_FOLLOW_UPS {
+            self.fault(fault::OVERSIZE, format!("more than {} follow-ups", abi::MAX_FOLLOW_UPS));
+            return abi::PUBLISH_TOO_MANY;
+        }
+        let all = self.record.published_bytes + message.body.len();
+        if all > abi::MAX_FOLLOW_UPS_BYTES {
+            self.fault(fault::OVERSIZE, format!("over {} bytes of follow-ups", abi::MAX_FOLLOW_UPS_BYTES));
+            return abi::PUBLISH_TOO_LARGE;
+        }
+        self.record.published_bytes = all;
+        self.record.published.push(message);
+        abi::PUBLISH_OK
+    }
+
+    fn fault(&mut self, code: &'static str, message: String) {
+        self.record.fault.get_or_insert((code, message));
+    }
+}
+
+/// The host behind a `ctx`.
+///
+/// # Safety
+/// `ctx` came from [`HostSide::ctx`] and that `HostSide` still lives.
+unsafe fn side<'a>(ctx: *mut c_void) -> &'a HostSide {
+    // SAFETY: as the caller promises; only shared references to it exist.
+    unsafe { &*ctx.cast::<HostSide>() }
+}
+
+unsafe extern "C" fn log(ctx: *mut c_void, level: i32, message: Bytes, fields: *const Field, n: usize) {
+    // SAFETY: the contract of `log`: ours, and valid during this call.
+    let (side, message) = unsafe { (side(ctx), message.as_slice()) };
+    let fields = if n == 0 || fields.is_null() {
+        &[]
+    } else {
+        // SAFETY: the contract of `log`: `n` fields.
+        unsafe { std::slice::from_raw_parts(fields, n.min(abi::MAX_LOG_FIELDS)) }
+    };
+    // SAFETY: the contract of `log`: valid during this call.
+    let text = |bytes: Bytes| cut(unsafe { bytes.as_slice() }, abi::MAX_LOG_BYTES);
+    let fields = fields.iter().map(|field| (text(field.key), text(field.value))).collect();
+    let line =
+        LogLine { level: Level::from_number(level), message: cut(message, abi::MAX_LOG_BYTES), fields };
+    side.state().record.logs.push(line);
+}
+
+unsafe extern "C" fn cancelled(ctx: *mut c_void) -> i32 {
+    // SAFETY: ours.
+    let side = unsafe { side(ctx) };
+    let mut state = side.state();
+    match state.looks_left {
+        Some(0) => state.cancel(&side.cancel_writer),
+        Some(left) => state.looks_left = Some(left - 1),
+        None => {}
+    }
+    i32::from(state.cancelled)
+}
+
+unsafe extern "C" fn progress(ctx: *mut c_void, permille: u32, note: Bytes) {
+    // SAFETY: ours, and valid during this call.
+    let (side, note) = unsafe { (side(ctx), note.as_slice()) };
+    side.state().record.progress.push((permille.min(1000), cut(note, abi::MAX_LOG_BYTES)));
+}
+
+unsafe extern "C" fn set_result(ctx: *mut c_void, content_type: Bytes, body: Bytes) {
+    // SAFETY: ours, and valid during this call.
+    let (side, content_type, body) = unsafe { (side(ctx), content_type.as_slice(), body.as_slice()) };
+    side.state().set_result(content_type, body);
+}
+
+unsafe extern "C" fn set_error(ctx: *mut c_void, code: Bytes, message: Bytes, retry_after_ms: i64) {
+    // SAFETY: ours, and valid during this call.
+    let (side, code, message) = unsafe { (side(ctx), code.as_slice(), message.as_slice()) };
+    let retry_after = (retry_after_ms > 0).then(|| Duration::from_millis(retry_after_ms as u64));
+    let error = (cut(code, abi::MAX_WORD_BYTES), cut(message, abi::MAX_ERROR_BYTES), retry_after);
+    side.state().record.error = Some(error);
+}
+
+unsafe extern "C" fn publish(ctx: *mut c_void, message: *const abi::Message) -> i32 {
+    // SAFETY: ours, and valid during this call.
+    let (side, message) = unsafe { (side(ctx), Message::from_abi(message)) };
+    side.state().publish(message)
+}
