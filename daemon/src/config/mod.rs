@@ -1,4 +1,31 @@
 //! The validated configuration: what the rest of the daemon reads. Raw TOML never leaves this module.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | `load` | files and environment → [`Config`], every error at once |
+//! | `tree` `environment` | where values come from: TOML with places, `WARREN_…` variables, merging |
+//! | `reader` `keys` | typed values out of a table; every known key |
+//! | `broker` `uri` `handlers` | the tables that need more checking than a type and a range |
+//! | `diagnostic` | what an operator is told |
+//! | `show` | the effective configuration as TOML and JSON, without its secrets |
+
+mod broker;
+mod defaults;
+mod diagnostic;
+pub mod duration;
+mod environment;
+mod handlers;
+mod keys;
+mod load;
+mod reader;
+mod show;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod uri;
+
+pub use diagnostic::{ConfigErrors, Diagnostic, Place};
+pub use load::Loaded;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -87,6 +114,32 @@ impl Queue {
     pub fn window(&self) -> u16 {
         self.prefetch.saturating_mul(self.workers)
     }
+
+    /// Why a handler with these bounds can hold a delivery of this queue longer than the broker's
+    /// `consumer_timeout`, which then closes the channel and redelivers everything on it; `None`: it cannot.
+    /// The worst case is a window full of this handler's tasks. A `consumer_timeout` of zero means: none.
+    pub fn consumer_timeout_risk(
+        &self,
+        limits: &Limits,
+        timeout: Duration,
+        consumer_timeout: Duration,
+    ) -> Option<String> {
+        let at_once = limits.workers.unwrap_or(self.workers).min(self.workers).max(1);
+        let rounds = self.window().div_ceil(at_once);
+        let worst = (timeout + limits.grace).saturating_mul(u32::from(rounds));
+        (!consumer_timeout.is_zero() && worst > consumer_timeout).then(|| {
+            format!(
+                "queue {:?} may hold a delivery for {} ({} × {} unacknowledged, {at_once} at once, {} each), \
+                 the broker's consumer_timeout is {}",
+                &*self.name,
+                duration::format_duration(worst),
+                self.prefetch,
+                self.workers,
+                duration::format_duration(timeout + limits.grace),
+                duration::format_duration(consumer_timeout),
+            )
+        })
+    }
 }
 
 /// `[plugins]`.
@@ -99,7 +152,7 @@ pub struct Plugins {
 }
 
 /// `[handlers.NAME]`: a configured use of a plugin. `None` means: the plugin's own default.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Handler {
     /// The handler's name.
     pub name: Arc<str>,
@@ -140,22 +193,7 @@ pub struct Limits {
 
 impl Limits {
     /// Time limit of a handler where neither the operator nor the plugin states one.
-    pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(5);
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            workers: None,
-            timeout: None,
-            grace: Duration::from_secs(10),
-            retry: Retry::default(),
-            max_tasks: 0,
-            max_rss: 0,
-            idle_timeout: Duration::from_secs(60),
-            max_output: 64 * 1024,
-        }
-    }
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 }
 
 /// `retry = { … }`.
@@ -171,18 +209,6 @@ pub struct Retry {
     pub max_delay: Duration,
     /// Share of the delay, 0 to 1, that is drawn at random.
     pub jitter: f64,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: 5,
-            delay: Duration::from_secs(5),
-            factor: 2.0,
-            max_delay: Duration::from_mins(10),
-            jitter: 0.1,
-        }
-    }
 }
 
 /// `[daemon]`.
@@ -222,9 +248,3 @@ pub enum LogTarget {
 
 /// Environment variables as the loader sees them; tests pass their own.
 pub type Environment = BTreeMap<String, String>;
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}

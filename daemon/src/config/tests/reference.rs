@@ -1,0 +1,1 @@
+//! `config/warren.toml`, the commented reference, against the loader.
