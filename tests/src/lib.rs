@@ -1,1 +1,5 @@
-//! The end-to-end harness.
+//! The end-to-end harness: private RabbitMQ nodes, the daemon, producers.
+
+pub mod node;
+
+pub use node::Node;

@@ -1,0 +1,238 @@
+//! A private RabbitMQ node on loopback: own data directory, own cookie, own epmd, free ports. It needs Debian's
+//! `rabbitmq-server` package installed, not running, and no privileges.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+/// Tells "stuck" from "slow": a node answers within 3 to 6 seconds on an idle machine.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// A running node. Dropping it ends it; so does the end of this process, however it ends, because the keeper
+/// process reads its standard input from here.
+#[derive(Debug)]
+pub struct Node {
+    directory: TempDir,
+    port: u16,
+    environment: Vec<(&'static str, String)>,
+    keeper: Child,
+}
+
+/// Ends the node when its standard input ends. `$1` is the server script, `$2` the pid file, `$3` the data
+/// directory, which goes too: the test process may not be there any more to remove it.
+const KEEPER: &str = r#"
+"$1" </dev/null >"$3/stdout" 2>&1 &
+read -r _
+[ -s "$2" ] && kill -KILL "$(cat "$2")" 2>/dev/null
+kill -KILL $! 2>/dev/null
+wait
+epmd -port "$ERL_EPMD_PORT" -kill >/dev/null 2>&1
+rm -rf "$3"
+"#;
+
+impl Node {
+    /// The node that all tests of one binary share. Tests keep apart by queue names of their own.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Node> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start().expect("a private RabbitMQ node"))
+    }
+
+    /// Starts a node of the caller's own and waits until it serves AMQP.
+    pub fn start() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("warren-node-").tempdir()?;
+        let [port, dist, epmd] = free_ports()?;
+        let environment = environment(directory.path(), port, dist, epmd);
+        fs::write(directory.path().join("enabled_plugins"), "[].\n")?;
+        fs::write(
+            directory.path().join("rabbitmq.conf"),
+            format!(
+                "listeners.tcp.local = 127.0.0.1:{port}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n"
+            ),
+        )?;
+        let keeper = keep(directory.path(), &environment)?;
+        let mut node = Self { directory, port, environment, keeper };
+        node.wait_until_up()?;
+        Ok(node)
+    }
+
+    /// AMQP URI of the default vhost, with the default user.
+    pub fn uri(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// The AMQP port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs `rabbitmqctl` against the node. Takes a second or two: for faults, not for questions.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command("rabbitmqctl")?.args(arguments).output()?;
+        success("rabbitmqctl", &output)
+    }
+
+    /// Closes every connection from the broker's side.
+    pub fn close_all_connections(&self) -> Result<()> {
+        self.ctl(&["close_all_connections", "closed by a test"]).map(drop)
+    }
+
+    /// Kills the node and starts it again on the same ports with the same data.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.resume()
+    }
+
+    /// Kills the broker like a power cut. The ports stay this node's for [`Node::resume`].
+    pub fn stop(&mut self) -> Result<()> {
+        let pid_file = self.directory.path().join("pid");
+        let pid = fs::read_to_string(&pid_file)?.trim().parse()?;
+        let pid = rustix::process::Pid::from_raw(pid).context("pid file")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        let end = Instant::now() + Duration::from_secs(20);
+        while Path::new("/proc").join(pid.as_raw_nonzero().to_string()).join("fd").exists() && self.answers()
+        {
+            ensure!(Instant::now() < end, "the node does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        fs::remove_file(pid_file)?;
+        Ok(())
+    }
+
+    /// Starts a stopped node again.
+    pub fn resume(&mut self) -> Result<()> {
+        let child = self
+            .command("rabbitmq-server")?
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        drop(child); // the keeper ends it by its pid file
+        self.wait_until_up()
+    }
+
+    fn wait_until_up(&mut self) -> Result<()> {
+        let end = Instant::now() + START_LIMIT;
+        while !self.answers() {
+            if let Some(status) = self.keeper.try_wait()? {
+                bail!("the node's keeper ended: {status}");
+            }
+            ensure!(Instant::now() < end, "RabbitMQ does not answer within {START_LIMIT:?}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Whether the listener speaks AMQP: it answers the protocol header with `connection.start`, a method frame.
+    fn answers(&self) -> bool {
+        let attempt = || -> std::io::Result<bool> {
+            let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+            socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+            socket.write_all(b"AMQP\0\0\x09\x01")?;
+            let mut first = [0];
+            socket.read_exact(&mut first)?;
+            Ok(first == [1])
+        };
+        attempt().unwrap_or(false)
+    }
+
+    fn log(&self) -> String {
+        ["stdout", "log/rabbit.log"]
+            .iter()
+            .map(|name| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default())
+            .collect()
+    }
+
+    fn command(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new(server_scripts()?.join(name));
+        command.envs(self.environment.iter().map(|(key, value)| (*key, value)));
+        Ok(command)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+fn keep(directory: &Path, environment: &[(&'static str, String)]) -> Result<Child> {
+    use std::os::unix::process::CommandExt;
+    Command::new("sh")
+        .args(["-c", KEEPER, "keeper"])
+        .arg(server_scripts()?.join("rabbitmq-server"))
+        .arg(directory.join("pid"))
+        .arg(directory)
+        .envs(environment.iter().map(|(key, value)| (*key, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0) // Ctrl-C on the test must reach the keeper as the end of its input only
+        .spawn()
+        .context("sh")
+}
+
+fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'static str, String)> {
+    let path = |name: &str| directory.join(name).display().to_string();
+    vec![
+        ("HOME", path("")), // its own .erlang.cookie
+        ("RABBITMQ_CONF_ENV_FILE", "/dev/null".to_owned()),
+        ("RABBITMQ_NODENAME", format!("warren-{port}@localhost")),
+        ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
+        ("RABBITMQ_NODE_PORT", port.to_string()),
+        ("RABBITMQ_DIST_PORT", dist.to_string()),
+        ("ERL_EPMD_PORT", epmd.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+        ("RABBITMQ_MNESIA_BASE", path("mnesia")),
+        ("RABBITMQ_LOG_BASE", path("log")),
+        ("RABBITMQ_LOGS", path("log/rabbit.log")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")),
+        ("RABBITMQ_CONFIG_FILE", path("rabbitmq")),
+        ("RABBITMQ_PID_FILE", path("pid")),
+        // One scheduler, and none that spins: the machine is shared with the daemon under test.
+        (
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
+        ),
+    ]
+}
+
+/// Debian's wrapper in /usr/sbin insists on root or the rabbitmq user; the scripts it calls do not.
+fn server_scripts() -> Result<PathBuf> {
+    let root = Path::new("/usr/lib/rabbitmq/lib");
+    let missing = "RabbitMQ is not installed; run `make setup`, or: apt-get install rabbitmq-server";
+    fs::read_dir(root)
+        .context(missing)?
+        .filter_map(|entry| Some(entry.ok()?.path().join("sbin")))
+        .filter(|path| path.join("rabbitmq-server").exists())
+        .max()
+        .context(missing)
+}
+
+/// Ports that were free a moment ago. All are held until all are known, so that they differ.
+fn free_ports() -> Result<[u16; 3]> {
+    let listeners: Vec<TcpListener> =
+        (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    let ports: Vec<u16> =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
+    Ok([ports[0], ports[1], ports[2]])
+}
+
+fn success(what: &str, output: &Output) -> Result<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(
+        output.status.success(),
+        "{what}: {}: {}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    Ok(text(&output.stdout))
+}
