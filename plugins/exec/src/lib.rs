@@ -212,8 +212,5 @@ fn result(mut output: Vec<u8>, total: usize, mime_type: &str) -> Done {
     } else if output.ends_with(b"\n") {
         output.pop();
     }
-    match output.is_empty() {
-        true => Done::empty(),
-        false => Done::body(mime_type, output),
-    }
+    if output.is_empty() { Done::empty() } else { Done::body(mime_type, output) }
 }

@@ -18,8 +18,8 @@ const QUIET: Duration = Duration::from_millis(50);
 /// After the command has exited: how long a descendant that keeps writing is listened to.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Read from a pipe at once, in bytes: what a pipe holds by default.
-const CHUNK: usize = 64 * 1024;
+/// Read from a pipe at once, in bytes: a quarter of what a pipe holds by default, as it stands on the stack.
+const CHUNK: usize = 16 * 1024;
 
 /// When and how a run is stopped.
 #[derive(Debug, Clone, Copy)]
