@@ -9,7 +9,16 @@ use warren::control::api::{HandlerStatus, ReloadReply, RouteReply, Status};
 use warren::control::server::{Request, Server};
 
 /// Every verb, as words of the command line.
-const VERBS: &[&[&str]] = &[&["status"], &["handlers"], &["active"], &["reload"], &["route"]];
+const VERBS: &[&[&str]] = &[
+    &["status"],
+    &["handlers"],
+    &["active"],
+    &["reload"],
+    &["route"],
+    &["config"],
+    &["config", "check"],
+    &["config", "show"],
+];
 
 fn warrenctl(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
@@ -188,4 +197,49 @@ fn a_reader_that_leaves_is_no_error() {
         drop(pipe);
         assert_ends(&child.wait_with_output().unwrap(), 0, &[]);
     });
+}
+
+/// A directory with a configuration in it.
+fn configured(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("warren.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+#[test]
+fn every_error_of_a_configuration_is_shown_and_the_code_is_78() {
+    let (_dir, path) = configured("[queues.q]\nprefetch = 0\nworkers = 0\n");
+    let check = warrenctl(&["config", "check", "--config", &path]);
+    assert_ends(&check, 78, &["2 errors", "prefetch", "workers", "warren.toml:2"]);
+    let check = warrenctl(&["config", "check", "--json", "--config", &path]);
+    assert_ends(&check, 78, &[]);
+    let json: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!(json["ok"], false);
+    assert_eq!(json["errors"][1]["key"], "queues.q.workers");
+    assert_ends(&warrenctl(&["config", "show", "--config", &path]), 78, &["2 errors"]);
+    assert_ends(
+        &warrenctl(&["config", "check", "--config", "/nonexistent.toml"]),
+        78,
+        &["/nonexistent.toml"],
+    );
+}
+
+#[test]
+fn the_effective_configuration_is_shown_without_its_secrets() {
+    let (_dir, path) =
+        configured("[broker]\nuri = \"amqp://joe:hunter2@127.0.0.1:1/%2f\"\n[queues.q]\nworkers = 7\n");
+    let check = warrenctl(&["config", "check", "--config", &path]);
+    assert_ends(&check, 0, &[]);
+    assert!(String::from_utf8_lossy(&check.stdout).contains("usable: 1 queues"));
+    let toml = warrenctl(&["config", "show", "--config", &path]);
+    assert_ends(&toml, 0, &[]);
+    let toml: toml::Table = String::from_utf8(toml.stdout).unwrap().parse().unwrap();
+    assert_eq!(toml["queues"]["q"]["workers"].as_integer(), Some(7));
+    let json = warrenctl(&["config", "show", "--json", "--config", &path]);
+    let text = String::from_utf8(json.stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["queues"]["q"]["workers"], 7);
+    assert!(!text.contains("hunter2") && !toml.to_string().contains("hunter2"), "{text}");
 }

@@ -1,6 +1,7 @@
 //! `warrenctl`: publish tasks, ask and reload the daemon, check configuration and plugins.
 
 mod active;
+mod config;
 mod exit;
 mod handlers;
 mod output;
@@ -32,6 +33,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Active => active::run(global),
         Verb::Reload => reload::run(global),
         Verb::Route(args) => route::run(global, args),
+        Verb::Config { verb } => config::run(global, verb),
     }
 }
 
@@ -85,4 +87,10 @@ enum Verb {
     /// Say which handler takes a task, and why
     #[command(after_help = route::EXAMPLES)]
     Route(route::RouteArgs),
+    /// Check or show the configuration
+    #[command(after_help = config::EXAMPLES)]
+    Config {
+        #[command(subcommand)]
+        verb: config::ConfigVerb,
+    },
 }

@@ -1,12 +1,15 @@
-//! Where the daemon is: the control socket, without needing a configuration that is whole.
+//! Where things are: the configuration, and the control socket, which is found without a whole configuration.
 //!
 //! `status` must work for a user who may not read the broker's credentials, and while the file is being edited.
 
 use std::path::{Path, PathBuf};
 
+use warren::config::{Config, ConfigErrors, Environment};
 use warren::control::client::Client;
 
 use crate::Global;
+use crate::exit::{Code, Failure};
+use crate::output::note;
 
 /// The configuration when `--config` names none.
 pub(crate) const CONFIG: &str = "/etc/warren/warren.toml";
@@ -18,6 +21,31 @@ const VARIABLE: &str = "WARREN_DAEMON__SOCKET";
 /// A client for the daemon that the command line means.
 pub(crate) fn client(global: &Global) -> Client {
     Client::new(socket(global))
+}
+
+/// The whole configuration, as the daemon would read it; warnings go to stderr.
+pub(crate) fn config(global: &Global) -> Result<Config, Failure> {
+    let loaded = Config::load(&global.config, &environment()).map_err(|errors| bad_config(&errors))?;
+    for warning in &loaded.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    Ok(loaded.config)
+}
+
+/// The failure that a configuration's errors are.
+pub(crate) fn bad_config(errors: &ConfigErrors) -> Failure {
+    let head = match errors.0.len() {
+        1 => "the configuration has an error".to_owned(),
+        count => format!("the configuration has {count} errors"),
+    };
+    Failure::text(Code::Config, format!("{head}\n{errors}"))
+}
+
+/// The environment; what is not UTF-8 is none of ours.
+pub(crate) fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn socket(global: &Global) -> PathBuf {
