@@ -90,3 +90,117 @@ enum Step {
     Key(String),
     Index(usize),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Settings {
+        directory: String,
+        #[serde(default)]
+        keep: u32,
+        smtp: Option<Smtp>,
+        #[serde(default)]
+        columns: Vec<Smtp>,
+        #[serde(default)]
+        environment: BTreeMap<String, String>,
+        #[serde(default, with = "crate::duration")]
+        timeout: std::time::Duration,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Smtp {
+        port: u16,
+        password: Option<String>,
+    }
+
+    fn error(json: &str) -> String {
+        let failure = parse::<Settings>(json.as_bytes()).unwrap_err();
+        assert_eq!((failure.code(), failure.is_reject()), ("bad-settings", true));
+        failure.message().to_owned()
+    }
+
+    #[test]
+    fn good_settings_parse_and_none_are_an_empty_table() {
+        assert_eq!(parse::<Settings>(br#"{"directory":"/var","keep":3}"#).unwrap().keep, 3);
+        assert!(parse::<crate::NoSettings>(b"").is_ok());
+        assert!(parse::<crate::NoSettings>(b"{}").is_ok());
+    }
+
+    #[test]
+    fn a_bad_value_is_named_by_its_key() {
+        let table = [
+            (r#"{"directory":7}"#, "settings.directory: invalid type: integer `7`, expected a string"),
+            (
+                r#"{"directory":"/","keep":"many"}"#,
+                "settings.keep: invalid type: string \"many\", expected u32",
+            ),
+            (
+                r#"{"directory":"/","keep":-1,"smtp":null}"#,
+                "settings.keep: invalid value: integer `-1`, expected u32",
+            ),
+            (
+                r#"{"directory":"/a,\"b","smtp":{"port":70000}}"#,
+                "settings.smtp.port: invalid value: integer `70000`, expected u16",
+            ),
+            (
+                r#"{"directory":"/","columns":[{"port":1},{"port":true}]}"#,
+                "settings.columns[1].port: invalid type: boolean `true`, expected u16",
+            ),
+            (
+                r#"{"directory":"/","environment":{"A:B":"x","C\u0041":[]}}"#,
+                "settings.environment.CA: invalid type: sequence, expected a string",
+            ),
+        ];
+        for (json, expected) in table {
+            assert_eq!(error(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_unknown_key_is_named() {
+        assert_eq!(error("{}"), "missing field `directory`");
+        assert!(
+            error(r#"{"directory":"/","kep":3}"#)
+                .contains("unknown field `kep`, expected one of `directory`")
+        );
+        assert_eq!(error(r#"{"directory":"/","smtp":{}}"#), "settings.smtp: missing field `port`");
+    }
+
+    #[test]
+    fn a_bad_duration_is_named_by_its_key() {
+        let error = error(r#"{"directory":"/","timeout":"5 parsecs"}"#);
+        assert!(error.starts_with("settings.timeout: \"5 parsecs\" is not a duration"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_never_quoted() {
+        let error = error(r#"{"directory":"/","smtp":{"port":1,"password":12345}}"#);
+        assert!(error.starts_with("settings.smtp.password: ") && !error.contains("12345"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused() {
+        for json in ["{", "[]", "7", "{\"directory\":", "\u{0}"] {
+            assert!(parse::<Settings>(json.as_bytes()).is_err(), "{json:?}");
+        }
+    }
+
+    #[test]
+    fn places_in_any_text_are_found_without_panic() {
+        let json = br#"{"a":{"b":[1,{"c":"}]\""},2]},"d" : true}"#;
+        let paths: Vec<String> = (0..=json.len() + 2).map(|end| path_at(json, end)).collect();
+        assert_eq!(paths[14], "a.b[1]");
+        assert_eq!(paths[20], "a.b[1].c");
+        assert_eq!(paths[27], "a.b[2]");
+        assert_eq!(paths[json.len() - 1], "d");
+        assert_eq!(paths[json.len()], "");
+    }
+}
