@@ -1,8 +1,23 @@
 //! Plugins as files: what the ELF note says without running anything, and the sealed snapshot that hosts load.
 
+mod discover;
+mod elf;
+mod inspect;
+mod report;
+#[cfg(test)]
+mod sample;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use discover::{DiscoverError, Found, MAX_PLUGINS, discover};
+pub use inspect::{Abi, Findings, InspectError, MAX_MANIFEST_BYTES, examine, inspect};
+pub use report::{InspectReport, report};
+pub use snapshot::{MAX_PLUGIN_BYTES, SnapshotError};
 
 /// What a plugin says of itself in its ELF note.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,94 @@
+//! Which plugins lie in the configured directories.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::{Snapshot, SnapshotError};
+
+/// More files than this in all directories together are a mistake (a directory of system libraries), and each one
+/// would be copied into memory.
+pub const MAX_PLUGINS: usize = 1024;
+
+/// Why nothing can be said about the plugins at all. What runs must be kept.
+#[derive(Debug, Error)]
+pub enum DiscoverError {
+    /// A directory is missing or cannot be read.
+    #[error("cannot read the plugins directory {}: {error}; check `plugins.dir` and that it is mounted", .directory.display())]
+    Directory {
+        /// Which.
+        directory: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// Over [`MAX_PLUGINS`].
+    #[error(
+        "there are more than {MAX_PLUGINS} files `*.so` in the plugins directories, up to {}; is one of them a \
+         directory of system libraries?",
+        .directory.display()
+    )]
+    TooMany {
+        /// Where the count went over the bound.
+        directory: PathBuf,
+    },
+}
+
+/// What discovery says of one file.
+pub type Found = Result<Snapshot, (PathBuf, SnapshotError)>;
+
+/// Takes a snapshot of every `*.so` in the directories: directories in the order given, files in name order. Names
+/// that begin with a dot and names with anything after `.so` (`x.so.part`, `x.so.tmp`, `x.so~`) are copies under way and
+/// left alone. Of two files that are a plugin of the same name the first one has it, the later one is an error row.
+pub fn discover(directories: &[PathBuf]) -> Result<Vec<Found>, DiscoverError> {
+    let mut paths = Vec::new();
+    for directory in directories {
+        paths.append(&mut candidates(directory)?);
+        if paths.len() > MAX_PLUGINS {
+            return Err(DiscoverError::TooMany { directory: directory.clone() });
+        }
+    }
+    let mut first: HashMap<String, PathBuf> = HashMap::new();
+    Ok(paths
+        .into_iter()
+        .filter_map(|path| match Snapshot::take(&path) {
+            // Removed between the listing and now: as if it had never been there.
+            Err(SnapshotError::Missing) => None,
+            Err(error) => Some(Err((path, error))),
+            Ok(snapshot) => Some(admit(snapshot, &mut first)),
+        })
+        .collect())
+}
+
+fn admit(snapshot: Snapshot, first: &mut HashMap<String, PathBuf>) -> Found {
+    let name = snapshot.manifest.name.clone();
+    if let Some(first) = first.get(&name).cloned() {
+        return Err((snapshot.path, SnapshotError::Duplicate { name, first }));
+    }
+    first.insert(name, snapshot.path.clone());
+    Ok(snapshot)
+}
+
+fn candidates(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
+    let failed = |error| DiscoverError::Directory { directory: directory.to_owned(), error };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if is_candidate(&entry.file_name()) {
+            paths.push(entry.path());
+        }
+        if paths.len() > MAX_PLUGINS {
+            return Err(DiscoverError::TooMany { directory: directory.to_owned() });
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_candidate(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.ends_with(b".so") && !name.starts_with(b".")
+}
