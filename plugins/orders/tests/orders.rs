@@ -18,14 +18,14 @@ struct Shop {
 
 impl Shop {
     fn open() -> Self {
-        Self::with(json!({}))
+        Self::with(&json!({}))
     }
 
     /// A shop with these settings beside its database.
-    fn with(settings: Value) -> Self {
+    fn with(settings: &Value) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let database = directory.path().join("orders.db");
-        let kit = kit(&database, &settings).expect("the settings are good");
+        let kit = kit(&database, settings).expect("the settings are good");
         Self { kit, database, _directory: directory }
     }
 
@@ -72,7 +72,7 @@ fn refusal(outcome: Outcome) -> Failure {
 
 #[test]
 fn an_order_is_entered_and_its_payment_and_inventory_tasks_are_published() {
-    let mut shop = Shop::with(json!({"default_price": 990, "stock": {"item": 10}}));
+    let mut shop = Shop::with(&json!({"default_price": 990, "stock": {"item": 10}}));
     let ran = shop.kit.run(TaskSpec::text("Task 1: Process order #1001").id("a"));
     let published: Vec<_> = ran.published.iter().map(|message| message.text().into_owned()).collect();
     assert_eq!(published, ["Process payment #1001", "Update inventory #1001"]);
@@ -91,7 +91,7 @@ fn an_order_is_entered_and_its_payment_and_inventory_tasks_are_published() {
 
 #[test]
 fn a_repeated_task_changes_nothing_and_publishes_its_follow_ups_again() {
-    let mut shop = Shop::with(json!({"stock": {"item": 10}}));
+    let mut shop = Shop::with(&json!({"stock": {"item": 10}}));
     let first = shop.done("a", "Process order #1001");
     let ran = shop.kit.run(TaskSpec::text("Process order #1001").id("a").redelivered());
     assert_eq!(ran.published.len(), 2, "the first run may have died before publishing them");
@@ -112,7 +112,7 @@ fn a_repeated_task_changes_nothing_and_publishes_its_follow_ups_again() {
 
 #[test]
 fn the_same_order_under_another_task_id_is_entered_paid_and_taken_out_once() {
-    let mut shop = Shop::with(json!({"stock": {"item": 10}}));
+    let mut shop = Shop::with(&json!({"stock": {"item": 10}}));
     for producer in ["a", "b"] {
         let already = json!(producer == "b");
         assert_eq!(shop.done(producer, "Process order #1001")["already"], already);
@@ -134,7 +134,7 @@ fn one_id_for_two_different_tasks_is_rejected() {
 
 #[test]
 fn a_payment_of_an_unknown_order_is_entered_and_gets_its_amount_when_the_order_comes() {
-    let mut shop = Shop::with(json!({"default_price": 500}));
+    let mut shop = Shop::with(&json!({"default_price": 500}));
     let payment = shop.done("p", "Task 5: Process payment #2001");
     assert_eq!(payment["known_order"], json!(false));
     assert_eq!(payment["amount"], Value::Null);
@@ -155,7 +155,7 @@ fn stock_for_an_unknown_order_is_retried() {
 
 #[test]
 fn a_recount_makes_stock_what_its_moves_add_up_to() {
-    let mut shop = Shop::with(json!({"stock": {"lamp": 10, "shade": 3}}));
+    let mut shop = Shop::with(&json!({"stock": {"lamp": 10, "shade": 3}}));
     assert_eq!(shop.done("1", "Task 6: Update inventory")["corrected"], 0);
     Connection::open(&shop.database)
         .and_then(|db| db.execute("UPDATE stock SET quantity = 99 WHERE sku = 'lamp'", []))
@@ -203,7 +203,7 @@ fn a_malformed_task_is_rejected_and_leaves_no_trace() {
 
 #[test]
 fn a_store_locked_by_another_process_is_retried() {
-    let mut shop = Shop::with(json!({"busy_timeout": "10ms"}));
+    let mut shop = Shop::with(&json!({"busy_timeout": "10ms"}));
     let other = Connection::open(&shop.database).expect("a second connection");
     other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
     let failure = refusal(shop.run("a", "Process order #1"));
@@ -224,7 +224,7 @@ fn a_result_says_when_the_producer_gave_no_id() {
 #[test]
 fn follow_ups_go_to_the_configured_queue_under_the_configured_prefixes() {
     let prefixes = json!({"order": "Bestelle", "payment": "Zahle", "inventory": "Lager"});
-    let mut shop = Shop::with(json!({"follow_up_queue": "slow", "prefixes": prefixes}));
+    let mut shop = Shop::with(&json!({"follow_up_queue": "slow", "prefixes": prefixes}));
     let ran = shop.kit.run("Bestelle #1");
     json_of(ran.outcome);
     let sent: Vec<_> = ran.published.iter().map(|m| (m.text().into_owned(), m.queue.clone())).collect();
@@ -234,7 +234,7 @@ fn follow_ups_go_to_the_configured_queue_under_the_configured_prefixes() {
 
 #[test]
 fn old_task_ids_are_forgotten() {
-    let mut shop = Shop::with(json!({"remember": "1h"}));
+    let mut shop = Shop::with(&json!({"remember": "1h"}));
     shop.done("a", "Process order #1");
     Connection::open(&shop.database)
         .and_then(|db| db.execute("UPDATE effects SET at = at - 7200", []))
