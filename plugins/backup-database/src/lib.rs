@@ -1,1 +1,215 @@
-//! Warren handler: back up an SQLite database.
+//! Warren handler: back up an SQLite database, while it is in use.
+//!
+//! `Backup database` makes one backup; what follows the prefix is not looked at. The backup is a consistent copy by
+//! SQLite's online backup, compressed, then read back: decompressed, checked with `PRAGMA integrity_check` and
+//! counted in pages. Only then does it get its name, and only then are old backups removed. To restore:
+//! `gunzip -c shop-20261123T224633.123Z.db.gz > shop.db`.
+//!
+//! # Settings
+//!
+//! ```toml
+//! [handlers.backup-database]
+//! plugin  = "backup-database"
+//! workers = 1
+//! timeout = "15m"
+//!
+//! [handlers.backup-database.settings]
+//! database  = "/var/lib/shop/shop.db"   # required: the SQLite file
+//! directory = "/var/backups/shop"       # required: must exist and be writable for the daemon's user
+//! name      = "{database}-{time}.db"    # {database}: the file's name without extension; {time}: UTC, required
+//! compress  = "gzip"                    # or "none"; gzip adds .gz to the name
+//! keep      = 30                        # at most so many backups; all, if left out
+//! keep_for  = "90d"                     # none older than this; for ever, if left out
+//! ```
+//!
+//! # What to expect
+//!
+//! - A database with a write-ahead log is copied from one moment while writers go on. One without has its writers
+//!   wait a few milliseconds at a time; if they keep changing it, they wait once for a whole copy.
+//! - While a backup is made the directory holds the copy and its compressed form. Both are temporary files (a dot
+//!   before the name, `.tmp` after it, readable by the daemon's user only) which go whatever happens: at the end, or
+//!   when the next backup begins if the process was killed. The name appears whole, and survives a power failure.
+//! - Retention removes regular files whose name is exactly one of this naming's, and never the backup just verified.
+//!   Age is reckoned by the time in the name. With `keep` and `keep_for`, either makes a backup go.
+//! - A file `.….lock` in the directory keeps two backups of the same naming from running at once; the second waits.
+//! - Everything that goes wrong is a retry, also a database that is not there: it may be mounted or put back
+//!   meanwhile, and the handler's attempts are bounded. Start-up only warns of it. A directory that is not there
+//!   stops start-up: a backup must not begin to fill the disk below a missing mount.
+//! - The result is JSON: `file`, `bytes`, `pages`, `removed`, `duration_ms`. A repeated task makes another backup.
+
+mod copy;
+mod directory;
+mod failures;
+mod naming;
+mod retention;
+mod verify;
+
+use directory::Directory;
+use naming::{Moment, Naming};
+use retention::Retention;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+use warren_plugin::{Call, Done, Failure, Handler, Host, Level, Outcome, Task, reject};
+
+/// The handler: its checked settings.
+pub struct BackupDatabase {
+    database: PathBuf,
+    directory: PathBuf,
+    naming: Naming,
+    gzip: bool,
+    retention: Retention,
+}
+
+/// `[handlers.NAME.settings]`; the crate's documentation says what each is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    database: PathBuf,
+    directory: PathBuf,
+    #[serde(default = "default_name")]
+    name: String,
+    #[serde(default)]
+    compress: Compress,
+    keep: Option<u32>,
+    #[serde(default, with = "warren_plugin::duration::option")]
+    keep_for: Option<Duration>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Compress {
+    #[default]
+    Gzip,
+    None,
+}
+
+/// What the producer and the log are told.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    file: &'a Path,
+    bytes: u64,
+    pages: i32,
+    removed: usize,
+    duration_ms: u64,
+}
+
+warren_plugin::export_plugin!(
+    BackupDatabase,
+    name = "backup-database",
+    prefixes = ["Backup database"],
+    timeout = "15m",
+    settings = ["database", "directory", "name", "compress", "keep", "keep_for"],
+);
+
+impl Handler for BackupDatabase {
+    type Settings = Settings;
+
+    fn new(settings: Settings, host: &Host) -> Result<Self, Failure> {
+        let handler = settings.check()?;
+        if !handler.database.exists() {
+            let path = handler.database.display().to_string();
+            host.log(Level::Warn, "there is no database to back up yet", &[("DATABASE", &path)]);
+        }
+        Ok(handler)
+    }
+
+    fn handle(&mut self, _task: &Task<'_>, call: &Call<'_>) -> Outcome {
+        let begun = Instant::now();
+        let directory = Directory::lock(&self.directory, &self.naming, call)?;
+        let (moment, path) = directory.free_name(Moment::of(SystemTime::now()), self.gzip);
+        let (bytes, pages) = self.back_up(&directory, moment, &path, call)?;
+        let (removed, kept) = directory.retain(self.retention, moment);
+        for failed in kept {
+            // The backup is good; the task is done. What could not be removed is tried again by the next one.
+            call.logger().log(Level::Warn, "an expired backup could not be removed", &[("FILE", &failed)]);
+        }
+        let duration_ms = begun.elapsed().as_millis() as u64;
+        Done::json(&Summary { file: &path, bytes, pages, removed, duration_ms })
+    }
+}
+
+impl BackupDatabase {
+    /// Makes, verifies and publishes one backup; gives its size in bytes and in pages.
+    fn back_up(
+        &self,
+        directory: &Directory<'_>,
+        moment: Moment,
+        path: &Path,
+        call: &Call<'_>,
+    ) -> Result<(u64, i32), Failure> {
+        let phase = |from: u32, to: u32, note: &'static str| {
+            move |permille: u32| call.progress(from + permille * (to - from) / 1000, note)
+        };
+        let copy = directory.temporary(moment, "copy")?;
+        let pages = copy::copy(&self.database, &copy.path, call, &phase(0, 500, "copying"))?;
+        let size = verify::length(&copy.path)?;
+        let finished = if self.gzip {
+            let compressed = directory.temporary(moment, "gz")?;
+            verify::compress(&copy.path, &compressed.file, call, &phase(500, 800, "compressing"))?;
+            drop(copy); // Its room is needed for what is read back.
+            let mut restored = directory.temporary(moment, "check")?;
+            let report = phase(800, 900, "reading back");
+            verify::restore(&compressed.path, &mut restored.file, size, call, &report)?;
+            call.progress(900, "checking");
+            verify::check(&restored.path, pages, call)?;
+            compressed
+        } else {
+            call.progress(800, "checking");
+            verify::check(&copy.path, pages, call)?;
+            copy
+        };
+        let bytes = verify::length(&finished.path)?;
+        directory.publish(&finished, path)?;
+        call.progress(1000, "published");
+        Ok((bytes, pages))
+    }
+}
+
+impl Settings {
+    fn check(self) -> Result<BackupDatabase, Failure> {
+        let bad = |problem: String| Err(reject("bad-settings", format!("settings.{problem}")));
+        let Some(stem) = self.database.file_stem().and_then(|stem| stem.to_str()) else {
+            return bad("database must be the path of an SQLite file, in UTF-8".into());
+        };
+        if !self.database.is_absolute() {
+            return bad("database must be an absolute path, such as \"/var/lib/shop/shop.db\"".into());
+        }
+        if !self.directory.is_absolute() {
+            return bad("directory must be an absolute path, such as \"/var/backups/shop\"".into());
+        }
+        if !self.directory.is_dir() {
+            let directory = self.directory.display();
+            return bad(format!("directory: {directory} is not a directory; make it, for the daemon's user"));
+        }
+        if self.keep == Some(0) {
+            return bad("keep must be at least 1; leave it out to keep every backup".into());
+        }
+        if self.keep_for.is_some_and(|limit| limit < Duration::from_secs(60)) {
+            return bad("keep_for must be at least 1m; leave it out to keep backups for ever".into());
+        }
+        let naming = match Naming::new(&self.name, stem) {
+            Ok(naming) => naming,
+            Err(problem) => {
+                return bad(format!("name {problem}; write for example \"{{database}}-{{time}}.db\""));
+            }
+        };
+        if let Err(error) = directory::open_lock(&self.directory, &naming) {
+            return bad(format!(
+                "directory: {} cannot be written ({error}); give it to the daemon's user",
+                self.directory.display()
+            ));
+        }
+        Ok(BackupDatabase {
+            naming,
+            gzip: self.compress == Compress::Gzip,
+            retention: Retention { keep: self.keep, keep_for: self.keep_for },
+            database: self.database,
+            directory: self.directory,
+        })
+    }
+}
+
+fn default_name() -> String {
+    "{database}-{time}.db".into()
+}

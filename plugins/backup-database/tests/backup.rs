@@ -1,0 +1,307 @@
+//! The backup handler against real databases on disk, with writers at work.
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use warren_backup_database::BackupDatabase;
+use warren_plugin::testing::{Kit, Ran};
+use warren_plugin::{Failure, Level};
+
+struct Place {
+    root: TempDir,
+}
+
+impl Place {
+    /// A database of some hundred pages, and an empty directory for its backups.
+    fn new(journal: &str) -> Self {
+        let place = Self::empty();
+        let db = Connection::open(place.database()).expect("a database");
+        db.pragma_update(None, "journal_mode", journal).expect("its journal mode");
+        db.execute_batch(
+            "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL, filler TEXT NOT NULL);
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+             INSERT INTO accounts SELECT i, 100, hex(randomblob(200)) FROM n;",
+        )
+        .expect("4000 accounts");
+        place
+    }
+
+    fn empty() -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(root.path().join("backups")).expect("the directory");
+        Self { root }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.root.path().join("shop.db")
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.root.path().join("backups")
+    }
+
+    fn settings(&self, more: &Value) -> Value {
+        let mut settings = json!({"database": self.database(), "directory": self.directory()});
+        settings.as_object_mut().expect("a table").extend(more.as_object().expect("a table").clone());
+        settings
+    }
+
+    fn kit(&self, more: &Value) -> Kit<BackupDatabase> {
+        let kit = Kit::new(self.settings(more)).expect("the settings are good");
+        kit.prefixes(["Backup database"])
+    }
+
+    /// The directory's files but the lock, in the order of their names.
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.directory())
+            .expect("the directory")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .filter(|name| Path::new(name).extension().is_none_or(|end| end != "lock"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn restore(&self, file: &str) -> Connection {
+        let mut bytes = Vec::new();
+        let file = File::open(file).expect("the backup");
+        flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).expect("it decompresses");
+        let restored = self.root.path().join("restored.db");
+        fs::write(&restored, bytes).expect("it is written");
+        Connection::open(restored).expect("it opens")
+    }
+}
+
+fn result(ran: &Ran) -> Value {
+    serde_json::from_slice(ran.done().bytes()).expect("a JSON result")
+}
+
+/// Moves money between two accounts until told to stop; no moment shows another sum. Counts what it committed.
+fn keep_writing(database: &Path, stop: &AtomicBool, committed: &AtomicU32) {
+    let mut db = Connection::open(database).expect("the writer's connection");
+    db.busy_timeout(Duration::from_secs(20)).expect("its timeout");
+    db.pragma_update(None, "synchronous", "OFF").expect("fast writes");
+    while !stop.load(Ordering::Relaxed) {
+        let (from, to) = (fastrand_like(committed, 7), fastrand_like(committed, 13));
+        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("a write");
+        tx.execute("UPDATE accounts SET balance = balance - 1 WHERE id = ?1", [from]).expect("taken");
+        tx.execute("UPDATE accounts SET balance = balance + 1 WHERE id = ?1", [to]).expect("given");
+        tx.commit().expect("committed");
+        committed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An account, spread over the table.
+fn fastrand_like(committed: &AtomicU32, salt: u32) -> u32 {
+    committed.load(Ordering::Relaxed).wrapping_mul(2_654_435_761).wrapping_add(salt * 977) % 4000 + 1
+}
+
+fn back_up_under_writes(journal: &str) {
+    let place = Place::new(journal);
+    let (stop, committed) = (AtomicBool::new(false), AtomicU32::new(0));
+    let mut backups = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| keep_writing(&place.database(), &stop, &committed));
+        let mut kit = place.kit(&json!({})).real_clock();
+        for _ in 0..4 {
+            // Writing goes on: each backup waits for commits of its own.
+            let seen = committed.load(Ordering::Relaxed);
+            while committed.load(Ordering::Relaxed) < seen + 5 {
+                std::thread::yield_now();
+            }
+            backups.push(result(&kit.run("Task 4: Backup database")));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(place.files().len(), 4, "{:?}", place.files());
+    for backup in backups {
+        let db = place.restore(backup["file"].as_str().expect("a path"));
+        let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+        let sum: i64 =
+            db.query_row("SELECT sum(balance) FROM accounts", [], |row| row.get(0)).expect("a sum");
+        assert_eq!((check.as_str(), sum), ("ok", 400_000), "one moment of the database");
+    }
+}
+
+#[test]
+fn a_backup_under_writes_with_a_write_ahead_log_is_one_moment_of_the_database() {
+    back_up_under_writes("WAL");
+}
+
+#[test]
+fn a_backup_under_writes_with_a_rollback_journal_is_one_moment_of_the_database() {
+    back_up_under_writes("DELETE");
+}
+
+#[test]
+fn a_backup_says_where_it_is_and_only_its_owner_can_read_it() {
+    let place = Place::new("WAL");
+    let ran = place.kit(&json!({})).run("Backup database now");
+    let result = result(&ran);
+    let file = Path::new(result["file"].as_str().expect("a path"));
+    let metadata = file.metadata().expect("the file");
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    assert_eq!(result["bytes"], metadata.len());
+    assert!(result["pages"].as_i64().expect("a number") > 100);
+    assert_eq!(result["removed"], 0);
+    let permilles: Vec<u32> = ran.progress.iter().map(|(permille, _)| *permille).collect();
+    assert!(permilles.is_sorted() && permilles.last() == Some(&1000), "{permilles:?}");
+    let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+    assert!(name.starts_with("shop-") && name.ends_with(".db.gz"), "{name}");
+}
+
+#[test]
+fn without_compression_the_backup_is_the_database() {
+    let place = Place::new("DELETE");
+    let result =
+        result(&place.kit(&json!({"compress": "none", "name": "{time}.sqlite"})).run("Backup database"));
+    let db = Connection::open(result["file"].as_str().expect("a path")).expect("it opens");
+    let rows: i64 = db.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).expect("a count");
+    assert_eq!(rows, 4000);
+    assert_eq!(place.files().len(), 1);
+}
+
+#[test]
+fn retention_keeps_the_newest_and_touches_no_file_that_is_not_its_own() {
+    let place = Place::new("WAL");
+    let strangers = [
+        "notes.txt",
+        "shop-2020.db.gz",
+        "shop-20200101T000000.000Z.db.gz.part",
+        "other-20200101T000000.000Z.db.gz",
+    ];
+    for name in strangers {
+        fs::write(place.directory().join(name), "keep me").expect("a stranger's file");
+    }
+    symlink(place.database(), place.directory().join("shop-20200102T000000.000Z.db.gz")).expect("a link");
+    fs::create_dir(place.directory().join("shop-20200103T000000.000Z.db.gz")).expect("a directory");
+    fs::write(place.directory().join("shop-20200101T000000.000Z.db.gz"), "old").expect("an old backup");
+
+    let mut kit = place.kit(&json!({"keep": 2, "keep_for": "365d"}));
+    assert_eq!(result(&kit.run("Backup database"))["removed"], 1, "too old");
+    assert_eq!(result(&kit.run("Backup database"))["removed"], 0);
+    let third = result(&kit.run("Backup database"));
+    assert_eq!(third["removed"], 1, "one too many");
+    let files = place.files();
+    assert_eq!(files.len(), strangers.len() + 2 + 2, "{files:?}");
+    assert!(strangers.iter().all(|name| files.contains(&(*name).to_owned())));
+    assert!(Path::new(third["file"].as_str().expect("a path")).exists());
+    assert!(place.database().exists());
+}
+
+#[test]
+fn what_a_killed_backup_left_is_removed_by_the_next() {
+    let place = Place::new("WAL");
+    for name in [
+        ".shop-20200101T000000.000Z.db.copy.tmp",
+        ".shop-20200101T000000.000Z.db.copy.tmp-journal",
+        ".shop-20200101T000000.000Z.db.gz.tmp",
+        ".other-20200101T000000.000Z.db.gz.tmp",
+    ] {
+        fs::write(place.directory().join(name), "half").expect("a temporary file");
+    }
+    place.kit(&json!({})).run("Backup database").done();
+    let files = place.files();
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(files[0], ".other-20200101T000000.000Z.db.gz.tmp");
+}
+
+#[test]
+fn a_cancelled_backup_leaves_nothing() {
+    let place = Place::new("WAL");
+    let mut kit = place.kit(&json!({}));
+    for checks in [0, 1, 3, 6, 9] {
+        kit.cancel_after(checks);
+        assert!(kit.run("Backup database").failure().is_cancelled(), "after {checks} looks");
+        assert_eq!(place.files(), [] as [&str; 0], "after {checks} looks");
+    }
+    kit.run("Backup database").done();
+}
+
+#[test]
+fn a_missing_database_is_retried_and_found_when_it_is_there_again() {
+    let place = Place::empty();
+    let mut kit = place.kit(&json!({}));
+    assert!(kit.logs().iter().any(|line| line.level == Level::Warn), "start-up warns");
+    let ran = kit.run("Backup database");
+    assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("no-database", true));
+    assert_eq!(place.files(), [] as [&str; 0]);
+    Connection::open(place.database()).and_then(|db| db.execute_batch("CREATE TABLE t (x)")).expect("made");
+    kit.run("Backup database").done();
+}
+
+#[test]
+fn a_file_that_is_no_database_is_retried_with_the_reason() {
+    let place = Place::empty();
+    fs::write(place.database(), "certainly no database, whatever its name says\n".repeat(100)).expect("text");
+    let ran = place.kit(&json!({})).run("Backup database");
+    assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("not-a-database", true));
+    assert!(ran.failure().message().contains("not an SQLite database"), "{}", ran.failure());
+    assert_eq!(place.files(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_damaged_database_makes_no_backup_and_removes_none() {
+    let place = Place::new("DELETE");
+    let mut kit = place.kit(&json!({"keep": 1}));
+    let good = result(&kit.run("Backup database"));
+    let mut bytes = fs::read(place.database()).expect("the database");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0xA5);
+    fs::write(place.database(), bytes).expect("damage");
+    let ran = kit.run("Backup database");
+    assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("damaged", true));
+    assert_eq!(place.files().len(), 1);
+    assert!(Path::new(good["file"].as_str().expect("a path")).exists(), "the good one is still there");
+}
+
+#[test]
+fn a_directory_that_went_away_is_retried_with_the_remedy() {
+    let place = Place::new("WAL");
+    let mut kit = place.kit(&json!({}));
+    fs::remove_dir_all(place.directory()).expect("unmounted");
+    let ran = kit.run("Backup database");
+    assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("no-directory", true));
+    assert!(ran.failure().message().contains("mount its disk"), "{}", ran.failure());
+}
+
+#[test]
+fn a_second_backup_waits_for_the_first_and_is_retried_if_it_does_not_end() {
+    let place = Place::new("WAL");
+    let mut kit = place.kit(&json!({}));
+    let lock = File::open(place.directory().join(".shop-time.db.lock")).expect("the lock file");
+    lock.lock().expect("another backup runs");
+    let before = kit.clock();
+    let ran = kit.run("Backup database");
+    assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("backup-running", true));
+    drop((lock, before));
+    kit.run("Backup database").done();
+}
+
+#[test]
+fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
+    let place = Place::new("WAL");
+    for (settings, expected) in [
+        (json!({"database": "shop.db"}), "settings.database must be an absolute path"),
+        (json!({"directory": "backups"}), "settings.directory must be an absolute path"),
+        (json!({"directory": "/nowhere/at/all"}), "/nowhere/at/all is not a directory; make it"),
+        (json!({"name": "backup.db"}), "settings.name has no {time}; write for example"),
+        (json!({"name": "../{time}"}), "settings.name has a slash"),
+        (json!({"compress": "zip"}), "compress"),
+        (json!({"keep": 0}), "settings.keep must be at least 1"),
+        (json!({"keep_for": "5s"}), "settings.keep_for must be at least 1m"),
+        (json!({"keep_for": "soon"}), "keep_for"),
+        (json!({"kep": 3}), "kep"),
+    ] {
+        let failure: Failure = Kit::<BackupDatabase>::new(place.settings(&settings))
+            .err()
+            .unwrap_or_else(|| panic!("{settings} is refused"));
+        assert!(failure.message().contains(expected), "{settings}: {}", failure.message());
+    }
+}
