@@ -1,0 +1,125 @@
+//! One log line before it is rendered: owned, bounded, made where something happens and written elsewhere.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tracing::Level;
+
+use crate::registry::Generation;
+
+/// Longest message kept, in bytes; a handler can print lines of any length.
+pub(super) const MAX_MESSAGE: usize = 4096;
+/// Longest value of one field kept, in bytes.
+pub(super) const MAX_VALUE: usize = 1024;
+/// Most fields kept. With the bounds above a record stays far below what one datagram to the journal can be.
+pub(super) const MAX_FIELDS: usize = 32;
+
+/// One log line.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) time: SystemTime,
+    pub(super) level: Level,
+    pub(super) target: &'static str,
+    pub(super) message: Cow<'static, str>,
+    pub(super) task: Option<TaskPart>,
+    /// Fields of Warren's own code.
+    pub(super) fields: Vec<(&'static str, String)>,
+    /// Fields a handler made up. They cannot pass for Warren's own.
+    pub(super) foreign: Vec<(String, String)>,
+}
+
+/// The task that a line is about. What many tasks share is shared here, so that a line costs few allocations.
+#[derive(Debug)]
+pub(super) struct TaskPart {
+    pub(super) id: Box<str>,
+    pub(super) queue: Option<Arc<str>>,
+    pub(super) generation: Option<Arc<Generation>>,
+    pub(super) attempt: u32,
+    pub(super) outcome: Option<&'static str>,
+    pub(super) duration: Option<Duration>,
+}
+
+impl Record {
+    pub(super) fn new(level: Level, target: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            time: SystemTime::now(),
+            level,
+            target,
+            message: bounded(message.into(), MAX_MESSAGE),
+            task: None,
+            fields: Vec::new(),
+            foreign: Vec::new(),
+        }
+    }
+
+    /// The same with this message.
+    pub(super) fn with_message(mut self, message: String) -> Self {
+        self.message = bounded(Cow::Owned(message), MAX_MESSAGE);
+        self
+    }
+
+    /// Adds a field of Warren's own; silently none beyond the bound.
+    pub(super) fn field(&mut self, name: &'static str, value: impl Into<String>) {
+        if self.fields.len() < MAX_FIELDS {
+            self.fields.push((name, bounded(Cow::Owned(value.into()), MAX_VALUE).into_owned()));
+        }
+    }
+
+    /// Adds a handler's field; silently none beyond the bound.
+    pub(super) fn foreign(&mut self, name: &str, value: &str) {
+        if self.foreign.len() < MAX_FIELDS {
+            self.foreign.push((cut(name, MAX_VALUE).to_owned(), cut(value, MAX_VALUE).to_owned()));
+        }
+    }
+
+    /// Calls `visit` with the name and value of each of Warren's own fields, the task's first.
+    pub(super) fn each_field(&self, mut visit: impl FnMut(&str, &str)) {
+        if let Some(task) = &self.task {
+            task.each_field(&mut visit);
+        }
+        for (name, value) in &self.fields {
+            visit(name, value);
+        }
+    }
+}
+
+impl TaskPart {
+    fn each_field(&self, visit: &mut impl FnMut(&str, &str)) {
+        let generation = self.generation.as_deref();
+        let texts = [
+            ("handler", generation.map(|g| &*g.handler)),
+            ("task_id", Some(&*self.id).filter(|id| !id.is_empty())),
+            ("queue", self.queue.as_deref()),
+            ("outcome", self.outcome),
+        ];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                visit(name, cut(value, MAX_VALUE));
+            }
+        }
+        let numbers = [
+            ("attempt", Some(u64::from(self.attempt)).filter(|n| *n > 0)),
+            ("duration_ms", self.duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))),
+            ("generation", generation.map(|g| g.number)),
+        ];
+        for (name, value) in numbers {
+            if let Some(value) = value {
+                visit(name, &value.to_string());
+            }
+        }
+        if let Some(generation) = generation {
+            visit("plugin_sha256", &generation.plugin.sha256);
+        }
+    }
+}
+
+/// The beginning of `text`, at most `max` bytes, not cut inside a character.
+pub(super) fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+fn bounded(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
+    if text.len() <= max { text } else { Cow::Owned(format!("{}…", cut(&text, max))) }
+}

@@ -1,0 +1,217 @@
+//! The life of tasks in the log, cheap enough for the data path.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::filter::{HANDLER, TASK};
+use super::record::{Record, TaskPart};
+use super::writer::Queue;
+use crate::host::{Outcome, TaskError};
+use crate::registry::Generation;
+use crate::settlement::Settlement;
+
+/// The data path's log. Clones share the level. Where the level is off, a call costs one branch.
+#[derive(Debug, Clone, Default)]
+pub struct TaskLog {
+    inner: Option<Inner>,
+}
+
+#[derive(Debug, Clone)]
+struct Inner {
+    queue: Queue,
+    task: Arc<AtomicUsize>,
+    handler: Arc<AtomicUsize>,
+}
+
+/// The task that a line is about. What is not known is left out of the line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TaskRef<'a> {
+    /// Its id; empty: none.
+    pub id: &'a str,
+    /// Its queue.
+    pub queue: Option<&'a Arc<str>>,
+    /// What runs it: its handler, generation number and plugin digest.
+    pub generation: Option<&'a Arc<Generation>>,
+    /// Attempt, from 1; 0: none.
+    pub attempt: u32,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'a> {
+    /// What the handler said.
+    pub outcome: &'a Outcome,
+    /// Its error, when there is one.
+    pub error: Option<&'a TaskError>,
+    /// What is done at the broker.
+    pub settlement: Settlement,
+    /// How long the handler took.
+    pub duration: Duration,
+}
+
+impl TaskLog {
+    /// Logs nothing: for tests and for tools.
+    pub fn off() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn new(queue: Queue, task: LevelFilter, handler: LevelFilter) -> Self {
+        let log = Self { inner: Some(Inner { queue, task: Arc::default(), handler: Arc::default() }) };
+        log.set_levels(task, handler);
+        log
+    }
+
+    pub(super) fn set_levels(&self, task: LevelFilter, handler: LevelFilter) {
+        if let Some(inner) = &self.inner {
+            inner.task.store(rank(task), Ordering::Relaxed);
+            inner.handler.store(rank(handler), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether lines about the life of tasks are wanted at this level.
+    #[inline]
+    pub fn enabled(&self, level: Level) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.task.load(Ordering::Relaxed) >= rank(level.into()))
+    }
+
+    /// Whether what handlers log is wanted at this level.
+    #[inline]
+    pub fn handler_enabled(&self, level: Level) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.handler.load(Ordering::Relaxed) >= rank(level.into()))
+    }
+
+    /// The broker delivered it; `debug`.
+    #[inline]
+    pub fn received(&self, task: TaskRef<'_>, body_bytes: usize, redelivered: bool) {
+        if self.enabled(Level::DEBUG) {
+            let mut record = about(task, Level::DEBUG, TASK, "task received");
+            record.field("bytes", body_bytes.to_string());
+            record.field("redelivered", redelivered.to_string());
+            self.push(record);
+        }
+    }
+
+    /// A host was given it; `debug`.
+    #[inline]
+    pub fn started(&self, task: TaskRef<'_>) {
+        if self.enabled(Level::DEBUG) {
+            self.push(about(task, Level::DEBUG, TASK, "task started"));
+        }
+    }
+
+    /// It ended: done and given back at `info`, a retry and a dead letter at `warn`.
+    #[inline]
+    pub fn finished(&self, task: TaskRef<'_>, end: Finished<'_>) {
+        let level = match end.settlement {
+            Settlement::Ack | Settlement::Requeue => Level::INFO,
+            Settlement::Retry { .. } | Settlement::Dead { .. } => Level::WARN,
+        };
+        if self.enabled(level) {
+            self.push(ending(task, level, end));
+        }
+    }
+
+    /// It never ran: no route takes it, it is not text, it is too large; `warn`. `reason` is a
+    /// [`DeadReason`](crate::settlement::DeadReason)'s word.
+    #[inline]
+    pub fn refused(&self, task: TaskRef<'_>, reason: &'static str) {
+        if self.enabled(Level::WARN) {
+            let mut record = about(task, Level::WARN, TASK, "task is dead before it ran");
+            record.field("reason", reason);
+            self.push(record);
+        }
+    }
+
+    /// A line that the handler logged; `level` as the plugin boundary numbers them, 1 error to 5 trace.
+    #[inline]
+    pub fn handler_log(&self, task: TaskRef<'_>, level: i32, message: &str, fields: &[(String, String)]) {
+        let level = match level {
+            ..=1 => Level::ERROR,
+            2 => Level::WARN,
+            3 => Level::INFO,
+            4 => Level::DEBUG,
+            5.. => Level::TRACE,
+        };
+        if self.handler_enabled(level) {
+            let mut record = about(task, level, HANDLER, "").with_message(message.to_owned());
+            for (name, value) in fields {
+                record.foreign(name, value);
+            }
+            self.push(record);
+        }
+    }
+
+    /// A line that the handler or its children printed; `info`.
+    #[inline]
+    pub fn handler_output(&self, task: TaskRef<'_>, stderr: bool, line: &str) {
+        if self.handler_enabled(Level::INFO) {
+            let mut record = about(task, Level::INFO, HANDLER, "").with_message(line.to_owned());
+            record.field("stream", if stderr { "stderr" } else { "stdout" });
+            self.push(record);
+        }
+    }
+
+    fn push(&self, record: Record) {
+        if let Some(inner) = &self.inner {
+            inner.queue.push(record);
+        }
+    }
+}
+
+fn about(task: TaskRef<'_>, level: Level, target: &'static str, message: &'static str) -> Record {
+    let mut record = Record::new(level, target, message);
+    record.task = Some(TaskPart {
+        id: task.id.into(),
+        queue: task.queue.cloned(),
+        generation: task.generation.cloned(),
+        attempt: task.attempt,
+        outcome: None,
+        duration: None,
+    });
+    record
+}
+
+fn ending(task: TaskRef<'_>, level: Level, end: Finished<'_>) -> Record {
+    let message = match end.settlement {
+        Settlement::Ack => "task done",
+        Settlement::Retry { .. } => "task failed, to be retried",
+        Settlement::Dead { .. } => "task failed, now a dead letter",
+        Settlement::Requeue => "task given back",
+    };
+    let mut record = about(task, level, TASK, message);
+    if let Some(part) = &mut record.task {
+        part.duration = Some(end.duration);
+        part.outcome = Some(match end.outcome {
+            Outcome::Done => "done",
+            Outcome::Retry => "retry",
+            Outcome::Reject => "reject",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Fault => "fault",
+        });
+    }
+    match end.settlement {
+        Settlement::Retry { delay, .. } => record.field("retry_in_ms", delay.as_millis().to_string()),
+        Settlement::Dead { reason } => record.field("reason", reason.as_str()),
+        Settlement::Ack | Settlement::Requeue => {}
+    }
+    if let Some(error) = end.error {
+        record.field("code", error.code.as_str());
+        record.field("error", error.message.as_str());
+    }
+    record
+}
+
+/// Off is 0, error 1, … trace 5.
+fn rank(level: LevelFilter) -> usize {
+    level.into_level().map_or(0, |level| match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 3,
+        Level::DEBUG => 4,
+        Level::TRACE => 5,
+    })
+}
