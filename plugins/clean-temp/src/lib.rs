@@ -35,6 +35,7 @@
 //! `unreadable` when none of the directories can be opened although one is there.
 
 mod pattern;
+mod rules;
 mod top;
 mod walk;
 
@@ -45,8 +46,8 @@ use serde::Deserialize;
 use warren_plugin::{Call, Done, Failure, Handler, Host, Outcome, Task, reject, retry};
 
 use crate::pattern::Pattern;
+use crate::rules::{Rules, Summary};
 use crate::top::{NotOpened, Top};
-use crate::walk::{Rules, Summary};
 
 /// `[handlers.NAME.settings]`; what each key means stands in the crate's documentation.
 #[derive(Debug, Clone, Deserialize)]

@@ -9,66 +9,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
-use serde::Serialize;
 use warren_plugin::Failure;
 
-use crate::pattern::Pattern;
+use crate::rules::{Rules, Summary};
 
 /// Deepest nesting that is walked; each level holds one descriptor. Deeper ones are reported as errors.
 const MAX_DEPTH: usize = 128;
-
-/// How many paths of each kind the result names.
-const EXAMPLES: usize = 10;
-
-/// What is deleted.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    /// Last modified before this: seconds since 1970.
-    pub(crate) before: i64,
-    /// A file's name must match one of them; none: every name.
-    pub(crate) patterns: Vec<Pattern>,
-    pub(crate) remove_empty_directories: bool,
-    /// Report only.
-    pub(crate) dry_run: bool,
-    /// Most files deleted in one run.
-    pub(crate) max_files: u64,
-}
-
-/// What a run did, or in a dry run would have done.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Summary {
-    /// Deleted files.
-    pub(crate) files: u64,
-    /// Their sizes together.
-    pub(crate) bytes: u64,
-    /// Removed empty directories.
-    pub(crate) directories: u64,
-    /// Files that are too new, or match no pattern.
-    pub(crate) kept: u64,
-    /// Symbolic links, devices, sockets, other mounts: never touched.
-    pub(crate) skipped: u64,
-    /// Configured directories that are not there.
-    pub(crate) missing: u64,
-    /// What could not be read or deleted.
-    pub(crate) errors: u64,
-    pub(crate) dry_run: bool,
-    /// The run ended early because `max_files` was reached.
-    pub(crate) stopped_at_max_files: bool,
-    /// Some of the deleted files.
-    pub(crate) examples: Vec<String>,
-    /// Some of the errors.
-    pub(crate) error_examples: Vec<String>,
-}
-
-impl Summary {
-    /// Counts an error, and keeps it if it is among the first.
-    pub(crate) fn error(&mut self, text: String) {
-        self.errors += 1;
-        if self.error_examples.len() < EXAMPLES {
-            self.error_examples.push(text);
-        }
-    }
-}
 
 /// Cleans one open directory, `path` being what to call it. `check` is asked before every entry; its error ends the
 /// walk at once and comes back.
@@ -223,11 +169,7 @@ impl Walk<'_> {
                 if !self.rules.dry_run {
                     rustix::fs::unlinkat(fd, name, AtFlags::empty())?;
                 }
-                self.summary.files += 1;
-                self.summary.bytes += stat.stx_size;
-                if self.summary.examples.len() < EXAMPLES {
-                    self.summary.examples.push(self.shown(name));
-                }
+                self.summary.deleted(stat.stx_size, || self.path.join(OsStr::from_bytes(name.to_bytes())));
             }
             FileType::RegularFile => {
                 self.stays();
@@ -265,6 +207,7 @@ const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::Pattern;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
     use std::time::SystemTime;

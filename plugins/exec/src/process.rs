@@ -330,8 +330,7 @@ mod tests {
 
     #[test]
     fn a_command_that_exits_0_on_sigterm_was_stopped() {
-        let ran =
-            run_script("trap 'exit 0' TERM; sleep 1000 & echo ready; wait", None, BOUND, None);
+        let ran = run_script("trap 'exit 0' TERM; sleep 1000 & echo ready; wait", None, BOUND, None);
         assert_eq!((ran.status.code(), ran.stopped), (Some(0), true));
     }
 
