@@ -4,7 +4,7 @@
 use crate::abi::{self, Bytes, Field, cut, fault};
 use crate::{Done, Level, Message};
 use std::ffi::c_void;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl Canceller {
     pub fn cancel(&self) {
         let mut state = self.0.state();
         if state.phase != Phase::Idle {
-            state.cancel(&self.0.cancel_writer);
+            state.cancel();
         }
     }
 }
@@ -59,24 +59,28 @@ pub(super) struct Record {
 /// The `ctx` of every function given to the handler.
 pub(super) struct HostSide {
     state: Mutex<State>,
-    cancel_reader: PipeReader,
-    cancel_writer: PipeWriter,
 }
 
 struct State {
     phase: Phase,
     record: Record,
     cancelled: bool,
+    /// Its reading end is the call's `cancel_fd`; a byte is in it once `cancelled`.
+    pipe: (PipeReader, PipeWriter),
     /// Looks left before it counts as cancelled.
     looks_left: Option<u32>,
 }
 
 impl HostSide {
     pub(super) fn new() -> io::Result<Arc<Self>> {
-        let (cancel_reader, cancel_writer) = io::pipe()?;
-        let state =
-            State { phase: Phase::Idle, record: Record::default(), cancelled: false, looks_left: None };
-        Ok(Arc::new(Self { state: Mutex::new(state), cancel_reader, cancel_writer }))
+        let state = State {
+            phase: Phase::Idle,
+            record: Record::default(),
+            cancelled: false,
+            pipe: io::pipe()?,
+            looks_left: None,
+        };
+        Ok(Arc::new(Self { state: Mutex::new(state) }))
     }
 
     pub(super) fn canceller(self: &Arc<Self>) -> Canceller {
@@ -87,14 +91,13 @@ impl HostSide {
     pub(super) fn begin(&self, phase: Phase, cancel_after: Option<u32>) {
         let mut state = self.state();
         if std::mem::take(&mut state.cancelled) {
-            // One byte was written when it was cancelled, so this does not block.
-            let _ = (&self.cancel_reader).read(&mut [0]);
+            state.pipe = io::pipe().expect("a process under test can open a pipe");
         }
         state.record = Record::default();
         state.phase = phase;
-        state.looks_left = cancel_after;
+        state.looks_left = cancel_after.filter(|looks| *looks > 0);
         if cancel_after == Some(0) {
-            state.cancel(&self.cancel_writer);
+            state.cancel();
         }
     }
 
@@ -129,7 +132,7 @@ impl HostSide {
     pub(super) fn call(&self, deadline_ns: i64) -> abi::Call {
         abi::Call {
             struct_size: size_of::<abi::Call>() as u32,
-            cancel_fd: self.cancel_reader.as_raw_fd(),
+            cancel_fd: self.state().pipe.0.as_raw_fd(),
             ctx: self.ctx(),
             deadline_ns,
             cancelled: Some(cancelled),
@@ -150,10 +153,10 @@ impl HostSide {
 }
 
 impl State {
-    fn cancel(&mut self, mut writer: &PipeWriter) {
+    fn cancel(&mut self) {
         if !std::mem::replace(&mut self.cancelled, true) {
             // The pipe is empty, so one byte always fits.
-            let _ = writer.write_all(b"c");
+            let _ = self.pipe.1.write_all(b"c");
         }
     }
 
@@ -237,12 +240,15 @@ unsafe extern "C" fn cancelled(ctx: *mut c_void) -> i32 {
     // SAFETY: ours.
     let side = unsafe { side(ctx) };
     let mut state = side.state();
-    match state.looks_left {
-        Some(0) => state.cancel(&side.cancel_writer),
-        Some(left) => state.looks_left = Some(left - 1),
-        None => {}
+    let answer = i32::from(state.cancelled);
+    // The last look still sees nothing: what comes after it, a wait above all, is to notice.
+    if let Some(left) = state.looks_left.take() {
+        match left - 1 {
+            0 => state.cancel(),
+            left => state.looks_left = Some(left),
+        }
     }
-    i32::from(state.cancelled)
+    answer
 }
 
 unsafe extern "C" fn progress(ctx: *mut c_void, permille: u32, note: Bytes) {
