@@ -32,7 +32,6 @@ macro_rules! export_plugin {
         $handler:ty, name = $name:expr, prefixes = [$($prefix:expr),* $(,)?]
         $(, timeout = $timeout:expr)? $(, settings = [$($key:expr),* $(,)?])? $(,)?
     ) => {
-        #[allow(unsafe_code)] // The exported symbol and the note's section: what they hold is safe to read.
         const _: () = {
             #[cfg(panic = "abort")]
             ::core::compile_error!(

@@ -114,3 +114,41 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Layer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as &dyn Error)
+        }
+    }
+
+    #[test]
+    fn a_converted_error_tells_its_causes_once() {
+        let cause = || Some(Box::new(Layer("disk full", None)));
+        let plain = Failure::from(Layer("cannot write", cause()));
+        assert_eq!((plain.code(), plain.message()), ("error", "cannot write: disk full"));
+        let quoting = Failure::from(Layer("cannot write: disk full", cause()));
+        assert_eq!(quoting.message(), "cannot write: disk full");
+    }
+
+    #[test]
+    fn a_failure_is_exactly_one_kind() {
+        let kinds = |f: &Failure| [f.is_retry(), f.is_reject(), f.is_cancelled(), f.is_fault()];
+        assert_eq!(kinds(&retry("busy", "later")), [true, false, false, false]);
+        assert_eq!(kinds(&reject("bad", "never")), [false, true, false, false]);
+        assert_eq!(retry("busy", "later").to_string(), "busy: later");
+        assert_eq!(retry("busy", "later").after(Duration::ZERO).retry_after(), Some(Duration::ZERO));
+    }
+}
