@@ -25,6 +25,16 @@ pub enum DiscoverError {
         /// The system's answer.
         error: io::Error,
     },
+    /// There were plugins, and now there is none. Found by the caller, who knows what was there before.
+    #[error(
+        "there is no plugin left in {}: nothing was changed, because a lost mount looks like that; to run without \
+         handlers, restart",
+        list(.dirs)
+    )]
+    SuddenlyEmpty {
+        /// The directories.
+        dirs: Vec<PathBuf>,
+    },
     /// Over [`MAX_PLUGINS`].
     #[error(
         "there are more than {MAX_PLUGINS} files `*.so` in the plugins directories, up to {}; is one of them a \
@@ -86,6 +96,11 @@ fn candidates(directory: &Path) -> Result<Vec<PathBuf>, DiscoverError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+fn list(directories: &[PathBuf]) -> String {
+    let names: Vec<String> = directories.iter().map(|directory| directory.display().to_string()).collect();
+    names.join(", ")
 }
 
 fn is_candidate(name: &OsStr) -> bool {
