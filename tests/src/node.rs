@@ -26,14 +26,18 @@ pub struct Node {
 }
 
 /// Ends the node when its standard input ends. `$1` is the server script, `$2` the pid file, `$3` the data
-/// directory, which goes too: the test process may not be there any more to remove it.
+/// directory, which goes too: the test process may not be there any more to remove it. epmd is started here because
+/// one that the node starts is a daemon of nobody's, and refuses to end while it thinks a node is there.
 const KEEPER: &str = r#"
+epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
+epmd=$!
 "$1" </dev/null >"$3/stdout" 2>&1 &
+server=$!
 read -r _
 [ -s "$2" ] && kill -KILL "$(cat "$2")" 2>/dev/null
-kill -KILL $! 2>/dev/null
+kill -KILL "$server" 2>/dev/null
+kill -KILL "$epmd" 2>/dev/null
 wait
-epmd -port "$ERL_EPMD_PORT" -kill >/dev/null 2>&1
 rm -rf "$3"
 "#;
 
