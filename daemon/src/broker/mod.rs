@@ -1,6 +1,19 @@
 //! All that knows AMQP 0-9-1: dialling, topology, consumers, settling by tag, confirmed copies, delay queues.
 
+mod backoff;
+pub mod copy;
+mod dial;
+mod dial_error;
+mod server;
+mod settler;
+pub mod topology;
+mod wire;
+
 use std::sync::Arc;
+
+pub use dial::{Dialled, dial};
+pub use dial_error::{DialError, Stage};
+pub use server::Server;
 
 /// One subscription: one queue on one link. A new one is made at each re-subscription and never reused, so that a
 /// tag can never be settled on a link it did not come from.

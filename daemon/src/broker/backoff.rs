@@ -1,0 +1,59 @@
+//! How long to wait before trying again: full jitter, so that a fleet does not return in step. Pure but for the dice.
+
+use std::time::Duration;
+
+/// The longest wait between two attempts.
+pub const CAP: Duration = Duration::from_secs(30);
+/// The bound of the first wait; it doubles with each attempt.
+const FIRST: Duration = Duration::from_millis(200);
+/// A link that lasted this long was a good one: the next loss starts from [`FIRST`] again. A link that breaks
+/// earlier counts as one more failure, or a broker that accepts and throws out would be hammered.
+pub const GOOD_AFTER: Duration = Duration::from_secs(10);
+
+/// Counts failures in a row.
+#[derive(Debug, Default, Clone)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// One more failure; the wait before the next attempt.
+    pub fn failed(&mut self) -> Duration {
+        let bound = bound(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        bound.mul_f64(fastrand::f64())
+    }
+
+    /// A link ended after it was up for `lasted`; the wait before the next attempt.
+    pub fn lost_after(&mut self, lasted: Duration) -> Duration {
+        if lasted >= GOOD_AFTER {
+            self.failures = 0;
+        }
+        self.failed()
+    }
+}
+
+/// The largest wait after this many failures in a row.
+fn bound(failures: u32) -> Duration {
+    FIRST.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(CAP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap() {
+        let bounds = [0, 1, 2, 7, 8, 31, 32, u32::MAX].map(|failures| bound(failures).as_millis());
+        assert_eq!(bounds, [200, 400, 800, 25_600, 30_000, 30_000, 30_000, 30_000]);
+    }
+
+    #[test]
+    fn a_link_that_lasted_starts_over_and_one_that_broke_does_not() {
+        let mut backoff = Backoff { failures: 9 };
+        backoff.lost_after(GOOD_AFTER - Duration::from_millis(1));
+        assert_eq!(backoff.failures, 10);
+        assert!(backoff.lost_after(GOOD_AFTER) <= FIRST);
+        assert_eq!(backoff.failures, 1);
+    }
+}

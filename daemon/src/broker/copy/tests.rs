@@ -1,0 +1,202 @@
+//! What copies carry, as tables.
+
+use super::*;
+use crate::task::identify;
+
+const NOW: UnixMs = UnixMs(1_700_000_000_500);
+
+fn given(text: &str) -> TaskId {
+    TaskId { text: text.into(), generated: false }
+}
+
+fn copy<'a>(id: &'a TaskId, failure: Option<Failure<'a>>) -> RetryCopy<'a> {
+    RetryCopy { delay: Duration::from_secs(5), attempt: 3, redeliveries: 0, id, failure }
+}
+
+fn failed() -> Option<Failure<'static>> {
+    Some(Failure { handler: "backup", code: "io", message: "disk full" })
+}
+
+fn with_headers(fields: &[(&str, AMQPValue)]) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, value) in fields {
+        table.insert(ShortString::from(*name), value.clone());
+    }
+    BasicProperties::default().with_headers(table)
+}
+
+fn names(properties: &BasicProperties) -> Vec<String> {
+    let table = properties.headers().clone().unwrap_or_default();
+    table.inner().keys().map(|name| name.as_str().to_owned()).collect()
+}
+
+#[test]
+fn what_the_broker_wrote_about_the_original_is_stripped() {
+    let mut original = with_headers(&[
+        ("x-death", AMQPValue::FieldArray(vec![].into())),
+        ("x-first-death-queue", text("a")),
+        ("x-first-death-reason", text("expired")),
+        ("x-last-death-exchange", text("b")),
+        ("x-delivery-count", AMQPValue::LongLongInt(4)),
+        ("x-dead-letter-reason", text("c")),
+        ("CC", AMQPValue::FieldArray(vec![].into())),
+        ("BCC", AMQPValue::FieldArray(vec![].into())),
+        ("x-warren-reason", text("forged")),
+        ("tenant", text("acme")),
+        ("x-priority-hint", AMQPValue::LongInt(7)),
+    ]);
+    original = original.with_expiration("60000".into()).with_user_id("producer".into());
+    let id = given("o-1");
+    let retried = retry(&original, "tasks", &copy(&id, None), NOW);
+    assert_eq!(names(&retried), ["tenant", "x-priority-hint", HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_QUEUE]);
+    assert!(retried.expiration().is_none() && retried.user_id().is_none());
+}
+
+#[test]
+fn what_the_producer_wrote_is_kept() {
+    let original = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_content_encoding("gzip".into())
+        .with_priority(7)
+        .with_correlation_id("c".into())
+        .with_reply_to("r".into())
+        .with_message_id("o-1".into())
+        .with_timestamp(1_600_000_000)
+        .with_type("order.created".into())
+        .with_app_id("shop".into())
+        .with_cluster_id("x".into());
+    let id = given("o-1");
+    let retried = retry(&original, "tasks", &copy(&id, None), NOW);
+    let headers = retried.headers().clone().expect("our own headers");
+    assert_eq!(retried, original.with_delivery_mode(2).with_headers(headers));
+}
+
+#[test]
+fn a_copy_is_read_back_as_the_next_attempt_of_the_same_task() {
+    for generated in [false, true] {
+        let id = TaskId { text: "t-9".into(), generated };
+        let original = if generated {
+            BasicProperties::default()
+        } else {
+            BasicProperties::default().with_message_id("t-9".into())
+        };
+        let copy = RetryCopy { redeliveries: 2, ..copy(&id, failed()) };
+        let seen = identify(&retry(&original, "tasks", &copy, NOW));
+        assert_eq!((seen.id, seen.attempt, seen.redeliveries), (id, 3, 2));
+    }
+}
+
+#[test]
+fn an_expiration_becomes_a_deadline_and_stays_the_same_from_copy_to_copy() {
+    let id = given("o-1");
+    let deadline = |properties: &BasicProperties| header(properties, HEADER_DEADLINE).cloned();
+    let table = [
+        // (expiration, timestamp in s, deadline in ms)
+        ("60000", None, Some(NOW.0 + 60_000)),
+        ("60000", Some(1_699_999_990), Some(1_699_999_990_000 + 60_000)),
+        ("60000", Some(1_800_000_000), Some(NOW.0 + 60_000)),
+        ("soon", None, None),
+    ];
+    for (expiration, timestamp, expected) in table {
+        let mut original = BasicProperties::default().with_expiration(expiration.into());
+        if let Some(timestamp) = timestamp {
+            original = original.with_timestamp(timestamp);
+        }
+        let first = retry(&original, "tasks", &copy(&id, failed()), NOW);
+        let expected = expected.map(|ms| AMQPValue::LongLongInt(ms as i64));
+        assert_eq!(deadline(&first), expected, "{expiration} {timestamp:?}");
+        let second = retry(&first, "tasks", &copy(&id, failed()), NOW.plus(Duration::from_secs(30)));
+        assert_eq!(deadline(&second), expected);
+    }
+}
+
+#[test]
+fn a_task_is_expired_from_its_deadline_on() {
+    let task = with_headers(&[(HEADER_DEADLINE, deadline_value(NOW))]);
+    assert!(!is_expired(&task, UnixMs(NOW.0 - 1)));
+    assert!(is_expired(&task, NOW));
+    assert!(!is_expired(&BasicProperties::default(), NOW));
+    assert!(!is_expired(&with_headers(&[(HEADER_DEADLINE, text("never"))]), NOW));
+}
+
+#[test]
+fn the_first_failure_is_kept_and_the_last_one_replaced() {
+    let id = given("o-1");
+    let first = retry(&BasicProperties::default(), "tasks", &copy(&id, failed()), UnixMs(5_000));
+    let parked = retry(&first, "tasks", &copy(&id, None), UnixMs(7_000));
+    let grave = Grave {
+        reason: DeadReason::Attempts,
+        attempt: 5,
+        redeliveries: 0,
+        id: &id,
+        failure: Failure { handler: "backup", code: "timeout", message: "too slow" },
+    };
+    let dead = dead(&parked, "tasks", &grave, UnixMs(9_000));
+    let expected = [
+        (HEADER_FIRST_FAILURE, AMQPValue::Timestamp(5)),
+        (HEADER_LAST_FAILURE, AMQPValue::Timestamp(9)),
+        (HEADER_REASON, text("attempts")),
+        (HEADER_HANDLER, text("backup")),
+        (HEADER_ERROR_CODE, text("timeout")),
+        (HEADER_ERROR, text("too slow")),
+        (HEADER_QUEUE, text("tasks")),
+        (HEADER_ATTEMPT, AMQPValue::LongInt(5)),
+    ];
+    assert_eq!(header(&parked, HEADER_LAST_FAILURE), Some(&AMQPValue::Timestamp(5)));
+    assert_eq!(dead.headers().as_ref().map(|table| table.inner().len()), Some(expected.len()));
+    for (name, value) in expected {
+        assert_eq!(header(&dead, name), Some(&value), "{name}");
+    }
+}
+
+#[test]
+fn a_long_error_is_cut_between_characters() {
+    let message = "é".repeat(1000);
+    let id = given("o-1");
+    let failure = Failure { handler: "h", code: "c", message: &message };
+    let copy = RetryCopy { failure: Some(failure), ..copy(&id, None) };
+    let retried = retry(&BasicProperties::default(), "tasks", &copy, NOW);
+    assert_eq!(header(&retried, HEADER_ERROR), Some(&text(&"é".repeat(512))));
+}
+
+#[test]
+fn a_follow_up_repeats_its_id_when_its_parent_runs_again() {
+    let id = |parent: &str| {
+        let properties = follow_up(&FollowUp { priority: -1, ..FollowUp::default() }, parent, 2, NOW);
+        properties.expect("nothing too long").message_id().clone().expect("always one")
+    };
+    assert_eq!(id("o-1").as_str(), "o-1/2");
+    let long = "x".repeat(255);
+    assert_eq!(id(&long), id(&long));
+    assert_ne!(id(&long), id(&format!("y{}", &long[1..])));
+}
+
+#[test]
+fn a_follow_up_expires_by_property_or_after_its_delay_by_deadline() {
+    let mut task = FollowUp { expires: Duration::from_secs(60), priority: 9, ..FollowUp::default() };
+    let at_once = follow_up(&task, "o-1", 1, NOW).expect("nothing too long");
+    assert_eq!(at_once.expiration().as_ref().map(ShortString::as_str), Some("60000"));
+    assert_eq!(at_once.priority(), &Some(9));
+    task.delay = Duration::from_secs(5);
+    let later = follow_up(&task, "o-1", 1, NOW).expect("nothing too long");
+    assert!(later.expiration().is_none());
+    assert_eq!(header(&later, HEADER_DEADLINE), Some(&AMQPValue::LongLongInt(NOW.0 as i64 + 65_000)));
+}
+
+#[test]
+fn a_follow_up_that_amqp_has_no_room_for_is_refused_by_name() {
+    let long = "n".repeat(256);
+    let task = FollowUp { headers: vec![(long.clone(), "v".to_owned())], ..FollowUp::default() };
+    let error = follow_up(&task, "o-1", 1, NOW).expect_err("header name of 256 bytes");
+    assert!(error.contains("header name") && error.contains("256"), "{error}");
+    let task = FollowUp { id: long, ..FollowUp::default() };
+    assert!(follow_up(&task, "o-1", 1, NOW).expect_err("id of 256 bytes").contains("id"));
+}
+
+#[test]
+fn a_handler_cannot_forge_our_headers_in_a_follow_up() {
+    let headers =
+        vec![(HEADER_ATTEMPT.to_owned(), "99".to_owned()), ("tenant".to_owned(), "acme".to_owned())];
+    let task = FollowUp { headers, priority: -1, ..FollowUp::default() };
+    assert_eq!(names(&follow_up(&task, "o-1", 1, NOW).expect("nothing too long")), ["tenant"]);
+}

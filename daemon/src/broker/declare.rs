@@ -1,0 +1,254 @@
+//! Queues at the broker: found as they are, declared where they are missing. Every question that the broker may answer
+//! with an error is asked on a channel of its own, because the error closes it.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection, ErrorKind};
+
+use super::server::Server;
+use super::topology;
+use crate::config::{Queue, QueueType};
+
+/// Bound on every single question to the broker. It answers in milliseconds, or in seconds under load; later than
+/// this the link counts as broken.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a queue cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// It is a stream.
+    #[error(
+        "queue `{0}` is a stream; a stream keeps its messages when they are acknowledged, Warren needs a classic or quorum queue: configure another name"
+    )]
+    Stream(String),
+    /// The user may not.
+    #[error(
+        "queue `{queue}`: {why}; Warren needs configure, write and read permission on `{queue}` and `{queue}\\..*`, and write on `amq\\.default` (rabbitmqctl set_permissions)"
+    )]
+    Refused {
+        /// Which.
+        queue: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// It exists, and as something else than what it has to be.
+    #[error("queue `{queue}` exists with other arguments: {why}; delete it when it is empty, or configure another name")]
+    Different {
+        /// Which.
+        queue: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// AMQP allows 255 bytes.
+    #[error("queue `{0}`: the name is longer than the 255 bytes that AMQP allows, `.retry.<ms>` included")]
+    NameTooLong(String),
+    /// Another error of the channel.
+    #[error("queue `{queue}`: {why}")]
+    Broker {
+        /// Which.
+        queue: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// The connection is gone or does not answer: nothing is known of the queue.
+    #[error("{0}")]
+    Link(String),
+}
+
+/// Makes sure that the work queue is there: taken as it is when it exists, whatever its arguments, declared durable
+/// as configured when it does not.
+pub async fn declare_work_queue(
+    connection: &Connection,
+    queue: &Queue,
+    server: &Server,
+) -> Result<(), QueueError> {
+    if exists(connection, &queue.name).await? {
+        refuse_stream(connection, &queue.name).await
+    } else {
+        declare(connection, &queue.name, topology::work_arguments(queue, server)).await
+    }
+}
+
+/// Makes sure that `<queue>.dead` is there, taken as it is when it exists.
+pub(super) async fn declare_dead_queue(
+    connection: &Connection,
+    queue: &Queue,
+    server: &Server,
+) -> Result<String, QueueError> {
+    let name = topology::dead_name(&queue.name);
+    if !exists(connection, &name).await? {
+        declare(connection, &name, topology::dead_arguments(queue, server)).await?;
+    }
+    Ok(name)
+}
+
+/// Makes sure that the delay queue of `target` is there. One that another configuration or another version of the
+/// broker left as the other type is used as it is; another delay or another way back is refused.
+pub(super) async fn declare_delay_queue(
+    connection: &Connection,
+    target: &str,
+    configured: Option<QueueType>,
+    rung: Duration,
+    server: &Server,
+) -> Result<String, QueueError> {
+    let name = topology::delay_name(target, rung);
+    let wanted = topology::delay_type(configured, server);
+    let other = match wanted {
+        QueueType::Classic => QueueType::Quorum,
+        QueueType::Quorum => QueueType::Classic,
+    };
+    match declare(connection, &name, topology::delay_arguments(target, rung, wanted, server)).await {
+        Err(QueueError::Different { queue, why }) => {
+            match declare(connection, &name, topology::delay_arguments(target, rung, other, server)).await {
+                Ok(()) => {
+                    tracing::warn!(
+                        QUEUE = name,
+                        "the delay queue exists with another type ({why}); it is used as it is"
+                    );
+                    Ok(name)
+                }
+                Err(QueueError::Different { .. }) => Err(QueueError::Different { queue, why }),
+                Err(error) => Err(error),
+            }
+        }
+        declared => declared.map(|()| name),
+    }
+}
+
+/// Whether a queue of this name is there, of any kind.
+pub(super) async fn exists(connection: &Connection, name: &str) -> Result<bool, QueueError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match ask(connection, name, options, FieldTable::default()).await {
+        Ok(()) => Ok(true),
+        Err(Answer::Missing) => Ok(false),
+        Err(answer) => Err(answer.about(name)),
+    }
+}
+
+async fn declare(connection: &Connection, name: &str, arguments: FieldTable) -> Result<(), QueueError> {
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    ask(connection, name, options, arguments).await.map_err(|answer| answer.about(name))
+}
+
+/// A passive declare succeeds on a stream as well. Asking for a classic queue makes the broker name the real type,
+/// or, when it compares another argument first, name that one: streams have some that nothing else has.
+async fn refuse_stream(connection: &Connection, name: &str) -> Result<(), QueueError> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    match ask(connection, name, options, arguments).await {
+        Err(Answer::Different(why)) if names_stream(&why) => Err(QueueError::Stream(name.to_owned())),
+        Err(answer @ Answer::Link(_)) => Err(answer.about(name)),
+        // Equal to ours, or different in what does not matter, or not ours to configure: it works.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn names_stream(why: &str) -> bool {
+    why.contains("current is 'stream'")
+        || ["'x-max-age'", "'x-stream-max-segment-size-bytes'", "'x-initial-cluster-size'"]
+            .iter()
+            .any(|argument| why.contains(argument))
+}
+
+/// What the broker said instead of yes.
+enum Answer {
+    Missing,
+    Refused(String),
+    Different(String),
+    Other(String),
+    Link(String),
+    NameTooLong,
+}
+
+impl Answer {
+    fn about(self, queue: &str) -> QueueError {
+        let queue = queue.to_owned();
+        match self {
+            Self::Missing => QueueError::Broker { queue, why: "it does not exist".to_owned() },
+            Self::Refused(why) => QueueError::Refused { queue, why },
+            Self::Different(why) => QueueError::Different { queue, why },
+            Self::Other(why) => QueueError::Broker { queue, why },
+            Self::Link(why) => QueueError::Link(why),
+            Self::NameTooLong => QueueError::NameTooLong(queue),
+        }
+    }
+}
+
+async fn ask(
+    connection: &Connection,
+    name: &str,
+    options: QueueDeclareOptions,
+    arguments: FieldTable,
+) -> Result<(), Answer> {
+    let name = ShortString::try_new(name).map_err(|_| Answer::NameTooLong)?;
+    let channel = open_channel(connection).await.map_err(|error| Answer::Link(error.to_string()))?;
+    let answer = answered(channel.queue_declare(name, options, arguments)).await;
+    match answer {
+        Ok(_) => {
+            // Dropping it would do, but lapin would warn; an error here is of no interest.
+            let _ = answered(channel.close(200, "done".into())).await;
+            Ok(())
+        }
+        Err(error) => Err(sort(&error)),
+    }
+}
+
+fn sort(error: &LinkError) -> Answer {
+    let LinkError::Lapin(lapin) = error else { return Answer::Link(error.to_string()) };
+    let ErrorKind::ProtocolError(amqp) = lapin.kind() else { return Answer::Link(error.to_string()) };
+    let why = amqp.get_message().as_str().to_owned();
+    match amqp.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Answer::Missing,
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Answer::Refused(why),
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Answer::Different(why),
+        AMQPErrorKind::Soft(_) => Answer::Other(why),
+        AMQPErrorKind::Hard(_) => Answer::Link(why),
+    }
+}
+
+/// An open channel, within the bound.
+pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, LinkError> {
+    answered(connection.create_channel()).await
+}
+
+/// Awaits lapin within [`ANSWER_LIMIT`]: some of its futures never end when the connection does.
+pub(super) async fn answered<T>(
+    future: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, LinkError> {
+    match tokio::time::timeout(ANSWER_LIMIT, future).await {
+        Ok(answer) => answer.map_err(LinkError::Lapin),
+        Err(_) => Err(LinkError::Silent),
+    }
+}
+
+/// Why the broker gave no answer, or which error it gave.
+#[derive(Debug, Clone)]
+pub(super) enum LinkError {
+    Lapin(lapin::Error),
+    Silent,
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lapin(error) => f.write_str(&words(error)),
+            Self::Silent => write!(f, "the broker did not answer in {ANSWER_LIMIT:?}"),
+        }
+    }
+}
+
+/// An error in the broker's own words where it gave some.
+pub(super) fn words(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(amqp) => amqp.get_message().as_str().to_owned(),
+        ErrorKind::IOError(error) => format!("the connection broke: {error}"),
+        ErrorKind::MissingHeartbeatError => "the broker's heartbeats stopped".to_owned(),
+        _ => error.to_string(),
+    }
+}

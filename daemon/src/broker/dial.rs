@@ -1,0 +1,254 @@
+//! One connection to the broker, within a bound and without a leak. lapin has neither a handshake timeout nor a way to
+//! end a connection attempt to a peer that stays silent, so the socket is ours and is shut down when time is up.
+
+use std::net::ToSocketAddrs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_rs::Runtime;
+use async_rs::traits::Reactor;
+use lapin::tcp::{AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties};
+use rustix::net::{Shutdown, shutdown, sockopt};
+
+use super::dial_error::{DialError, Stage};
+use super::server::Server;
+use super::wire::{Kit, Wire};
+use crate::config::{Broker, Secret};
+
+/// An open connection, and what was learned of the broker.
+pub struct Dialled {
+    /// The connection. Auto-recovery is off.
+    pub connection: Connection,
+    /// Host, port and vhost, without credentials.
+    pub address: String,
+    /// The broker as it names itself.
+    pub server: Server,
+    /// Ends the connection without asking the broker.
+    pub(super) line: Line,
+}
+
+/// Connects to the first of the configured addresses that answers. Each one is given `connect_timeout`; the error is
+/// the last one's. Call it on the runtime that the connection is to live on.
+pub async fn dial(broker: &Broker, name: &str) -> Result<Connection, DialError> {
+    let mut last = DialError::NoAddress;
+    for uri in &broker.uris {
+        match dial_one(broker, uri, name, None).await {
+            Ok(dialled) => return Ok(dialled.connection),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The hold on a connection's socket. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Line(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    stage: Stage,
+    socket: Option<OwnedFd>,
+    cut: bool,
+}
+
+/// Cuts the line when the attempt is given up, whoever drops it.
+struct Attempt(Option<Line>);
+
+/// Connects to one address, under the name that the broker shows for the connection. A smaller `frame_max` (bytes)
+/// than the broker's makes lapin's buffers smaller.
+pub(super) async fn dial_one(
+    broker: &Broker,
+    uri: &Secret,
+    name: &str,
+    frame_max: Option<u32>,
+) -> Result<Dialled, DialError> {
+    let mut target = parse(uri)?;
+    target.query.frame_max = target.query.frame_max.or(frame_max);
+    target.query.heartbeat =
+        target.query.heartbeat.or_else(|| Some(broker.heartbeat.as_secs().try_into().unwrap_or(u16::MAX)));
+    let address = address(&target);
+    let tls = match target.scheme {
+        AMQPScheme::AMQP => OwnedTLSConfig::default(),
+        AMQPScheme::AMQPS => tls_config(broker)?,
+    };
+
+    let line = Line::default();
+    let mut attempt = Attempt(Some(line.clone()));
+    let server = Arc::new(OnceLock::new());
+    let connect = connector(line.clone(), server.clone(), tls, broker.connect_timeout, user_timeout(broker));
+    let properties = ConnectionProperties::default()
+        .with_connection_name(name.into())
+        .with_client_property("product".into(), "Warren".into())
+        .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+    let user = target.authority.userinfo.username.clone();
+    let vhost = target.vhost.clone();
+    let opening = Connection::connector(target, Runtime::new(Kit::current()), connect, properties);
+    let opened = tokio::time::timeout(broker.connect_timeout, opening).await;
+    let error = match opened {
+        Ok(Ok(connection)) => {
+            attempt.0 = None;
+            let server = server.get().cloned().unwrap_or_default();
+            return Ok(Dialled { connection, address, server, line });
+        }
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    let stage = line.state().stage;
+    Err(DialError::of(stage, error.as_ref(), address, user, vhost, broker.connect_timeout))
+}
+
+impl Line {
+    /// Shuts the socket down: lapin's thread ends, and with it everything that waits on the connection.
+    pub(super) fn cut(&self) {
+        let mut state = self.state();
+        state.cut = true;
+        if let Some(socket) = state.socket.take() {
+            // Fails when the peer was faster; the socket is gone either way.
+            let _ = shutdown(socket, Shutdown::Both);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how far the attempt came; fails when it was given up meanwhile.
+    fn reached(&self, stage: Stage) -> lapin::Result<()> {
+        let mut state = self.state();
+        state.stage = stage;
+        if state.cut { Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(line) = &self.0 {
+            line.cut();
+        }
+    }
+}
+
+/// What lapin calls on its own thread, where blocking is allowed: resolve, connect, set up, encrypt.
+fn connector(
+    line: Line,
+    server: Arc<OnceLock<Server>>,
+    tls: OwnedTLSConfig,
+    limit: Duration,
+    user_timeout: Option<u32>,
+) -> impl AsyncFn(AMQPUri, Runtime<Kit>) -> lapin::Result<AsyncTcpStream<Wire>> + Send + Sync + 'static {
+    let kit = Kit::current();
+    async move |uri: AMQPUri, _: Runtime<Kit>| {
+        line.reached(Stage::Resolve)?;
+        let addresses = (uri.authority.host.as_str(), uri.authority.port).to_socket_addrs()?;
+        line.reached(Stage::Connect)?;
+        let mut failure = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            let stream = match tokio::time::timeout(limit, kit.tokio().tcp_connect_addr(address)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    failure = error;
+                    continue;
+                }
+                Err(_) => {
+                    failure = std::io::ErrorKind::TimedOut.into();
+                    continue;
+                }
+            };
+            let socket = stream.get_ref();
+            if let Some(limit) = user_timeout {
+                sockopt::set_tcp_user_timeout(socket, limit).map_err(std::io::Error::from)?;
+            }
+            line.state().socket = Some(socket.as_fd().try_clone_to_owned()?);
+            line.reached(Stage::Tls)?;
+            let mut stream = AsyncTcpStream::Plain(stream);
+            if uri.scheme == AMQPScheme::AMQPS {
+                let encrypting = stream.into_tls(&uri.authority.host, tls.as_ref());
+                stream = tokio::time::timeout(limit, encrypting)
+                    .await
+                    .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+            }
+            line.reached(Stage::Handshake)?;
+            return Ok(AsyncTcpStream::Plain(Wire::new(stream, server.clone())));
+        }
+        Err(failure.into())
+    }
+}
+
+/// Milliseconds that sent data may stay unconfirmed by the peer's kernel: two heartbeats, when the broker would give
+/// up on us as well. Without it a write into a dead network is noticed only by the next missed heartbeats.
+fn user_timeout(broker: &Broker) -> Option<u32> {
+    let two = u32::try_from(broker.heartbeat.as_millis()).ok()?.checked_mul(2)?;
+    (two > 0).then_some(two)
+}
+
+fn parse(uri: &Secret) -> Result<AMQPUri, DialError> {
+    // The parser's error may quote the URI, password included: it is not passed on.
+    let mut parsed: AMQPUri = uri.0.parse().map_err(|_| DialError::BadUri)?;
+    // The parser takes only names for hosts and would dial localhost instead of `[::1]`.
+    if let Some(host) = bracketed_host(&uri.0) {
+        host.clone_into(&mut parsed.authority.host);
+    }
+    Ok(parsed)
+}
+
+fn bracketed_host(uri: &str) -> Option<&str> {
+    let (_, rest) = uri.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.strip_prefix('[')?.split_once(']').map(|(host, _)| host)
+}
+
+fn address(uri: &AMQPUri) -> String {
+    let host = &uri.authority.host;
+    let vhost = if uri.vhost == "/" { "/" } else { &format!("/{}", uri.vhost) };
+    if host.contains(':') {
+        format!("[{host}]:{}{vhost}", uri.authority.port)
+    } else {
+        format!("{host}:{}{vhost}", uri.authority.port)
+    }
+}
+
+/// Reads the PEM files anew at each attempt: certificates are renewed while the daemon runs.
+fn tls_config(broker: &Broker) -> Result<OwnedTLSConfig, DialError> {
+    let read = |file: &std::path::Path| {
+        std::fs::read(file).map_err(|error| DialError::Certificate { file: file.to_owned(), error })
+    };
+    let cert_chain = match &broker.ca_file {
+        Some(file) => Some(String::from_utf8_lossy(&read(file)?).into_owned()),
+        None => None,
+    };
+    let identity = match &broker.client_cert {
+        Some(cert) => Some(OwnedIdentity::PKCS8 { pem: read(&cert.cert_file)?, key: read(&cert.key_file)? }),
+        None => None,
+    };
+    Ok(OwnedTLSConfig { identity, cert_chain })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_host_port_and_vhost_but_no_credentials() {
+        let table = [
+            ("amqp://user:secret@broker.example/%2f", "broker.example:5672/"),
+            ("amqp://user:secret@broker.example:1/orders", "broker.example:1/orders"),
+            ("amqps://broker.example", "broker.example:5671/"),
+            ("amqp://u:p@[::1]:5673/%2f", "[::1]:5673/"),
+            ("amqp://u:p@127.0.0.1", "127.0.0.1:5672/"),
+        ];
+        for (uri, expected) in table {
+            let parsed = parse(&Secret(uri.to_owned())).expect(uri);
+            assert_eq!(address(&parsed), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_bad_uri_is_not_quoted() {
+        let error = parse(&Secret("http://user:secret@host".to_owned())).expect_err("no AMQP URI");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

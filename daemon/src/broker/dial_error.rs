@@ -1,0 +1,173 @@
+//! Why there is no connection, in words that name the remedy. Never a credential.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lapin::ErrorKind;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError};
+
+/// Why a connection attempt failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The configuration names no address at all.
+    #[error("no broker address is configured; set `broker.uri`")]
+    NoAddress,
+    /// The URI cannot be parsed.
+    #[error(
+        "`broker.uri` is no AMQP URI; write amqp://USER:PASSWORD@HOST:PORT/VHOST, each part percent-encoded"
+    )]
+    BadUri,
+    /// A TLS file cannot be read.
+    #[error("cannot read {}: {error}; check `broker.ca_file`, `broker.client_cert` and the file's owner", file.display())]
+    Certificate {
+        /// Which.
+        file: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The host's name cannot be resolved.
+    #[error("{address}: cannot resolve the host name ({why}); check `broker.uri` and the name service")]
+    Dns {
+        /// Host, port and vhost.
+        address: String,
+        /// The resolver's words.
+        why: String,
+    },
+    /// Nobody answers at the address.
+    #[error("{address}: {why}; check that the broker runs and listens there")]
+    Connect {
+        /// Host, port and vhost.
+        address: String,
+        /// The system's words.
+        why: String,
+    },
+    /// The TLS handshake failed.
+    #[error(
+        "{address}: TLS failed: {why}; check `broker.ca_file`, the host name in the broker's certificate, and that the port speaks TLS"
+    )]
+    Tls {
+        /// Host, port and vhost.
+        address: String,
+        /// TLS's words.
+        why: String,
+    },
+    /// Time is up.
+    #[error(
+        "{address}: no answer in {limit:?} ({stage}); check that it is a RabbitMQ port (TLS or not) and that the network lets it pass"
+    )]
+    Timeout {
+        /// Host, port and vhost.
+        address: String,
+        /// `broker.connect_timeout`.
+        limit: Duration,
+        /// How far it came.
+        stage: Stage,
+    },
+    /// The broker refused user or password.
+    #[error(
+        "{address}: login refused for user `{user}`; check user and password in `broker.uri`, and `rabbitmqctl list_users` (guest may log in from loopback only)"
+    )]
+    Login {
+        /// Host, port and vhost.
+        address: String,
+        /// The user's name.
+        user: String,
+    },
+    /// The virtual host does not exist.
+    #[error(
+        "{address}: there is no vhost `{vhost}`; create it with `rabbitmqctl add_vhost`, or correct `broker.uri` (the default vhost is written %2f)"
+    )]
+    VhostMissing {
+        /// Host, port and vhost.
+        address: String,
+        /// The vhost's name.
+        vhost: String,
+    },
+    /// The user may not use the virtual host.
+    #[error(
+        "{address}: user `{user}` may not use vhost `{vhost}`; grant it with `rabbitmqctl set_permissions -p {vhost} {user} '.*' '.*' '.*'` or narrower"
+    )]
+    VhostRefused {
+        /// Host, port and vhost.
+        address: String,
+        /// The vhost's name.
+        vhost: String,
+        /// The user's name.
+        user: String,
+    },
+    /// The broker, or whoever listens there, ended the handshake.
+    #[error("{address}: {why}")]
+    Handshake {
+        /// Host, port and vhost.
+        address: String,
+        /// The broker's or lapin's words.
+        why: String,
+    },
+}
+
+/// How far an attempt came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Finding the host's addresses.
+    #[default]
+    Resolve,
+    /// Opening the socket.
+    Connect,
+    /// Encrypting it.
+    Tls,
+    /// Greeting the broker.
+    Handshake,
+}
+
+impl DialError {
+    /// Names what happened. `error` is `None` when time was up.
+    pub(super) fn of(
+        stage: Stage,
+        error: Option<&lapin::Error>,
+        address: String,
+        user: String,
+        vhost: String,
+        limit: Duration,
+    ) -> Self {
+        let Some(error) = error else { return Self::Timeout { address, limit, stage } };
+        match (stage, error.kind()) {
+            (_, ErrorKind::IOError(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                Self::Timeout { address, limit, stage }
+            }
+            (Stage::Resolve, ErrorKind::IOError(error)) => Self::Dns { address, why: error.to_string() },
+            (Stage::Connect, ErrorKind::IOError(error)) => Self::Connect { address, why: error.to_string() },
+            (Stage::Tls, ErrorKind::IOError(error)) => Self::Tls { address, why: error.to_string() },
+            (_, ErrorKind::ProtocolError(error)) => {
+                let text = error.get_message().as_str();
+                match error.kind() {
+                    AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.ends_with("not found") => {
+                        Self::VhostMissing { address, vhost }
+                    }
+                    AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("refused") => {
+                        Self::VhostRefused { address, vhost, user }
+                    }
+                    _ if text.starts_with("ACCESS_REFUSED") => Self::Login { address, user },
+                    _ => Self::Handshake { address, why: text.to_owned() },
+                }
+            }
+            (_, ErrorKind::IOError(error)) => Self::Handshake {
+                address,
+                why: format!(
+                    "the connection ended during the handshake ({error}); check that it is a RabbitMQ port (TLS or not)"
+                ),
+            },
+            _ => Self::Handshake { address, why: error.to_string() },
+        }
+    }
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "resolving its name",
+            Self::Connect => "connecting",
+            Self::Tls => "in the TLS handshake",
+            Self::Handshake => "in the AMQP handshake",
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Names and arguments of every queue that Warren declares: one table, because a queue's arguments can never change.
+//! Pure; `declare.rs` talks to the broker.
+//!
+//! | queue | name | arguments |
+//! | --- | --- | --- |
+//! | work | `<queue>` | none, or `x-queue-type` as configured; a quorum one on 4.0 and later also `x-delivery-limit=-1` |
+//! | delay | `<queue>.retry.<ms>` | `x-message-ttl=<ms>`, `x-dead-letter-exchange=""`, `x-dead-letter-routing-key=<queue>`; a quorum one also `x-dead-letter-strategy=at-least-once`, `x-overflow=reject-publish`, and `x-delivery-limit=-1` on 4.0 and later |
+//! | dead | `<queue>.dead` | as the work queue, with the configured type; classic unless configured |
+//!
+//! All are durable, none expires or is ever deleted: `x-expires` deletes a queue with its messages.
+
+use std::time::Duration;
+
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::server::Server;
+use crate::config::{Queue, QueueType};
+
+/// The delays there are queues for, in milliseconds. A task waits on the first rung that is not shorter than its
+/// delay: never less than asked, and above a second never three times as much (twice, for the delays of the default
+/// policy). Few rungs, because each one in use is a queue per work queue for ever.
+const LADDER_MS: [u64; 20] = [
+    250, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000,
+    1_800_000, 3_600_000, 7_200_000, 14_400_000, 43_200_000, 86_400_000,
+];
+
+/// The longest delay there is a queue for; a longer one is cut to it. A handler's wish is bounded elsewhere to the
+/// same day.
+pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The rung for a delay: the first one that is not shorter, at most [`MAX_DELAY`].
+pub fn rung(delay: Duration) -> Duration {
+    let ms = delay.as_millis();
+    let rung = LADDER_MS.into_iter().find(|&rung| u128::from(rung) >= ms);
+    rung.map_or(MAX_DELAY, Duration::from_millis)
+}
+
+/// The delay queue of a work queue for one rung.
+pub fn delay_name(queue: &str, rung: Duration) -> String {
+    format!("{queue}.retry.{}", rung.as_millis())
+}
+
+/// The queue that keeps what a work queue's handlers gave up.
+pub fn dead_name(queue: &str) -> String {
+    format!("{queue}.dead")
+}
+
+/// The kind of a work queue's delay queues: as configured, else quorum where that loses nothing on the way back.
+pub fn delay_type(configured: Option<QueueType>, server: &Server) -> QueueType {
+    configured.unwrap_or(if server.has_lossless_delay() { QueueType::Quorum } else { QueueType::Classic })
+}
+
+/// Arguments of a work queue that does not exist yet.
+pub fn work_arguments(queue: &Queue, server: &Server) -> FieldTable {
+    plain_arguments(queue.queue_type, server)
+}
+
+/// Arguments of a dead queue that does not exist yet.
+pub fn dead_arguments(queue: &Queue, server: &Server) -> FieldTable {
+    plain_arguments(queue.dead_type, server)
+}
+
+/// Arguments of the delay queue of `target` for one rung.
+pub fn delay_arguments(target: &str, rung: Duration, kind: QueueType, server: &Server) -> FieldTable {
+    let mut arguments = plain_arguments(Some(kind), server);
+    let ttl = i64::try_from(rung.as_millis()).unwrap_or(i64::MAX);
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl));
+    arguments.insert("x-dead-letter-exchange".into(), text(""));
+    arguments.insert("x-dead-letter-routing-key".into(), text(target));
+    if kind == QueueType::Quorum {
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        // at-least-once is refused together with the default, drop-head.
+        arguments.insert("x-overflow".into(), text("reject-publish"));
+    }
+    arguments
+}
+
+/// Without a type nothing at all: what the RabbitMQ tutorial's producer declares must stay equal to it.
+fn plain_arguments(kind: Option<QueueType>, server: &Server) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    if let Some(kind) = kind {
+        arguments.insert("x-queue-type".into(), text(kind_name(kind)));
+    }
+    if kind == Some(QueueType::Quorum) && server.takes_unlimited_deliveries() {
+        // Attempts are counted in our own header; the default of 20 drops the message.
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
+    }
+    arguments
+}
+
+fn kind_name(kind: QueueType) -> &'static str {
+    match kind {
+        QueueType::Classic => "classic",
+        QueueType::Quorum => "quorum",
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(version: &str) -> Server {
+        Server { product: "RabbitMQ".to_owned(), version: version.to_owned() }
+    }
+
+    fn queue(kind: Option<QueueType>) -> Queue {
+        Queue {
+            name: "tasks".into(),
+            prefetch: 1,
+            workers: 1,
+            queue_type: kind,
+            delay_type: None,
+            dead_type: kind,
+        }
+    }
+
+    #[test]
+    fn a_delay_is_never_shortened_below_a_day_nor_tripled_above_a_second() {
+        for ms in (1..90_000_000_u64).step_by(997) {
+            let asked = Duration::from_millis(ms);
+            let got = rung(asked);
+            if asked <= MAX_DELAY {
+                assert!(got >= asked, "{asked:?} became {got:?}");
+                assert!(asked < Duration::from_secs(1) || got < asked * 3, "{asked:?} became {got:?}");
+            } else {
+                assert_eq!(got, MAX_DELAY);
+            }
+        }
+    }
+
+    #[test]
+    fn delays_on_a_rung_stay_as_they_are() {
+        let table = [(0, 250), (250, 250), (251, 500), (1_000, 1_000), (5_000, 5_000), (600_000, 600_000)];
+        for (asked, got) in table {
+            assert_eq!(rung(Duration::from_millis(asked)), Duration::from_millis(got), "{asked} ms");
+        }
+        assert_eq!(rung(Duration::MAX), MAX_DELAY);
+    }
+
+    #[test]
+    fn an_unconfigured_work_queue_has_no_arguments_at_all() {
+        for version in ["3.8.0", "3.10.8", "4.1.0"] {
+            assert_eq!(work_arguments(&queue(None), &server(version)), FieldTable::default());
+        }
+    }
+
+    #[test]
+    fn an_unlimited_delivery_limit_is_set_only_where_it_means_that() {
+        let limit = |version: &str| {
+            let arguments = work_arguments(&queue(Some(QueueType::Quorum)), &server(version));
+            arguments.inner().get("x-delivery-limit").cloned()
+        };
+        assert_eq!(limit("3.10.8"), None);
+        assert_eq!(limit("3.13.0"), None);
+        assert_eq!(limit("4.0.1"), Some(AMQPValue::LongLongInt(-1)));
+        let classic = work_arguments(&queue(Some(QueueType::Classic)), &server("4.0.1"));
+        assert!(!classic.contains_key("x-delivery-limit"));
+    }
+
+    #[test]
+    fn delay_queues_are_lossless_where_the_broker_can() {
+        assert_eq!(delay_type(None, &server("3.10.8")), QueueType::Quorum);
+        assert_eq!(delay_type(None, &server("3.9.27")), QueueType::Classic);
+        assert_eq!(delay_type(Some(QueueType::Classic), &server("4.1.0")), QueueType::Classic);
+        let arguments =
+            delay_arguments("tasks", Duration::from_secs(5), QueueType::Quorum, &server("3.10.8"));
+        let expected = [
+            ("x-queue-type", text("quorum")),
+            ("x-message-ttl", AMQPValue::LongLongInt(5_000)),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text("tasks")),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ];
+        assert_eq!(arguments.inner().len(), expected.len());
+        for (name, value) in expected {
+            assert_eq!(arguments.inner().get(name), Some(&value), "{name}");
+        }
+        assert_eq!(delay_name("tasks", Duration::from_secs(5)), "tasks.retry.5000");
+    }
+}

@@ -1,0 +1,185 @@
+//! The byte stream under a connection: a runtime for lapin that hands it our own stream type, which listens for the
+//! broker's name and version on the way in. lapin reads them and throws them away, and they decide what a queue may
+//! be declared with.
+//!
+//! Everything runs on the tokio runtime that dials; no other runtime and no thread is started here.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_rs::Tokio;
+use async_rs::traits::{Executor, Reactor, RuntimeKit};
+use async_rs::util::Task;
+use futures_util::Stream;
+use futures_util::io::{AsyncRead, AsyncWrite};
+use lapin::tcp::AsyncTcpStream;
+
+use super::server::{Opening, Server};
+
+/// Plain or TLS stream over tokio's socket.
+type Inner = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+
+/// lapin's stream: passes everything on, and reads the first frame with it.
+pub(super) struct Wire {
+    inner: Inner,
+    opening: Option<Opening>,
+    server: Arc<OnceLock<Server>>,
+}
+
+/// lapin's runtime: the current tokio one, with [`Wire`] as its stream.
+#[derive(Debug, Clone)]
+pub(super) struct Kit {
+    tokio: Tokio,
+}
+
+impl Wire {
+    /// Wraps a connected stream. `server` is set when the broker's first frame has passed.
+    pub(super) fn new(inner: Inner, server: Arc<OnceLock<Server>>) -> Self {
+        Self { inner, opening: Some(Opening::default()), server }
+    }
+}
+
+impl Kit {
+    /// Binds to the runtime of the caller.
+    pub(super) fn current() -> Self {
+        Self { tokio: Tokio::current() }
+    }
+
+    /// The runtime under it.
+    pub(super) fn tokio(&self) -> &Tokio {
+        &self.tokio
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if let Poll::Ready(Ok(count)) = read {
+            self.listen([&buffer[..count]].into_iter());
+        }
+        read
+    }
+
+    fn poll_read_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &mut [io::IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.inner).poll_read_vectored(context, buffers);
+        if let Poll::Ready(Ok(count)) = read {
+            let mut left = count;
+            self.listen(buffers.iter().map(|buffer| {
+                let taken = &buffer[..left.min(buffer.len())];
+                left -= taken.len();
+                taken
+            }));
+        }
+        read
+    }
+}
+
+impl Wire {
+    /// Until the first frame is whole; nothing but one branch afterwards.
+    fn listen<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) {
+        let Some(opening) = &mut self.opening else { return };
+        for part in parts {
+            match opening.take(part) {
+                Poll::Pending => {}
+                Poll::Ready(server) => {
+                    // Set once: one stream, one opening frame.
+                    let _ = self.server.set(server);
+                    self.opening = None;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(context)
+    }
+}
+
+impl RuntimeKit for Kit {}
+
+impl Executor for Kit {
+    type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
+
+    fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
+        self.tokio.block_on(future)
+    }
+
+    fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        future: F,
+    ) -> Task<Self::Task<T>> {
+        self.tokio.spawn(future)
+    }
+
+    fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
+        &self,
+        work: F,
+    ) -> Task<Self::Task<T>> {
+        self.tokio.spawn_blocking(work)
+    }
+}
+
+impl Reactor for Kit {
+    type TcpStream = Wire;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.tokio.register(socket)
+    }
+
+    fn sleep(&self, time: Duration) -> Self::Sleep {
+        self.tokio.sleep(time)
+    }
+
+    fn interval(&self, time: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.tokio.interval(time)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let connecting = self.tokio.tcp_connect_addr(address);
+        async move { Ok(Wire::new(AsyncTcpStream::Plain(connecting.await?), Arc::default())) }
+    }
+}
