@@ -26,16 +26,19 @@ impl<'a> Call<'a> {
     /// An error once the task should stop: it was cancelled (the daemon drains, an operator asked) or its deadline
     /// has passed. Return that error as it is.
     pub fn check(&self) -> Result<(), Failure> {
-        if self.cancelled() {
-            return Err(Failure::new(Kind::Cancelled, "cancelled", "asked to stop"));
-        }
+        // In this order, because a host says cancelled once the deadline has passed, too.
+        let cancelled = self.cancelled();
         if self.remaining() == Some(Duration::ZERO) {
             return Err(Failure::new(Kind::Cancelled, "timeout", "its time is up"));
+        }
+        if cancelled {
+            return Err(Failure::new(Kind::Cancelled, "cancelled", "asked to stop"));
         }
         Ok(())
     }
 
-    /// Whether the task was asked to stop. Unlike [`check`](Self::check) this does not look at the deadline.
+    /// Whether the task should stop, as [`check`](Self::check) but without the reason: to end a loop whose error
+    /// comes from somewhere else.
     pub fn cancelled(&self) -> bool {
         self.raw.cancelled()
     }

@@ -109,7 +109,8 @@ impl<H: Handler> Kit<H> {
         self
     }
 
-    /// Gives every following task this long.
+    /// Gives every following task this long. When it is up, the task is told to stop: by the real clock at once, by
+    /// the kit's clock when it next looks.
     pub fn deadline(&mut self, limit: Duration) -> &mut Self {
         self.deadline = Some(limit);
         self
@@ -141,27 +142,30 @@ impl<H: Handler> Kit<H> {
     pub fn run(&mut self, task: impl Into<TaskSpec>) -> Ran {
         self.runs += 1;
         let task = task.into().resolve(&self.prefixes, self.runs);
-        let deadline_ns =
-            self.deadline.map_or(0, |limit| self.clock.time.now_ns().saturating_add(nanos(limit)));
-        self.side.begin(Phase::Handle, self.cancel_after.take());
-        let call = self.side.call(deadline_ns);
-        let status = task.with_abi(|task| {
-            // SAFETY: `instance` came from `create`; task and call are valid for the call.
-            Self::VTABLE
-                .handle
-                .map_or(abi::FAULT, |handle| unsafe { handle(self.instance, task, &raw const call) })
-        });
-        let late = deadline_ns != 0 && self.clock.time.now_ns() >= deadline_ns;
-        self.finish(status, late)
+        let time = &self.clock.time;
+        let deadline = self.deadline.map(|limit| (time.clone(), time.now_ns().saturating_add(nanos(limit))));
+        self.side.begin(Phase::Handle, self.cancel_after.take(), deadline);
+        let call = self.side.call();
+        let handle = || {
+            task.with_abi(|task| {
+                // SAFETY: `instance` came from `create`; task and call are valid for the call.
+                Self::VTABLE.handle.map_or(abi::FAULT, |f| unsafe { f(self.instance, task, &raw const call) })
+            })
+        };
+        let status = match (&self.clock.time, self.deadline) {
+            (Time::System, Some(limit)) => self.side.with_alarm(limit, handle),
+            _ => handle(),
+        };
+        self.finish(status)
     }
 
     /// Lets the handler end its threads and flush, as before it is replaced. What it reports is the outcome.
     pub fn quiesce(&mut self) -> Ran {
-        self.side.begin(Phase::Quiesce, self.cancel_after.take());
-        let call = self.side.call(0);
+        self.side.begin(Phase::Quiesce, self.cancel_after.take(), None);
+        let call = self.side.call();
         // SAFETY: `instance` came from `create`; the call is valid for the call.
         let status = Self::VTABLE.quiesce.map_or(abi::DONE, |f| unsafe { f(self.instance, &raw const call) });
-        self.finish(status, false)
+        self.finish(status)
     }
 
     /// Lines logged outside of tasks so far: by `new`, by the handler's threads.
@@ -170,17 +174,17 @@ impl<H: Handler> Kit<H> {
     }
 
     fn create(&mut self, settings: &[u8]) -> Result<(), Failure> {
-        self.side.begin(Phase::Create, None);
-        let (host, call) = (self.side.host(), self.side.call(0));
+        self.side.begin(Phase::Create, None, None);
+        let (host, call) = (self.side.host(), self.side.call());
         let mut instance = null_mut();
         let status = Self::VTABLE.create.map_or(abi::FAULT, |create| {
             // SAFETY: all are valid for the call, and `side` outlives the instance: `drop` destroys that first.
             unsafe { create(&raw const host, Bytes::of(settings), &raw const call, &raw mut instance) }
         });
         self.instance = instance;
-        self.side.end();
+        let may_stop = self.side.end();
         let mut record = self.side.take_record();
-        let outcome = record.outcome(status, self.side.was_cancelled());
+        let outcome = record.outcome(status, may_stop);
         self.side.put_back_logs(record.logs);
         outcome?;
         if self.instance.is_null() {
@@ -190,10 +194,10 @@ impl<H: Handler> Kit<H> {
         Ok(())
     }
 
-    fn finish(&mut self, status: i32, late: bool) -> Ran {
-        self.side.end();
+    fn finish(&mut self, status: i32) -> Ran {
+        let may_stop = self.side.end();
         let mut record = self.side.take_record();
-        let outcome = record.outcome(status, late || self.side.was_cancelled());
+        let outcome = record.outcome(status, may_stop);
         let published = if outcome.is_ok() { record.published } else { Vec::new() };
         Ran { outcome, published, logs: record.logs, progress: record.progress }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -78,6 +78,17 @@ impl Handler for Puppet {
             "say so and sleep" => {
                 STARTED.take().expect("the test waits for it").send(()).expect("the test waits for it");
                 call.sleep(Duration::from_secs(60)).map(|()| Done::text("slept"))
+            }
+            "wait for the descriptor" => {
+                // Reading it is against the rules, but it is the plainest way to wait without a deadline of one's own.
+                let fd = call.cancel_fd().expect("the kit has one").try_clone_to_owned()?;
+                io::PipeReader::from(fd).read_exact(&mut [0])?;
+                Ok(Done::text(format!("cancelled {}, left {:?}", call.cancelled(), call.remaining())))
+            }
+            "oversleep" => {
+                assert!(!call.cancelled(), "its time counts from its start");
+                assert!(call.sleep(Duration::from_secs(60)).is_err());
+                Ok(Done::text(format!("cancelled {}, left {:?}", call.cancelled(), call.remaining())))
             }
             "lend to threads" => {
                 thread::scope(|scope| {
@@ -322,6 +333,18 @@ fn a_real_sleep_ends_early_when_the_task_is_cancelled() {
 
     kit.deadline(Duration::from_millis(20));
     assert_eq!(kit.run("sleep").failure().code(), "timeout");
+}
+
+#[test]
+fn past_its_deadline_a_task_is_told_to_stop_in_every_way_there_is() {
+    let mut kit = puppet().real_clock();
+    kit.deadline(Duration::from_millis(5));
+    assert_eq!(kit.run("wait for the descriptor").done().as_text(), "cancelled true, left Some(0ns)");
+
+    let mut kit = puppet();
+    kit.deadline(Duration::from_secs(1));
+    kit.clock().advance(Duration::from_secs(5));
+    assert_eq!(kit.run("oversleep").done().as_text(), "cancelled true, left Some(0ns)");
 }
 
 #[test]

@@ -2,11 +2,14 @@
 #![allow(unsafe_code)] // C functions that a plugin calls.
 
 use crate::abi::{self, Bytes, Field, cut, fault};
+use crate::time::Time;
 use crate::{Done, Level, Message};
 use std::ffi::c_void;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 /// One line the handler logged.
@@ -64,8 +67,13 @@ pub(super) struct HostSide {
 struct State {
     phase: Phase,
     record: Record,
-    cancelled: bool,
-    /// Its reading end is the call's `cancel_fd`; a byte is in it once `cancelled`.
+    /// The test asked the handler to stop.
+    asked: bool,
+    /// When the task's time is up, and by which clock.
+    deadline: Option<(Time, i64)>,
+    /// The handler is told to stop: `asked`, or its deadline has passed.
+    stop: bool,
+    /// Its reading end is the call's `cancel_fd`; a byte is in it once `stop`.
     pipe: (PipeReader, PipeWriter),
     /// Looks left before it counts as cancelled.
     looks_left: Option<u32>,
@@ -76,7 +84,9 @@ impl HostSide {
         let state = State {
             phase: Phase::Idle,
             record: Record::default(),
-            cancelled: false,
+            asked: false,
+            deadline: None,
+            stop: false,
             pipe: io::pipe()?,
             looks_left: None,
         };
@@ -88,25 +98,41 @@ impl HostSide {
     }
 
     /// Starts recording a call.
-    pub(super) fn begin(&self, phase: Phase, cancel_after: Option<u32>) {
+    pub(super) fn begin(&self, phase: Phase, cancel_after: Option<u32>, deadline: Option<(Time, i64)>) {
         let mut state = self.state();
-        if std::mem::take(&mut state.cancelled) {
+        if std::mem::take(&mut state.stop) {
             state.pipe = io::pipe().expect("a process under test can open a pipe");
         }
         state.record = Record::default();
         state.phase = phase;
+        state.deadline = deadline;
+        state.asked = false;
         state.looks_left = cancel_after.filter(|looks| *looks > 0);
         if cancel_after == Some(0) {
             state.cancel();
         }
     }
 
-    pub(super) fn end(&self) {
-        self.state().phase = Phase::Idle;
+    /// Ends the call; whether the handler had a reason to stop.
+    pub(super) fn end(&self) -> bool {
+        let mut state = self.state();
+        state.phase = Phase::Idle;
+        state.asked || state.is_late()
     }
 
-    pub(super) fn was_cancelled(&self) -> bool {
-        self.state().cancelled
+    /// Runs `f`; tells the handler to stop if `f` has not ended after `limit` of real time.
+    pub(super) fn with_alarm<T>(&self, limit: Duration, f: impl FnOnce() -> T) -> T {
+        let (ended, ends) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                if ends.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    self.state().stop();
+                }
+            });
+            let result = f();
+            drop(ended);
+            result
+        })
     }
 
     pub(super) fn take_record(&self) -> Record {
@@ -129,12 +155,13 @@ impl HostSide {
     }
 
     /// One call's struct. What it names lives as long as `self`.
-    pub(super) fn call(&self, deadline_ns: i64) -> abi::Call {
+    pub(super) fn call(&self) -> abi::Call {
+        let state = self.state();
         abi::Call {
             struct_size: size_of::<abi::Call>() as u32,
-            cancel_fd: self.state().pipe.0.as_raw_fd(),
+            cancel_fd: state.pipe.0.as_raw_fd(),
             ctx: self.ctx(),
-            deadline_ns,
+            deadline_ns: state.deadline.as_ref().map_or(0, |(_, deadline)| *deadline),
             cancelled: Some(cancelled),
             progress: Some(progress),
             set_result: Some(set_result),
@@ -154,10 +181,33 @@ impl HostSide {
 
 impl State {
     fn cancel(&mut self) {
-        if !std::mem::replace(&mut self.cancelled, true) {
+        self.asked = true;
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if !std::mem::replace(&mut self.stop, true) {
             // The pipe is empty, so one byte always fits.
             let _ = self.pipe.1.write_all(b"c");
         }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.as_ref().is_some_and(|(time, deadline)| time.now_ns() >= *deadline)
+    }
+
+    /// The handler looks whether it should stop.
+    fn look(&mut self) -> bool {
+        if self.is_late() {
+            self.stop();
+        }
+        let answer = self.stop;
+        // The last look still sees nothing: what comes after it, a wait above all, is to notice.
+        match self.looks_left.take() {
+            Some(1) => self.cancel(),
+            left => self.looks_left = left.map(|left| left - 1),
+        }
+        answer
     }
 
     fn set_result(&mut self, content_type: &[u8], body: &[u8]) {
@@ -239,16 +289,7 @@ unsafe extern "C" fn log(ctx: *mut c_void, level: i32, message: Bytes, fields: *
 unsafe extern "C" fn cancelled(ctx: *mut c_void) -> i32 {
     // SAFETY: ours.
     let side = unsafe { side(ctx) };
-    let mut state = side.state();
-    let answer = i32::from(state.cancelled);
-    // The last look still sees nothing: what comes after it, a wait above all, is to notice.
-    if let Some(left) = state.looks_left.take() {
-        match left - 1 {
-            0 => state.cancel(),
-            left => state.looks_left = Some(left),
-        }
-    }
-    answer
+    i32::from(side.state().look())
 }
 
 unsafe extern "C" fn progress(ctx: *mut c_void, permille: u32, note: Bytes) {

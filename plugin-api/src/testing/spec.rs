@@ -128,32 +128,35 @@ impl Resolved {
     }
 }
 
-/// Prefix and argument of a text: the label is dropped, the longest prefix on a word boundary wins.
+/// Prefix and argument of a text, as the daemon finds them: the label is dropped, the longest prefix on a word
+/// boundary wins; if none does, a prefix of the whole text may.
 fn route<'a>(text: &'a str, prefixes: &'a [String]) -> (&'a str, &'a str) {
-    let text = without_label(text.strip_suffix('\n').unwrap_or(text));
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    let stripped = without_label(text).unwrap_or(text);
     if prefixes.is_empty() {
-        return ("", text.trim());
+        return ("", stripped.trim_ascii());
     }
-    let prefix = prefixes
-        .iter()
-        .filter(|prefix| {
-            text.strip_prefix(prefix.as_str()).is_some_and(|rest| !begins_in_a_word(prefix, rest))
-        })
-        .max_by_key(|prefix| prefix.len());
-    match prefix {
-        Some(prefix) => (prefix, text[prefix.len()..].trim()),
-        None => panic!("no prefix of {prefixes:?} takes the task {text:?}"),
-    }
+    let Some(found) = longest_prefix(stripped, prefixes).or_else(|| longest_prefix(text, prefixes)) else {
+        panic!("no prefix of {prefixes:?} takes the task {text:?}");
+    };
+    found
 }
 
-/// The text after `Task <n>:`, if it begins so.
-fn without_label(text: &str) -> &str {
-    let label = || {
-        let rest = text.strip_prefix("Task ")?;
-        let (number, rest) = rest.split_once(':')?;
-        (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then(|| rest.trim_start())
+fn longest_prefix<'a>(text: &'a str, prefixes: &'a [String]) -> Option<(&'a str, &'a str)> {
+    let takes = |prefix: &'a String| {
+        let rest = text.strip_prefix(prefix.as_str()).filter(|rest| !begins_in_a_word(prefix, rest))?;
+        Some((prefix.as_str(), rest.trim_ascii()))
     };
-    label().unwrap_or(text)
+    prefixes.iter().filter_map(takes).max_by_key(|(prefix, _)| prefix.len())
+}
+
+/// The text after `Task <n>:` and blanks, if it begins so.
+fn without_label(text: &str) -> Option<&str> {
+    const BLANKS: [char; 2] = [' ', '\t'];
+    let rest = text.strip_prefix("Task")?.strip_prefix(BLANKS)?.trim_start_matches(BLANKS);
+    let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    let text = after.trim_start_matches(BLANKS).strip_prefix(':')?;
+    (after.len() < rest.len()).then(|| text.trim_start_matches(BLANKS))
 }
 
 /// Whether `rest` goes on with the word that `prefix` ends in.
@@ -161,4 +164,29 @@ fn begins_in_a_word(prefix: &str, rest: &str) -> bool {
     let is_word =
         |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80);
     is_word(prefix.bytes().last()) && is_word(rest.bytes().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_routed_as_the_daemon_routes_them() {
+        let prefixes = ["Process order", "Process", "Task 7: Special", "Send #"].map(str::to_owned);
+        let table = [
+            ("Task 1: Process order #1001\r\n", "Process order", "#1001"),
+            ("Task \t12 :Process order", "Process order", ""),
+            ("Process orders now", "Process", "orders now"),
+            ("Task 7: Special delivery", "Task 7: Special", "delivery"),
+            ("Send #1", "Send #", "1"),
+            ("Process\n\n", "Process", ""),
+        ];
+        for (text, prefix, argument) in table {
+            assert_eq!(route(text, &prefixes), (prefix, argument), "{text:?}");
+        }
+        assert_eq!(route("Task 3:  all of it ", &[]), ("", "all of it"));
+        for unlabelled in ["Task: x", "Task1: x", "Task one: x", "Task 1 x", "task 1: x"] {
+            assert_eq!(route(unlabelled, &[]), ("", unlabelled));
+        }
+    }
 }
