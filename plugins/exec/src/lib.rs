@@ -40,7 +40,8 @@
 //! `LC_*`, `TZ` and `TMPDIR`, then `env`, then the task: `WARREN_TASK_ID`, `WARREN_TASK_ATTEMPT`,
 //! `WARREN_TASK_REDELIVERED` (1 or 0), `WARREN_TASK_QUEUE`, `WARREN_TASK_PREFIX`, `WARREN_TASK_ARGUMENT`,
 //! `WARREN_TASK_CONTENT_TYPE`, and a header `x-trace-id` as `WARREN_TASK_HEADER_X_TRACE_ID`. A value over 32 KiB, or
-//! with a NUL byte, is left out.
+//! with a NUL byte, is left out. The command runs as the daemon's user and cannot gain privileges: `sudo` and other
+//! set-user-ID programs do not work.
 //!
 //! # What becomes of the task
 //!
