@@ -16,8 +16,8 @@ use crate::rules::{Rules, Summary};
 /// Deepest nesting that is walked; each level holds one descriptor. Deeper ones are reported as errors.
 const MAX_DEPTH: usize = 128;
 
-/// Cleans one open directory, `path` being what to call it. `check` is asked before every entry; its error ends the
-/// walk at once and comes back.
+/// Cleans one open directory, `path` being what to call it. `check` is asked at every entry, after it was looked at
+/// and before anything is done to it; its error ends the walk at once and comes back.
 pub(crate) fn clean(
     top: OwnedFd,
     path: &Path,
@@ -34,8 +34,7 @@ pub(crate) fn clean(
             Some(Ok(entry)) => {
                 let name = entry.file_name();
                 if name != c"." && name != c".." {
-                    check()?;
-                    walk.entry(name);
+                    walk.entry(name, check)?;
                 }
             }
             Some(Err(error)) => {
@@ -129,20 +128,27 @@ impl Walk<'_> {
     }
 
     /// Deals with one entry of the innermost level. One that is not there any more is nobody's error.
-    fn entry(&mut self, name: &CStr) {
-        if let Err(error) = self.try_entry(name)
+    fn entry(&mut self, name: &CStr, check: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        let looked = self.look(name);
+        check()?;
+        if let Err(error) = looked.and_then(|stat| self.act(name, &stat))
             && error != Errno::NOENT
         {
             self.summary.error(format!("{}: {error}", self.shown(name)));
             self.stays();
         }
+        Ok(())
     }
 
-    fn try_entry(&mut self, name: &CStr) -> Result<(), Errno> {
-        let Some(level) = self.levels.last() else { return Ok(()) };
-        let fd = level.dir.fd()?;
+    fn look(&self, name: &CStr) -> Result<Statx, Errno> {
+        let level = self.levels.last().ok_or(Errno::NOENT)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let stat = rustix::fs::statx(fd, name, flags, FIELDS)?;
+        rustix::fs::statx(level.dir.fd()?, name, flags, FIELDS)
+    }
+
+    /// Enters a directory, deletes a file. By now the name may mean something else than what was looked at.
+    fn act(&mut self, name: &CStr, stat: &Statx) -> Result<(), Errno> {
+        let fd = self.levels.last().ok_or(Errno::NOENT)?.dir.fd()?;
         match FileType::from_raw_mode(stat.stx_mode.into()) {
             FileType::Directory => {
                 if self.levels.len() >= MAX_DEPTH {
@@ -161,7 +167,7 @@ impl Walk<'_> {
                     Err(error) => return Err(error),
                 }
             }
-            FileType::RegularFile if self.is_wanted(name, &stat) => {
+            FileType::RegularFile if self.is_wanted(name, stat) => {
                 if self.summary.files >= self.rules.max_files {
                     self.summary.stopped_at_max_files = true;
                     return Ok(());
