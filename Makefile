@@ -1,0 +1,38 @@
+# Warren. `make install DESTDIR= PREFIX=` installs a release build.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+TARGET  ?= target/release
+
+.PHONY: build install
+
+build:
+	$(CARGO) build --release --locked
+
+# Puts a release build in place. The configuration is only written where there is none; sources name /usr, which
+# becomes PREFIX. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now warrend.
+install:
+	$(CARGO) build --release --locked --package warren --bins
+	$(CARGO) build --release --locked $(patsubst plugins/%/Cargo.toml,--package warren-%,$(wildcard plugins/*/Cargo.toml))
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/warren/plugins $(DESTDIR)$(PREFIX)/include
+	install -m 0755 $(TARGET)/warrend $(TARGET)/warrenctl $(DESTDIR)$(PREFIX)/bin/
+	for so in $(TARGET)/libwarren_*.so; do \
+		name=$${so##*/libwarren_}; name=$$(printf %s "$${name%.so}" | tr _ -); \
+		[ -d plugins/$$name ] || continue; \
+		install -m 0644 "$$so" "$(DESTDIR)$(PREFIX)/lib/warren/plugins/$$name.so" || exit 1; \
+	done
+	install -m 0644 plugin-api/include/warren_plugin.h $(DESTDIR)$(PREFIX)/include/
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	sed 's|/usr/|$(PREFIX)/|g' systemd/warrend.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/warrend.service
+	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/warrend.service
+	install -m 0644 systemd/warren.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/warren.conf
+	install -m 0644 systemd/warren.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/warren.conf
+	install -d $(DESTDIR)/etc/warren/conf.d
+	if [ ! -e $(DESTDIR)/etc/warren/warren.toml ]; then \
+		install -m 0640 config/warren.toml $(DESTDIR)/etc/warren/warren.toml && \
+		if [ "$(PREFIX)" != /usr ]; then \
+			sed -i 's|^#dir = "/usr/lib/|dir = "$(PREFIX)/lib/|' $(DESTDIR)/etc/warren/warren.toml; \
+		fi; \
+	fi
+	if [ -f README.md ]; then install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/warren/README.md; fi
