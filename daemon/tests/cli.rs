@@ -18,6 +18,9 @@ const VERBS: &[&[&str]] = &[
     &["config"],
     &["config", "check"],
     &["config", "show"],
+    &["publish"],
+    &["plugin"],
+    &["plugin", "inspect"],
 ];
 
 fn warrenctl(arguments: &[&str]) -> Output {
@@ -242,4 +245,71 @@ fn the_effective_configuration_is_shown_without_its_secrets() {
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["queues"]["q"]["workers"], 7);
     assert!(!text.contains("hunter2") && !toml.to_string().contains("hunter2"), "{text}");
+}
+
+#[test]
+fn publish_refuses_what_it_cannot_mean() {
+    let (_dir, path) = configured("[queues.a]\n[queues.b]\n");
+    let long = "x".repeat(256);
+    for (arguments, part) in [
+        (&["--id", "1", "one", "two"][..], "exactly one"),
+        (&["--id", "1", "-"], "exactly one"),
+        (&["one", "-"], "cannot stand beside"),
+        (&[" "], "empty task"),
+        (&["one"], "--queue one of a, b"),
+        (&["--queue", "c", "one"], "no queue `c`"),
+        (&["--header", "novalue", "one"], "NAME=VALUE"),
+        (&["--expires", "soon", "one"], "10m"),
+        (&["--expires", "0s", "one"], "from 1ms"),
+        (&["--priority", "256", "one"], "255"),
+        (&["--id", &long, "one"], "255"),
+        (&["--file", "f", "one"], "--file"),
+        (&[], "TEXT"),
+    ] {
+        let output = warrenctl(&[&["publish", "--config", &path][..], arguments].concat());
+        assert_ends(&output, 64, &[part]);
+    }
+    let output = warrenctl(&["publish", "--config", &path, "--file", "/nonexistent"]);
+    assert_ends(&output, 65, &["/nonexistent"]);
+}
+
+#[test]
+fn without_a_broker_publish_is_69_and_tells_no_password() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let (_dir, path) =
+        configured(&format!("[broker]\nuri = \"amqp://joe:hunter2@127.0.0.1:{port}/%2f\"\n[queues.q]\n"));
+    let output = warrenctl(&["publish", "--config", &path, "one"]);
+    assert_ends(&output, 69, &["broker"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_65_and_the_reason_is_given() {
+    let (_dir, path) = configured("this is text");
+    for json in [&[][..], &["--json"]] {
+        let output = warrenctl(&[&["plugin", "inspect", &path][..], json].concat());
+        assert_ends(&output, 65, &["cannot be loaded"]);
+        assert!(!output.stdout.is_empty());
+    }
+    assert_ends(&warrenctl(&["plugin", "inspect", "/nonexistent.so"]), 65, &["/nonexistent.so"]);
+}
+
+#[test]
+fn without_a_daemon_route_goes_by_the_files() {
+    let (dir, path) = configured(
+        "[queues.a]\n[queues.b]\n[plugins]\ndir = \"plugins\"\n[daemon]\nsocket = \"control.sock\"\n\
+         [handlers.mail]\nplugin = \"send-email\"\nprefixes = [\"Send email\"]\nqueues = [\"b\"]\n",
+    );
+    std::fs::create_dir(dir.path().join("plugins")).unwrap();
+    let route = |more: &[&str]| warrenctl(&[&["route", "--config", &path][..], more].concat());
+    let taken = route(&["--queue", "b", "--json", "Task 1: Send email to x"]);
+    assert_ends(&taken, 0, &["no plugin `send-email`"]);
+    let reply: RouteReply = serde_json::from_slice(&taken.stdout).unwrap();
+    assert_eq!(reply.handler.as_deref(), Some("mail"));
+    assert_eq!(reply.argument.as_deref(), Some("to x"));
+    assert!(reply.why.contains("No daemon was asked"), "{}", reply.why);
+    assert_ends(&route(&["Task 1: Send email to x"]), 65, &["unroutable"]);
+    assert_ends(&route(&["--offline", "Send emails"]), 65, &["unroutable"]);
 }

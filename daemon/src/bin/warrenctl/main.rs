@@ -6,6 +6,8 @@ mod exit;
 mod handlers;
 mod output;
 mod place;
+mod plugin;
+mod publish;
 mod reload;
 mod route;
 mod status;
@@ -28,12 +30,14 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     let global = &cli.global;
     match &cli.verb {
+        Verb::Publish(args) => publish::run(global, args),
         Verb::Status => status::run(global),
         Verb::Handlers => handlers::run(global),
         Verb::Active => active::run(global),
         Verb::Reload => reload::run(global),
         Verb::Route(args) => route::run(global, args),
         Verb::Config { verb } => config::run(global, verb),
+        Verb::Plugin { verb } => plugin::run(global, verb),
     }
 }
 
@@ -72,6 +76,9 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Publish tasks: from the command line, a file or a pipe
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(publish::PublishArgs),
     /// Show the daemon's state: broker, queues, handlers, last errors
     #[command(after_help = status::EXAMPLES)]
     Status,
@@ -92,5 +99,11 @@ enum Verb {
     Config {
         #[command(subcommand)]
         verb: config::ConfigVerb,
+    },
+    /// Inspect, check or run a plugin without a daemon
+    #[command(after_help = plugin::EXAMPLES)]
+    Plugin {
+        #[command(subcommand)]
+        verb: plugin::PluginVerb,
     },
 }

@@ -1,17 +1,24 @@
 //! `warrenctl route`.
 
+mod offline;
+
 use std::fmt::Write;
 
 use clap::Args;
 use warren::control::api::RouteReply;
+use warren::control::client::ClientError;
 
 use crate::exit::{Code, Failure};
 use crate::output::{clean, print, print_json};
 use crate::{Global, place};
 
 pub(crate) const EXAMPLES: &str = "\
+The daemon is asked if it runs; else, or with --offline, the configuration and the plugins on disk are, and nothing of a
+plugin is run. Exit status: 0 a handler takes it; 65 it would be dead-lettered as unroutable.
+
 Examples:
   warrenctl route 'Task 1: Process order #1001'
+  warrenctl route --offline --config ./warren.toml 'Backup database now'
   warrenctl route --queue mail --type order.created '{\"order\": 1001}'";
 
 /// Which task.
@@ -25,14 +32,14 @@ pub(crate) struct RouteArgs {
     /// The AMQP property `type` it would have: it is tried before the text
     #[arg(long = "type", value_name = "TYPE")]
     message_type: Option<String>,
+    /// Do not ask the daemon: go by the configuration and the plugins on disk
+    #[arg(long)]
+    offline: bool,
 }
 
 pub(crate) fn run(global: &Global, args: &RouteArgs) -> Result<(), Failure> {
-    let reply = place::client(global).route(
-        args.text.as_bytes(),
-        args.queue.as_deref(),
-        args.message_type.as_deref(),
-    )?;
+    let reply =
+        if args.offline { offline::route(&place::config(global)?, args)? } else { ask(global, args)? };
     if global.json {
         print_json(&reply)?;
     } else {
@@ -44,6 +51,15 @@ pub(crate) fn run(global: &Global, args: &RouteArgs) -> Result<(), Failure> {
             Code::Data,
             "no handler takes this task: it would be dead-lettered as unroutable",
         )),
+    }
+}
+
+/// Asks the daemon; without one, the files.
+fn ask(global: &Global, args: &RouteArgs) -> Result<RouteReply, Failure> {
+    let client = place::client(global);
+    match client.route(args.text.as_bytes(), args.queue.as_deref(), args.message_type.as_deref()) {
+        Err(ClientError::NoDaemon { .. }) => offline::route(&place::config(global)?, args),
+        reply => Ok(reply?),
     }
 }
 

@@ -1,0 +1,244 @@
+//! The sending: a pool of confirm channels that take tasks from one input, each with one publish in flight.
+//!
+//! One in flight, because lapin pairs confirms and returned messages wrongly where several publishes share a
+//! channel. What is waited for is always bounded, but for a broker that says that it blocks publishers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind, Event};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::input::{InputError, Task};
+use super::ledger::{Fate, Ledger, Report};
+use crate::exit::Code;
+
+/// Channels, so publishes in flight: at 1,600 confirms a second each, more than one connection carries.
+pub(super) const CHANNELS: usize = 32;
+/// From handing a task to the broker to its confirm.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same once the run has been stopped, by Ctrl-C or by a failure.
+const LAST_CONFIRMS: Duration = Duration::from_secs(5);
+/// Opening a channel and asking for confirms.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every task of a run has in common.
+#[derive(Debug, Clone)]
+pub(super) struct Envelope {
+    /// The queue, by way of the default exchange.
+    pub(super) queue: String,
+    /// Everything but the message id.
+    pub(super) properties: BasicProperties,
+    /// The message id, where the user gave one; else each task gets a new one.
+    pub(super) id: Option<String>,
+}
+
+/// Why a run stopped before its input ended. The first reason counts.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Ctrl-C or SIGTERM.
+    Signal,
+    /// The input is at fault.
+    Input(InputError),
+    /// The broker is.
+    Broker(Code, String),
+}
+
+/// A run under way: shared by its channels, the progress bar and whoever stops it.
+#[derive(Debug)]
+pub(super) struct Run {
+    envelope: Envelope,
+    input: AsyncMutex<mpsc::Receiver<Result<Task, InputError>>>,
+    ledger: Mutex<Ledger>,
+    reason: Mutex<Option<Stop>>,
+    stopped: watch::Sender<bool>,
+    blocked: AtomicBool,
+}
+
+impl Run {
+    pub(super) fn new(envelope: Envelope, input: mpsc::Receiver<Result<Task, InputError>>) -> Arc<Self> {
+        Arc::new(Self {
+            envelope,
+            input: AsyncMutex::new(input),
+            ledger: Mutex::default(),
+            reason: Mutex::default(),
+            stopped: watch::Sender::new(false),
+            blocked: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes no further task; those in flight are waited for.
+    pub(super) fn stop(&self, why: Stop) {
+        lock(&self.reason).get_or_insert(why);
+        self.stopped.send_replace(true);
+    }
+
+    /// Tasks confirmed so far.
+    pub(super) fn confirmed(&self) -> u64 {
+        lock(&self.ledger).confirmed()
+    }
+
+    /// The broker blocks publishers at the moment.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Sends everything over `channels` channels; ends when the input is used up, or soon after [`Run::stop`].
+    pub(super) async fn send(self: &Arc<Self>, link: &Connection, channels: usize) {
+        let mut events = link.events_listener();
+        let mut workers = JoinSet::new();
+        for _ in 0..channels.clamp(1, CHANNELS) {
+            match tokio::time::timeout(OPEN_TIMEOUT, open(link)).await {
+                Ok(Ok(channel)) => {
+                    workers.spawn(Arc::clone(self).work(channel));
+                }
+                Ok(Err(error)) => {
+                    let (code, why) = explain(&error);
+                    self.stop(Stop::Broker(code, format!("cannot open a channel: {why}")));
+                    break;
+                }
+                Err(_) => {
+                    self.stop(Stop::Broker(Code::TryAgain, "the broker does not open a channel".to_owned()));
+                    break;
+                }
+            }
+        }
+        let mut stopped = self.stopped.subscribe();
+        let too_late = async {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+            tokio::time::sleep(LAST_CONFIRMS).await;
+        };
+        tokio::pin!(too_late);
+        loop {
+            tokio::select! {
+                worker = workers.join_next() => match worker {
+                    Some(_) => {}
+                    None => return,
+                },
+                Some(event) = events.next() => self.note(&event),
+                () = &mut too_late => return,
+            }
+        }
+    }
+
+    /// The books, and why the run stopped early, if it did. To be called after [`Run::send`] has ended.
+    pub(super) fn close(&self) -> (Report, Option<Stop>) {
+        let reason = lock(&self.reason).take();
+        let why = match &reason {
+            Some(Stop::Broker(_, why)) => why.as_str(),
+            _ => "no confirm came in time",
+        };
+        let report = std::mem::take(&mut *lock(&self.ledger)).report(why);
+        (report, reason)
+    }
+
+    fn note(&self, event: &Event) {
+        match event {
+            Event::ConnectionBlocked(_) => self.blocked.store(true, Ordering::Relaxed),
+            Event::ConnectionUnblocked => self.blocked.store(false, Ordering::Relaxed),
+            Event::Error(error) => {
+                let (code, why) = explain(error);
+                self.stop(Stop::Broker(code, why));
+            }
+            _ => {}
+        }
+    }
+
+    async fn work(self: Arc<Self>, channel: Channel) {
+        let mut stopped = self.stopped.subscribe();
+        loop {
+            let next = async {
+                let mut input = self.input.lock().await;
+                let task = input.recv().await?;
+                // Still under the lock, so that the ledger sees the lines in order.
+                Some(task.map(|task| {
+                    let id = self.envelope.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+                    lock(&self.ledger).take(task.line, &id);
+                    (task, id)
+                }))
+            };
+            let next = tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                next = next => next,
+            };
+            match next {
+                None => return,
+                Some(Err(error)) => return self.stop(Stop::Input(error)),
+                Some(Ok((task, id))) => {
+                    let (fate, stop) = self.publish(&channel, &task.body, &id).await;
+                    lock(&self.ledger).close(task.line, fate);
+                    if let Some(stop) = stop {
+                        return self.stop(stop);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn publish(&self, channel: &Channel, body: &[u8], id: &str) -> (Fate, Option<Stop>) {
+        let confirmed = async {
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let properties = self.envelope.properties.clone().with_message_id(id.into());
+            let queue = self.envelope.queue.as_str().into();
+            channel.basic_publish("".into(), queue, options, body, properties).await?.await
+        };
+        tokio::pin!(confirmed);
+        let confirmation = loop {
+            match tokio::time::timeout(CONFIRM_TIMEOUT, &mut confirmed).await {
+                Ok(confirmation) => break confirmation,
+                Err(_) if self.is_blocked() => {}
+                Err(_) => {
+                    let why = format!("no confirm in {} s", CONFIRM_TIMEOUT.as_secs());
+                    return (Fate::Unknown(why.clone()), Some(Stop::Broker(Code::TryAgain, why)));
+                }
+            }
+        };
+        match confirmation {
+            Ok(Confirmation::Ack(None)) => (Fate::Confirmed, None),
+            Ok(confirmation) => {
+                let why = match confirmation.take_message() {
+                    Some(message) => format!("returned: {} {}", message.reply_code, message.reply_text),
+                    None => "refused; the queue is full, or the broker cannot store it".to_owned(),
+                };
+                (Fate::Refused(why.clone()), Some(Stop::Broker(Code::TryAgain, why)))
+            }
+            Err(error) => {
+                let (code, why) = explain(&error);
+                (Fate::Unknown(why.clone()), Some(Stop::Broker(code, why)))
+            }
+        }
+    }
+}
+
+async fn open(link: &Connection) -> lapin::Result<Channel> {
+    let channel = link.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
+
+/// The broker's words, and what a script should make of them.
+fn explain(error: &lapin::Error) -> (Code, String) {
+    match error.kind() {
+        ErrorKind::ProtocolError(said) => {
+            let code = match said.get_id() {
+                // content-too-large and precondition-failed: this message will never be taken.
+                311 | 406 => Code::Data,
+                403 => Code::Unavailable,
+                _ => Code::TryAgain,
+            };
+            (code, format!("the broker says {} {}", said.get_id(), said.get_message()))
+        }
+        _ => (Code::TryAgain, format!("the link to the broker is lost: {error}")),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these; if it did, the books would still be the best there are.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,314 @@
+//! `warrenctl publish` against a real broker: what it says is confirmed is in the queue, whatever happens.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use lapin::message::BasicGetMessage;
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ConnectionProperties};
+use serde_json::Value;
+use tempfile::TempDir;
+use warren_tests::Node;
+
+/// Tells "stuck" from "slow".
+const BOUND: Duration = Duration::from_secs(60);
+
+/// A configuration with one queue of the test's own, and a link to look into that queue.
+struct Bench {
+    directory: TempDir,
+    queue: String,
+    runtime: tokio::runtime::Runtime,
+    link: Connection,
+    channel: Channel,
+}
+
+impl Bench {
+    fn new(node: &Node, queue: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = format!(
+            "[broker]\nuri = \"{}\"\n[queues.{queue}]\n[daemon]\nmax_task_bytes = \"1MiB\"\n",
+            node.uri()
+        );
+        std::fs::write(directory.path().join("warren.toml"), config).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (link, channel) = runtime.block_on(async {
+            let link = Connection::connect(&node.uri(), ConnectionProperties::default()).await.unwrap();
+            let channel = link.create_channel().await.unwrap();
+            (link, channel)
+        });
+        Self { directory, queue: queue.to_owned(), runtime, link, channel }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("warren.toml")
+    }
+
+    fn declare(&self, arguments: &[(&str, AMQPValue)]) {
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert((*name).into(), value.clone());
+        }
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        self.runtime
+            .block_on(self.channel.queue_declare(self.queue.as_str().into(), options, table))
+            .unwrap();
+    }
+
+    /// Messages in the queue; 0 while it does not exist.
+    fn depth(&self) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        self.runtime.block_on(async {
+            let channel = self.link.create_channel().await.unwrap();
+            match channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default()).await {
+                Ok(queue) => {
+                    let _ = channel.close(200, "seen".into()).await;
+                    queue.message_count()
+                }
+                Err(_) => 0,
+            }
+        })
+    }
+
+    fn wait_for_depth(&self, least: u32) {
+        let end = Instant::now() + BOUND;
+        while self.depth() < least {
+            assert!(Instant::now() < end, "the queue stays below {least}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn take_all(&self) -> Vec<BasicGetMessage> {
+        self.runtime.block_on(async {
+            let mut all = Vec::new();
+            let options = BasicGetOptions { no_ack: true };
+            while let Some(message) =
+                self.channel.basic_get(self.queue.as_str().into(), options).await.unwrap()
+            {
+                all.push(message);
+            }
+            all
+        })
+    }
+
+    fn publish(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Starts to publish lines from a pipe.
+    fn publish_pipe(&self) -> (Child, ChildStdin) {
+        let mut child = self
+            .command(&["-", "--json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        (child, stdin)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(warrenctl());
+        command.arg("publish").arg("--config").arg(self.config()).args(arguments);
+        command
+    }
+}
+
+/// The program beside this test's own: `target/debug/warrenctl`.
+fn warrenctl() -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let program = this.ancestors().nth(2).unwrap().join("warrenctl");
+    assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
+    program
+}
+
+#[track_caller]
+fn assert_ends(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["report"].clone()
+}
+
+/// Every line that the report calls confirmed is in the queue once; nothing is there that it calls unsent.
+#[track_caller]
+fn assert_truthful(report: &Value, messages: &[BasicGetMessage]) {
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+    for message in messages {
+        let text = String::from_utf8(message.data.clone()).unwrap();
+        *seen.entry(text.strip_prefix("line ").unwrap().parse().unwrap()).or_default() += 1;
+    }
+    assert!(seen.values().all(|&count| count == 1), "a line was sent twice");
+    let mut confirmed = 0;
+    for range in report["confirmed_lines"].as_array().unwrap() {
+        for line in range[0].as_u64().unwrap()..=range[1].as_u64().unwrap() {
+            assert!(seen.remove(&line).is_some(), "line {line} is called confirmed and is not in the queue");
+            confirmed += 1;
+        }
+    }
+    assert_eq!(report["confirmed"], confirmed);
+    let unknown: Vec<_> =
+        report["unknown"].as_array().unwrap().iter().map(|line| line["line"].as_u64().unwrap()).collect();
+    for line in seen.keys() {
+        assert!(unknown.contains(line), "line {line} is in the queue and the report does not say so");
+    }
+}
+
+#[test]
+fn a_missing_queue_is_created_and_tasks_are_persistent_with_all_their_properties() {
+    let bench = Bench::new(Node::shared(), "publish_properties");
+    let output = bench.publish(&["Task 1: Process order #1001", "two"]);
+    assert_ends(&output, 0);
+    assert!(output.stdout.is_empty() && output.stderr.is_empty(), "quiet in a pipe");
+    let options = ["--id", "o-1", "--type", "order.v1", "--priority", "7", "--expires", "10m"];
+    let more = ["--content-type", "application/json", "--header", "tenant=a=b", "--header", "n=1", "{}"];
+    assert_ends(&bench.publish(&[&options[..], &more[..]].concat()), 0);
+
+    let messages = bench.take_all();
+    let bodies: Vec<_> = messages.iter().map(|m| String::from_utf8(m.data.clone()).unwrap()).collect();
+    assert_eq!(bodies, ["Task 1: Process order #1001", "two", "{}"]);
+    let ids: Vec<_> =
+        messages.iter().map(|m| m.properties.message_id().as_ref().unwrap().to_string()).collect();
+    assert!(ids[0] != ids[1] && ids[0].len() == 36, "{ids:?}");
+    assert!(messages.iter().all(|m| *m.properties.delivery_mode() == Some(2)));
+    let properties = &messages[2].properties;
+    assert_eq!(ids[2], "o-1");
+    assert_eq!(properties.kind().as_ref().unwrap().as_str(), "order.v1");
+    assert_eq!(*properties.priority(), Some(7));
+    assert_eq!(properties.expiration().as_ref().unwrap().as_str(), "600000");
+    assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+    let header = properties.headers().as_ref().unwrap().inner()["tenant"].as_long_string().unwrap();
+    assert_eq!(header.as_bytes(), b"a=b");
+}
+
+#[test]
+fn fifty_thousand_lines_of_a_pipe_arrive_in_constant_memory() {
+    let bench = Bench::new(Node::shared(), "publish_many");
+    let (child, mut stdin) = bench.publish_pipe();
+    let mut text = String::new();
+    for line in 1..=50_000 {
+        use std::fmt::Write;
+        let _ = writeln!(text, "line {line}");
+    }
+    stdin.write_all(text.as_bytes()).unwrap();
+    bench.wait_for_depth(50_000);
+    let status =
+        std::fs::read_to_string(Path::new("/proc").join(child.id().to_string()).join("status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 64 * 1024, "{peak} KiB");
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_ends(&output, 0);
+    assert_truthful(&report(&output), &bench.take_all());
+    assert_eq!(report(&output)["confirmed"], 50_000);
+}
+
+#[test]
+fn a_lost_link_in_the_middle_is_reported_truthfully() {
+    // A node of its own: the connections of every other test would be closed as well.
+    let node = Node::start().unwrap();
+    let bench = Bench::new(&node, "publish_lost");
+    let (child, mut stdin) = bench.publish_pipe();
+    let feeder = std::thread::spawn(move || {
+        // Ends when the other end does.
+        (1..u64::MAX).take_while(|line| writeln!(stdin, "line {line}").is_ok()).count()
+    });
+    bench.wait_for_depth(2000);
+    node.close_all_connections().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(feeder.join().unwrap() > 2000);
+    assert_ends(&output, 75);
+    let report = report(&output);
+    assert!(report["confirmed"].as_u64().unwrap() >= 1900, "{report}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("confirmed: lines 1-") && said.contains("not sent: any line after"), "{said}");
+    assert_truthful(&report, &Bench::new(&node, "publish_lost").take_all());
+}
+
+#[test]
+fn a_full_queue_refuses_and_the_refused_lines_are_named() {
+    let bench = Bench::new(Node::shared(), "publish_full");
+    bench.declare(&[
+        ("x-max-length", AMQPValue::LongInt(10)),
+        ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+    ]);
+    let (child, mut stdin) = bench.publish_pipe();
+    for line in 1..=100 {
+        // It may have given up already.
+        let _ = writeln!(stdin, "line {line}");
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_ends(&output, 75);
+    let report = report(&output);
+    assert!(!report["refused"].as_array().unwrap().is_empty(), "{report}");
+    assert_eq!(report["unknown"], serde_json::json!([]));
+    assert_truthful(&report, &bench.take_all());
+}
+
+#[test]
+fn an_existing_queue_is_taken_as_it_is() {
+    let bench = Bench::new(Node::shared(), "publish_existing");
+    bench.declare(&[("x-queue-type", AMQPValue::LongString("quorum".into()))]);
+    assert_ends(&bench.publish(&["one"]), 0);
+    assert_eq!(bench.take_all().len(), 1);
+}
+
+#[test]
+fn ctrl_c_waits_for_confirms_in_flight_and_says_what_is_confirmed() {
+    let bench = Bench::new(Node::shared(), "publish_interrupted");
+    let (child, mut stdin) = bench.publish_pipe();
+    for line in 1..=100 {
+        writeln!(stdin, "line {line}").unwrap();
+    }
+    bench.wait_for_depth(100);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_ends(&output, 130);
+    let report = report(&output);
+    assert_eq!(report["confirmed"], 100);
+    assert_eq!(report["last_line"], 100);
+    assert_truthful(&report, &bench.take_all());
+}
+
+#[test]
+fn ctrl_c_ends_it_while_the_broker_blocks_publishers() {
+    let node = Node::start().unwrap();
+    let bench = Bench::new(&node, "publish_blocked");
+    bench.declare(&[]);
+    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).unwrap();
+    let (mut child, mut stdin) = bench.publish_pipe();
+    writeln!(stdin, "line 1").unwrap();
+    let end = Instant::now() + BOUND;
+    while !node.ctl(&["list_connections", "state"]).unwrap().contains("blocked") {
+        assert!(Instant::now() < end, "the broker blocks nobody");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it gave up while the broker blocks");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_ends(&output, 130);
+    assert_eq!(report(&output)["unknown"][0]["line"], 1);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_bad_data_and_what_came_before_is_confirmed() {
+    let bench = Bench::new(Node::shared(), "publish_long");
+    let file = bench.directory.path().join("tasks.txt");
+    std::fs::write(&file, format!("line 1\n\nline 3\n{}\nline 5\n", "x".repeat((1 << 20) + 1))).unwrap();
+    let output = bench.publish(&["--json", "--file", file.to_str().unwrap()]);
+    assert_ends(&output, 65);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 4 of"));
+    let report = report(&output);
+    assert_eq!(report["confirmed_lines"], serde_json::json!([[1, 3]]));
+    assert_eq!(bench.take_all().len(), 2);
+}
