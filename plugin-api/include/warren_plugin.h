@@ -1,20 +1,22 @@
 /* warren_plugin.h: write a Warren handler in C, C++, or anything that can speak C.
  *
- * A plugin is a shared library that exports warren_plugin_v1() and carries a manifest (WARREN_MANIFEST). The daemon
- * reads the manifest without running anything, then loads the plugin into a process of its own, a plugin host, which
- * runs one task at a time. A crash costs the task that was running one attempt, and nothing else.
+ * A plugin is a shared library that exports warren_plugin_v1() and carries a manifest (WARREN_MANIFEST). The
+ * daemon reads the manifest without running anything, then loads the plugin into a process of its own, a plugin
+ * host, which runs one task at a time. A crash costs the task that was running one attempt, and nothing else.
  *
  * Rules that hold everywhere:
  *
- * Memory    What is passed in is borrowed: valid until the function returns, not to be freed or changed. What is passed
- *           out goes through functions that copy it before they return. Nothing is freed across the boundary.
+ * Memory    What is passed in is borrowed: valid until the function returns, not to be freed or changed. What is
+ *           passed out goes through functions that copy it before they return. Nothing is freed across the boundary.
  * Text      Is UTF-8 with a length and WITHOUT a terminating NUL. ptr may be NULL when len is 0.
- * Threads   create, handle, quiesce and destroy are called on the host's main thread, one at a time. The functions in
- *           warren_call may be called from any thread until that call returns, log from any thread until destroy returns.
+ * Threads   create, handle, quiesce and destroy are called on the host's main thread, one at a time. The functions
+ *           in warren_call may be called from any thread until that call returns, log from any thread until destroy
+ *           returns.
  * Unwinding No exception and no longjmp may leave a plugin function: catch it, and return WARREN_FAULT.
- * Growth    Structs grow at the end, and struct_size says how much of one there is. A host takes plugins of its own major
- *           version and of a minor version not above its own, so every field in this header is there at run time.
- *           A host reads from a plugin's struct only what lies inside its struct_size. warren_bytes and warren_field never grow.
+ * Growth    Structs grow at the end, and struct_size says how much of one there is. A host takes plugins of its own
+ *           major version and of a minor version not above its own, so every field in this header is there at run
+ *           time. A host reads from a plugin's struct only what lies inside its struct_size. warren_bytes and
+ *           warren_field never grow.
  * Integers  Statuses, levels and codes are integers, not enums: one that the other side does not know is no crash.
  *
  * For LP64 little-endian Linux (x86-64, aarch64, riscv64). C99 or C++11. */
@@ -63,22 +65,23 @@ enum {
 enum {
     WARREN_PUBLISH_OK = 0,
     WARREN_PUBLISH_NOT_ALLOWED = 1, /* not during handle */
-    WARREN_PUBLISH_INVALID = 2,     /* text that is not UTF-8, a negative time, a priority over 255; the task goes on */
+    WARREN_PUBLISH_INVALID = 2,     /* text that is not UTF-8, a negative time, a priority over 255: not sent */
     WARREN_PUBLISH_TOO_MANY = 3,    /* over WARREN_MAX_FOLLOW_UPS: the task is a fault whatever it returns */
     WARREN_PUBLISH_TOO_LARGE = 4    /* over one of the other bounds: the task is a fault whatever it returns */
 };
 
-/* Bounds, in bytes unless said otherwise. */
+/* Bounds, in bytes unless said otherwise. What is over one is cut, or makes the task a fault whatever it
+ * returns. */
 enum {
-    WARREN_MAX_RESULT_BYTES = 262144,          /* body of a result: a summary, the artefact belongs in a file; more is a fault */
-    WARREN_MAX_WORD_BYTES = 255,               /* a result's content type (more is a fault), an error code (cut) */
-    WARREN_MAX_ERROR_BYTES = 8192,             /* an error message, which travels in a header; cut */
-    WARREN_MAX_FOLLOW_UPS = 1000,              /* follow-ups of one task: each waits for a confirm; more is a fault */
-    WARREN_MAX_FOLLOW_UP_BYTES = 1048576,      /* body of one follow-up; more is a fault */
-    WARREN_MAX_FOLLOW_UP_PROPERTIES = 4096,    /* all text of one follow-up but its body: one broker frame; more is a fault */
-    WARREN_MAX_FOLLOW_UPS_BYTES = 16777216,    /* bodies of all follow-ups of one task; more is a fault */
-    WARREN_MAX_LOG_BYTES = 8192,               /* a log line, a field's key or value, a progress note; cut */
-    WARREN_MAX_LOG_FIELDS = 32                 /* fields of a log line; the rest is left out */
+    WARREN_MAX_RESULT_BYTES = 262144,       /* a result's body, a summary: the artefact belongs in a file; fault */
+    WARREN_MAX_WORD_BYTES = 255,            /* a result's content type: fault; an error code, a log field's key: cut */
+    WARREN_MAX_ERROR_BYTES = 8192,          /* an error message, which travels in a header; cut */
+    WARREN_MAX_FOLLOW_UPS = 1000,           /* follow-ups of one task: each waits for a confirm; fault */
+    WARREN_MAX_FOLLOW_UP_BYTES = 1048576,   /* body of one follow-up; fault */
+    WARREN_MAX_FOLLOW_UP_PROPERTIES = 4096, /* all text of one follow-up but its body, one broker frame; fault */
+    WARREN_MAX_FOLLOW_UPS_BYTES = 16777216, /* bodies of all follow-ups of one task; fault */
+    WARREN_MAX_LOG_BYTES = 8192,            /* a log line, a field's value, a progress note; cut */
+    WARREN_MAX_LOG_FIELDS = 32              /* fields of a log line; the rest is left out */
 };
 
 /* Borrowed bytes. */
@@ -92,53 +95,58 @@ typedef struct {
     warren_bytes key, value;
 } warren_field;
 
-/* What the host gives the plugin for life. Yours to read from create on; valid until destroy returns, or, when create
- * fails, until create returns. The struct itself may be kept by pointer. */
+/* What the host gives the plugin for life. Yours to read from create on; valid until destroy returns, or,
+ * when create fails, until create returns. The struct itself may be kept by pointer. */
 struct warren_host {
     uint32_t struct_size;
     uint16_t abi_major, abi_minor; /* the host's */
     void *ctx;                     /* first argument of every function here */
 
-    /* Writes a line to the daemon's log; the handler and the running task are added. Any thread, any time until destroy
-     * returns. Copies message and fields. Never fails: too much is cut. */
+    /* Writes a line to the daemon's log; the handler and the running task are added. Any thread, any time
+     * until destroy returns. Copies message and fields. Never fails: too much is cut. */
     void (*log)(void *ctx, int32_t level, warren_bytes message, const warren_field *fields, size_t n);
 };
 
 struct warren_message;
 
-/* One call into the plugin. The struct and all its functions are valid until that call returns, and then not even for
- * a thread that the call started: join it first. Every function may be called from any thread. */
+/* One call into the plugin. The struct and all its functions are valid until that call returns, and then not
+ * even for a thread that the call started: join it first. Every function may be called from any thread. */
 struct warren_call {
     uint32_t struct_size;
 
-    /* Becomes readable, and stays so, when the task should stop; -1: never. For poll() beside other descriptors. It is
-     * the host's: never read, write or close it. It is close-on-exec. */
+    /* Becomes readable, and stays so, when the task should stop; -1: never. For poll() beside other
+     * descriptors. It is the host's: never read, write or close it. It is close-on-exec. */
     int32_t cancel_fd;
     void *ctx;           /* first argument of every function here */
     int64_t deadline_ns; /* CLOCK_MONOTONIC in nanoseconds, when the task's time is up; 0: none */
 
-    /* Not 0 when the task should stop: the daemon drains, an operator asked, or its time is up. Cheap. Look between steps,
-     * clean up, return WARREN_CANCELLED. Without an answer within the grace, the process and its children are killed. */
+    /* Not 0 when the task should stop: the daemon drains, an operator asked, or its time is up. Cheap. Look
+     * between steps, clean up, return WARREN_CANCELLED. Without an answer within the grace, the process and
+     * its children are killed. */
     int32_t (*cancelled)(void *ctx);
 
-    /* How far the task is, 0 to 1000, with a line for people. Copies note. Cheap: the host lets a few a second pass. */
+    /* How far the task is, 0 to 1000, with a line for people. Copies note. Cheap: the host lets a few a
+     * second pass. */
     void (*progress)(void *ctx, uint32_t permille, warren_bytes note);
 
-    /* Sets what a task that is done has to say: a few KiB for people and the log. content_type is a MIME type. Copies
-     * both; the last one wins. Only in handle: elsewhere, and over WARREN_MAX_RESULT_BYTES, it is a fault. */
+    /* Sets what a task that is done has to say: a few KiB for people and the log. content_type is a MIME
+     * type. Copies both; the last one wins. Only in handle: elsewhere, and over WARREN_MAX_RESULT_BYTES, it
+     * is a fault. */
     void (*set_result)(void *ctx, warren_bytes content_type, warren_bytes body);
 
-    /* Says why a task is not done, or why create failed (the operator is shown it). code is a short word for machines,
-     * e.g. "server-busy"; message is a line for people. retry_after_ms > 0 asks for that delay before the next attempt.
-     * Copies both; the last one wins. Not looked at when the status is WARREN_DONE. */
+    /* Says why a task is not done, or why create failed (the operator is shown it). code is a short word for
+     * machines, e.g. "server-busy"; message is a line for people. retry_after_ms > 0 asks for that delay
+     * before the next attempt. Copies both; the last one wins. Not looked at when the status is WARREN_DONE. */
     void (*set_error)(void *ctx, warren_bytes code, warren_bytes message, int64_t retry_after_ms);
 
-    /* Adds a follow-up task: sent only if this task is done, and confirmed by the broker before this task is acknowledged.
-     * Copies the message and all it points to. Only in handle. Returns WARREN_PUBLISH_OK or why not. */
+    /* Adds a follow-up task: sent only if this task is done, and confirmed by the broker before this task is
+     * acknowledged. Copies the message and all it points to. Only in handle. Returns WARREN_PUBLISH_OK or why
+     * not. */
     int32_t (*publish)(void *ctx, const struct warren_message *message);
 };
 
-/* A follow-up task; the plugin's until publish returns. Zero-initialise it, then set struct_size, body, and priority. */
+/* A follow-up task; the plugin's until publish returns. Zero-initialise it, then set struct_size, body,
+ * and priority. */
 struct warren_message {
     uint32_t struct_size; /* sizeof(struct warren_message) */
     uint32_t n_headers;
@@ -176,23 +184,25 @@ struct warren_plugin {
     uint16_t abi_major, abi_minor; /* of the header it was compiled with */
     uint32_t flags;       /* 0 */
 
-    /* Makes a handler: called once, first. settings_json is the operator's table of settings as a JSON object ("{}" if there
-     * are none); check it, unknown keys included. On WARREN_DONE, *instance is yours, passed to the other functions as it
-     * is, and must not be NULL. On any other status leave *instance alone, say why with call->set_error, and expect no
-     * destroy. The call has a deadline. A new configuration is tried while the old one still runs in another process. */
+    /* Makes a handler: called once, first. settings_json is the operator's table of settings as a JSON object
+     * ("{}" if there are none); check it, unknown keys included. On WARREN_DONE, *instance is yours, passed
+     * to the other functions as it is, and must not be NULL. On any other status leave *instance alone, say
+     * why with call->set_error, and expect no destroy. The call has a deadline. A new configuration is tried
+     * while the old one still runs in another process. */
     int32_t (*create)(const struct warren_host *host, warren_bytes settings_json, const struct warren_call *call,
                       void **instance);
 
-    /* Does one task; called any number of times, one at a time, between create and quiesce. May see the same task again
-     * (id, attempt, flags): effects should bear that. */
+    /* Does one task; called any number of times, one at a time, between create and quiesce. May see the same
+     * task again (id, attempt, flags): effects should bear that. */
     int32_t (*handle)(void *instance, const struct warren_task *task, const struct warren_call *call);
 
-    /* Optional, may be NULL: called at most once, after the last task and before destroy. Ends threads, flushes. The call
-     * has a deadline. The status is logged, no more. */
+    /* Optional, may be NULL: called at most once, after the last task and before destroy. Ends threads,
+     * flushes. The call has a deadline. The status is logged, no more. */
     int32_t (*quiesce)(void *instance, const struct warren_call *call);
 
-    /* Frees the handler: called at most once, last; the process ends right after, without running exit handlers and without
-     * unloading the plugin. Not called when the host is killed: keep nothing that only destroy would save. */
+    /* Frees the handler: called at most once, last; the process ends right after, without running exit
+     * handlers and without unloading the plugin. Not called when the host is killed: keep nothing that only
+     * destroy would save. */
     void (*destroy)(void *instance);
 };
 
@@ -202,7 +212,8 @@ struct warren_plugin {
 #define WARREN_EXPORT
 #endif
 
-/* The one symbol a plugin exports. Returns the same pointer to a static struct each time; runs nothing else. */
+/* The one symbol a plugin exports. Returns the same pointer to a static struct each time; runs nothing
+ * else. */
 WARREN_EXPORT const struct warren_plugin *warren_plugin_v1(void);
 
 /* The first five fields of a warren_plugin. */
@@ -226,11 +237,12 @@ static inline int warren_is(warren_bytes bytes, const char *text) {
  *   WARREN_MANIFEST("{\"name\":\"hello\",\"version\":\"1.0\",\"abi\":{\"major\":1,\"minor\":0},"
  *                   "\"prefixes\":[\"Say hello\"],\"timeout\":\"30s\",\"settings\":[\"greeting\"]}");
  *
- * name: lower-case letters, digits and -. prefixes: which tasks it takes unless the operator says otherwise; with none the
- * operator must. timeout: optional, "250ms", "5s", "10m", "1h30m". settings: the keys it knows, for the tools.
+ * name: lower-case letters, digits and -. prefixes: which tasks it takes unless the operator says otherwise;
+ * with none the operator must. timeout: optional, "250ms", "5s", "10m", "1h30m". settings: the keys it knows,
+ * for the tools.
  *
- * It becomes an ELF note: section .note.warren, owner "warren", type 1. The descriptor is the JSON and a NUL, which readers
- * drop. The linker keeps it in a PT_NOTE segment, with --gc-sections too. */
+ * It becomes an ELF note: section .note.warren, owner "warren", type 1. The descriptor is the JSON and a NUL,
+ * which readers drop. The linker keeps it in a PT_NOTE segment, with --gc-sections too. */
 #define WARREN_MANIFEST(json)                                                                                 \
     static const struct {                                                                                     \
         uint32_t owner_size, desc_size, type;                                                                 \

@@ -1,12 +1,12 @@
 //! The C ABI, as `include/warren_plugin.h` states it: the same structs, constants and bounds for Rust.
 //!
-//! This module is for the two sides of the boundary (the plugin host and the SDK's own shim). A handler written
-//! in Rust uses [`crate::Handler`] and never sees it. The contract of every function pointer stands in the
-//! header; here stands only what Rust needs on top.
+//! This module is for the two sides of the boundary (the plugin host and the SDK's own shim). A handler
+//! written in Rust uses [`crate::Handler`] and never sees it. The contract of every function pointer stands
+//! in the header; here stands only what Rust needs on top.
 //!
-//! Growth rule: structs grow at the end only, and a field may be read only if it lies inside the `struct_size`
-//! the other side wrote. [`read_sized`] does that: what lies outside is zero, which for a function pointer is
-//! `None`.
+//! Growth rule: structs grow at the end only, and a field may be read only if it lies inside the
+//! `struct_size` the other side wrote. [`read_sized`] does that: what lies outside is zero, which for a
+//! function pointer is `None`.
 #![allow(unsafe_code)] // The layout of foreign structs is read here, and nowhere else in the crate but `raw`.
 
 use std::ffi::c_void;
@@ -24,7 +24,8 @@ pub const ABI_MINOR: u16 = 0;
 /// The one exported symbol, NUL-terminated for `dlsym`: [`EntryPoint`].
 pub const ENTRY_SYMBOL: &[u8] = b"warren_plugin_v1\0";
 
-/// ELF section of the manifest note. Read it from a `PT_NOTE` segment, not by section name: sections may be stripped.
+/// ELF section of the manifest note. Read it from a `PT_NOTE` segment, not by section name: sections may be
+/// stripped.
 pub const NOTE_SECTION: &str = ".note.warren";
 /// Owner of the manifest note, without its NUL.
 pub const NOTE_OWNER: &str = "warren";
@@ -44,7 +45,8 @@ pub const FAULT: i32 = 4;
 
 /// Task flag: the broker had delivered this task before.
 pub const TASK_REDELIVERED: u32 = 1;
-/// Task flag: the producer gave no id; this one is Warren's and says nothing about duplicates by the producer.
+/// Task flag: the producer gave no id; this one is Warren's and says nothing about duplicates by the
+/// producer.
 pub const TASK_ID_GENERATED: u32 = 2;
 
 /// Log level.
@@ -66,25 +68,28 @@ pub const PUBLISH_NOT_ALLOWED: i32 = 1;
 pub const PUBLISH_INVALID: i32 = 2;
 /// More than [`MAX_FOLLOW_UPS`] in one task. The task is a fault whatever it returns.
 pub const PUBLISH_TOO_MANY: i32 = 3;
-/// A body over [`MAX_FOLLOW_UP_BYTES`], or properties over [`MAX_FOLLOW_UP_PROPERTIES`]. The task is a fault whatever it returns.
+/// A body over [`MAX_FOLLOW_UP_BYTES`], or properties over [`MAX_FOLLOW_UP_PROPERTIES`]. The task is a fault
+/// whatever it returns.
 pub const PUBLISH_TOO_LARGE: i32 = 4;
 
-/// Most bytes of a result's body: it is a summary for people and for the log (the artefact belongs in a file), and
-/// it crosses the host's socket in one frame. More is a fault.
+/// Most bytes of a result's body: it is a summary for people and for the log (the artefact belongs in a
+/// file), and it crosses the host's socket in one frame. More is a fault.
 pub const MAX_RESULT_BYTES: usize = 256 * 1024;
-/// Most bytes of a content type or an error code. A longer content type is a fault, a longer code is cut.
+/// Most bytes of a result's content type (a longer one is a fault), an error code or a log field's key (cut).
 pub const MAX_WORD_BYTES: usize = 255;
-/// Most bytes of an error message: it travels in a header of the dead letter, and a broker's frame must hold all
-/// headers. A longer one is cut at a character boundary.
+/// Most bytes of an error message: it travels in a header of the dead letter, and a broker's frame must hold
+/// all headers. A longer one is cut at a character boundary.
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
-/// Most follow-ups of one task: they are held in memory until it is done and each waits for a confirm. More is a fault.
+/// Most follow-ups of one task: they are held in memory until it is done and each waits for a confirm. More
+/// is a fault.
 pub const MAX_FOLLOW_UPS: usize = 1_000;
 /// Most bytes of one follow-up's body: the same bound as for a task that arrives. More is a fault.
 pub const MAX_FOLLOW_UP_BYTES: usize = 1024 * 1024;
-/// Most bytes of one follow-up's id, queue, type, content type and headers together: the broker takes properties
-/// in one frame, and the smallest frame in use is 8,192 bytes. More is a fault.
+/// Most bytes of one follow-up's id, queue, type, content type and headers together: the broker takes
+/// properties in one frame, and the smallest frame in use is 8,192 bytes. More is a fault.
 pub const MAX_FOLLOW_UP_PROPERTIES: usize = 4 * 1024;
-/// Most bytes of follow-up bodies of one task together: what a host may make the daemon hold. More is a fault.
+/// Most bytes of follow-up bodies of one task together: what a host may make the daemon hold. More is a
+/// fault.
 pub const MAX_FOLLOW_UPS_BYTES: usize = 16 * 1024 * 1024;
 /// Most bytes of a log line or a progress note. A longer one is cut at a character boundary.
 pub const MAX_LOG_BYTES: usize = 8 * 1024;
@@ -297,8 +302,8 @@ impl Bytes {
 /// A struct of this ABI that states its own size, so that an older or newer writer's can be read.
 ///
 /// # Safety
-/// The type is `#[repr(C)]`, all-zero bytes are a value of it, and a `u32` with the size of the writer's struct
-/// lies at [`SIZE_AT`](Self::SIZE_AT).
+/// The type is `#[repr(C)]`, all-zero bytes are a value of it, and a `u32` with the size of the writer's
+/// struct lies at [`SIZE_AT`](Self::SIZE_AT).
 pub unsafe trait SizedStruct: Copy {
     /// Offset of the `u32` that holds the size.
     const SIZE_AT: usize = 0;
@@ -318,15 +323,17 @@ unsafe impl SizedStruct for Plugin {
 }
 
 /// Copies a struct that the other side wrote: only what lies inside its `struct_size`, the rest zero. The
-/// `struct_size` of the copy stays the writer's. A size that cuts a pointer in two counts as without that pointer.
+/// `struct_size` of the copy stays the writer's. A size that cuts a pointer in two counts as without that
+/// pointer.
 ///
 /// # Safety
-/// `source` is valid for reading up to `SIZE_AT + 4` bytes and for as many bytes as the size there says. It need not be aligned.
+/// `source` is valid for reading up to `SIZE_AT + 4` bytes and for as many bytes as the size there says. It
+/// need not be aligned.
 pub unsafe fn read_sized<T: SizedStruct>(source: *const T) -> T {
     let mut copy = MaybeUninit::<T>::zeroed();
-    // SAFETY: the caller promises the size field; `len` is within both the writer's struct and `copy`, and a
-    // zeroed `T` with a prefix of a writer's `T` over it is a value, as `SizedStruct` promises (fields have no padding
-    // that matters: every boundary a writer may state is a field boundary or is harmless zero bytes).
+    // SAFETY: the caller promises the size field; `len` is within both the writer's struct and `copy`. Zero bytes
+    // are a `T`, as the trait promises, and so is the beginning of a writer's `T` over them: it ends on a multiple
+    // of 8, which never cuts a pointer in two.
     unsafe {
         let size = source.cast::<u8>().add(T::SIZE_AT).cast::<u32>().read_unaligned() as usize;
         let len = size.min(size_of::<T>()) & !7;
@@ -335,7 +342,8 @@ pub unsafe fn read_sized<T: SizedStruct>(source: *const T) -> T {
     }
 }
 
-/// Text from the other side, at most `max` bytes: cut at a character boundary, bytes that are not UTF-8 replaced.
+/// Text from the other side, at most `max` bytes: cut at a character boundary, bytes that are not UTF-8
+/// replaced.
 pub fn cut(text: &[u8], max: usize) -> String {
     let mut text = String::from_utf8_lossy(&text[..text.len().min(max + 4)]).into_owned();
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));

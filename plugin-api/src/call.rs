@@ -23,8 +23,8 @@ impl<'a> Call<'a> {
         &self.raw
     }
 
-    /// An error once the task should stop: it was cancelled (the daemon drains, an operator asked) or its deadline
-    /// has passed. Return that error as it is.
+    /// An error once the task should stop: it was cancelled (the daemon drains, an operator asked) or its
+    /// deadline has passed. Return that error as it is.
     pub fn check(&self) -> Result<(), Failure> {
         // In this order, because a host says cancelled once the deadline has passed, too.
         let cancelled = self.cancelled();
@@ -37,22 +37,22 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    /// Whether the task should stop, as [`check`](Self::check) but without the reason: to end a loop whose error
-    /// comes from somewhere else.
+    /// Whether the task should stop, as [`check`](Self::check) but without the reason: to end a loop whose
+    /// error comes from somewhere else.
     pub fn cancelled(&self) -> bool {
         self.raw.cancelled()
     }
 
-    /// Time left before the deadline, zero when it has passed; `None` without a deadline. For the time limits of
-    /// what the handler calls.
+    /// Time left before the deadline, zero when it has passed; `None` without a deadline. For the time limits
+    /// of what the handler calls.
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.raw.deadline_ns();
         let left = deadline.saturating_sub(self.time.now_ns()).max(0);
         (deadline != 0).then(|| Duration::from_nanos(left as u64))
     }
 
-    /// Becomes and stays readable when the task should stop: for `poll` beside other descriptors. Never read or
-    /// close it.
+    /// Becomes and stays readable when the task should stop: for `poll` beside other descriptors. Never read
+    /// or close it.
     pub fn cancel_fd(&self) -> Option<BorrowedFd<'_>> {
         self.raw.cancel_fd()
     }
@@ -65,7 +65,8 @@ impl<'a> Call<'a> {
         self.check()
     }
 
-    /// Says how far the task is, in thousandths, with a line for people. Cheap; the host lets a few a second pass.
+    /// Says how far the task is, in thousandths, with a line for people. Cheap; the host lets a few a second
+    /// pass.
     pub fn progress(&self, permille: u32, note: &str) {
         self.raw.progress(permille.min(1000), note);
     }

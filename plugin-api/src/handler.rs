@@ -3,24 +3,26 @@
 use crate::{Call, Failure, Host, Task, reject};
 use serde::de::DeserializeOwned;
 
-/// One handler: made once per plugin host, then given one task after another on the host's one main thread (so it
-/// needs no `Send`). Export it with [`export_plugin!`](crate::export_plugin).
+/// One handler: made once per plugin host, then given one task after another on the host's one main thread
+/// (so it needs no `Send`). Export it with [`export_plugin!`](crate::export_plugin).
 pub trait Handler: Sized + 'static {
-    /// The operator's `[handlers.NAME.settings]`. Derive `Deserialize` with `#[serde(deny_unknown_fields)]`, so
-    /// that a misspelt key is an error with its name, and give defaults where sensible. [`NoSettings`] if there are none.
+    /// The operator's `[handlers.NAME.settings]`. Derive `Deserialize` with `#[serde(deny_unknown_fields)]`,
+    /// so that a misspelt key is an error with its name, and give defaults where sensible. [`NoSettings`] if
+    /// there are none.
     type Settings: DeserializeOwned;
 
-    /// Checks the settings and makes the handler. The failure's text is shown to the operator; nothing runs then.
-    /// A new configuration is tried while the old one still runs, so do not expect to be alone.
+    /// Checks the settings and makes the handler. The failure's text is shown to the operator; nothing runs
+    /// then. A new configuration is tried while the old one still runs, so do not expect to be alone.
     fn new(settings: Self::Settings, host: &Host) -> Result<Self, Failure>;
 
-    /// Does one task. It may run again for the same task ([`Task::id`], [`Task::attempt`], [`Task::redelivered`]):
-    /// effects should bear that. Look at [`Call::check`] between steps; when the task should stop and does not
-    /// within the grace, its process and all its children are killed. A panic costs this task an attempt and the
-    /// host its life, nothing else.
+    /// Does one task. It may run again for the same task ([`Task::id`], [`Task::attempt`],
+    /// [`Task::redelivered`]): effects should bear that. Look at [`Call::check`] between steps; when the task
+    /// should stop and does not within the grace, its process and all its children are killed. A panic costs
+    /// this task an attempt and the host its life, nothing else.
     fn handle(&mut self, task: &Task<'_>, call: &Call<'_>) -> Outcome;
 
-    /// Before the handler is dropped, when no task runs: ends threads, flushes. Bounded by the call's deadline.
+    /// Before the handler is dropped, when no task runs: ends threads, flushes. Bounded by the call's
+    /// deadline.
     fn quiesce(&mut self, _call: &Call<'_>) {}
 }
 
@@ -32,8 +34,8 @@ pub type Outcome = Result<Done, Failure>;
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 
-/// The task is done, with a result if there is something to say: a few KiB for the log and for people, at most
-/// [`crate::abi::MAX_RESULT_BYTES`]. The artefact itself belongs in a file or a store.
+/// The task is done, with a result if there is something to say: a few KiB for the log and for people, at
+/// most [`crate::abi::MAX_RESULT_BYTES`]. The artefact itself belongs in a file or a store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Done {
     content_type: String,
@@ -51,7 +53,8 @@ impl Done {
         Self::body("text/plain", text.into())
     }
 
-    /// Done, with a value as JSON (`application/json`). A value that has no JSON form is rejected as `bad-result`.
+    /// Done, with a value as JSON (`application/json`). A value that has no JSON form is rejected as
+    /// `bad-result`.
     pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, Failure> {
         let body = serde_json::to_vec(value)
             .map_err(|error| reject("bad-result", format!("the result has no JSON form: {error}")))?;

@@ -1,7 +1,7 @@
 //! Write Warren handlers.
 //!
-//! A plugin is a shared library with one [`Handler`]: Warren hands it the tasks whose text begins with its prefixes,
-//! one at a time, in a process of its own. A whole one:
+//! A plugin is a shared library with one [`Handler`]: Warren hands it the tasks whose text begins with its
+//! prefixes, one at a time, in a process of its own. A whole one:
 //!
 //! ```
 //! use std::{fs, path::PathBuf};
@@ -44,8 +44,8 @@
 //! fs::remove_dir_all(&directory).unwrap();
 //! ```
 //!
-//! Its `Cargo.toml` says `crate-type = ["cdylib"]` (and `"rlib"` for integration tests). `cargo build --release`,
-//! then copy the `.so` into the plugins directory and reload.
+//! Its `Cargo.toml` says `crate-type = ["cdylib"]` (and `"rlib"` for integration tests). `cargo build
+//! --release`, then copy the `.so` into the plugins directory and reload.
 //!
 //! # What becomes of a task
 //!
@@ -57,12 +57,14 @@
 //! | the error of [`Call::check`] | given back when the daemon stops; otherwise tried again, as a timeout |
 //! | nothing: it panics, crashes, exits, hangs | tried again, up to the configured attempts; nothing else is touched |
 //!
-//! A task can run more than once: Warren loses none, so after a crash it cannot know. Key effects by [`Task::id`].
+//! A task can run more than once: Warren loses none, so after a crash it cannot know. Key effects by
+//! [`Task::id`].
 //!
 //! # Modules
 //!
-//! Handlers need what is at the top and, for their tests, [`testing`]. [`abi`] is for hosts. For C and other languages
-//! there is `include/warren_plugin.h`, the same boundary; `examples/hello.c` is a handler written with it alone.
+//! Handlers need what is at the top and, for their tests, [`testing`]. [`abi`] is for hosts. For C and other
+//! languages there is `include/warren_plugin.h`, the same boundary; `examples/hello.c` is a handler written
+//! with it alone.
 
 pub mod abi;
 mod call;

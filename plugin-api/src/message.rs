@@ -4,8 +4,9 @@ use crate::abi::{self, Bytes};
 use crate::raw::field;
 use std::time::Duration;
 
-/// A follow-up task: sent only if the task it came from is done, and confirmed by the broker before that one is
-/// acknowledged. The fields are what the methods of the same name set; `None` is the default each one names.
+/// A follow-up task: sent only if the task it came from is done, and confirmed by the broker before that one
+/// is acknowledged. The fields are what the methods of the same name set; `None` is the default each one
+/// names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Message {
     /// The body.
@@ -29,7 +30,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// A follow-up with this body: text as a producer would send it, or any bytes if [`message_type`](Self::message_type) routes it.
+    /// A follow-up with this body: text as a producer would send it, or any bytes if
+    /// [`message_type`](Self::message_type) routes it.
     pub fn new(body: impl Into<Vec<u8>>) -> Self {
         Self { body: body.into(), ..Self::default() }
     }

@@ -181,7 +181,8 @@ const fn is_name(name: &str) -> bool {
     !bytes.is_empty() && bytes[0] != b'-'
 }
 
-/// A duration as [`crate::duration`] reads it: whole numbers and units, each unit at most once, largest first.
+/// A duration as [`crate::duration`] reads it: whole numbers and units, each unit at most once, largest
+/// first.
 const fn is_duration(text: &str) -> bool {
     const UNITS: [&[u8]; 5] = [b"d", b"h", b"m", b"s", b"ms"];
     let mut rest = text.as_bytes();

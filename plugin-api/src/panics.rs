@@ -6,12 +6,13 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// Where this thread panicked last. Only a panic hook is told the place, and only the unwinding thread is asked.
+    /// Where this thread panicked last. Only a panic hook is told the place, and only the unwinding thread is
+    /// asked.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `f`; a panic becomes its message and place. A handler that panicked is in an unknown state: the host that
-/// has it is replaced, so nothing is asked of it afterwards but to be dropped.
+/// Runs `f`; a panic becomes its message and place. A handler that panicked is in an unknown state: the host
+/// that has it is replaced, so nothing is asked of it afterwards but to be dropped.
 pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     remember_places();
     PLACE.take();
@@ -28,7 +29,8 @@ pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Installs the hook, before whatever hook is there (the default one prints the panic to stderr, which is the log).
+/// Installs the hook, before whatever hook is there (the default one prints the panic to stderr, which is the
+/// log).
 fn remember_places() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -16,9 +16,9 @@
 //! assert_eq!(ran.done().as_text(), "Hello Ada");
 //! ```
 //!
-//! Time stands still unless the test or [`Call::sleep`](crate::Call::sleep) moves it, so a deadline is reached
-//! exactly when the test says. A handler that waits for the outside world (a child process, a server) may want
-//! [`Kit::real_clock`] instead.
+//! Time stands still unless the test or [`Call::sleep`](crate::Call::sleep) moves it, so a deadline is
+//! reached exactly when the test says. A handler that waits for the outside world (a child process, a server)
+//! may want [`Kit::real_clock`] instead.
 #![allow(unsafe_code)] // The kit plays the host: it calls the vtable's C functions.
 
 mod host_side;
@@ -55,7 +55,8 @@ pub struct Kit<H: Handler> {
 /// What came of one task.
 #[derive(Debug)]
 pub struct Ran {
-    /// What the handler said; a panic or a broken bound is a [`Failure`] with [`is_fault`](Failure::is_fault).
+    /// What the handler said; a panic or a broken bound is a [`Failure`] with
+    /// [`is_fault`](Failure::is_fault).
     pub outcome: Outcome,
     /// The follow-ups that would be sent: those published, if the task is done, else none.
     pub published: Vec<Message>,
@@ -109,8 +110,8 @@ impl<H: Handler> Kit<H> {
         self
     }
 
-    /// Gives every following task this long. When it is up, the task is told to stop: by the real clock at once, by
-    /// the kit's clock when it next looks.
+    /// Gives every following task this long. When it is up, the task is told to stop: by the real clock at
+    /// once, by the kit's clock when it next looks.
     pub fn deadline(&mut self, limit: Duration) -> &mut Self {
         self.deadline = Some(limit);
         self
@@ -178,7 +179,8 @@ impl<H: Handler> Kit<H> {
         let (host, call) = (self.side.host(), self.side.call());
         let mut instance = null_mut();
         let status = Self::VTABLE.create.map_or(abi::FAULT, |create| {
-            // SAFETY: all are valid for the call, and `side` outlives the instance: `drop` destroys that first.
+            // SAFETY: all are valid for the call, and `side` outlives the instance: `drop` destroys that
+            // first.
             unsafe { create(&raw const host, Bytes::of(settings), &raw const call, &raw mut instance) }
         });
         self.instance = instance;

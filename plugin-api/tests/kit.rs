@@ -1,4 +1,5 @@
-//! The SDK as a handler and its author see it: one handler that does whatever its task's argument says, run in the kit.
+//! The SDK as a handler and its author see it: one handler that does whatever its task's argument says, run
+//! in the kit.
 
 use serde_json::json;
 use std::cell::RefCell;
@@ -80,7 +81,8 @@ impl Handler for Puppet {
                 call.sleep(Duration::from_secs(60)).map(|()| Done::text("slept"))
             }
             "wait for the descriptor" => {
-                // Reading it is against the rules, but it is the plainest way to wait without a deadline of one's own.
+                // Reading it is against the rules, but it is the plainest way to wait without a deadline of
+                // one's own.
                 let fd = call.cancel_fd().expect("the kit has one").try_clone_to_owned()?;
                 io::PipeReader::from(fd).read_exact(&mut [0])?;
                 Ok(Done::text(format!("cancelled {}, left {:?}", call.cancelled(), call.remaining())))

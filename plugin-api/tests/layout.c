@@ -1,5 +1,5 @@
-/* The layout of every struct of the ABI, stated once more and apart from the header and from Rust: a change in either
- * fails here. Compiled as C11 by tests/header.rs; there is nothing to run. */
+/* The layout of every struct of the ABI, stated once more and apart from the header and from Rust: a change
+ * in either fails here. Compiled as C11 by tests/header.rs; there is nothing to run. */
 #include <stddef.h>
 
 #include "warren_plugin.h"

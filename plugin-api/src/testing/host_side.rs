@@ -279,8 +279,11 @@ unsafe extern "C" fn log(ctx: *mut c_void, level: i32, message: Bytes, fields: *
         unsafe { std::slice::from_raw_parts(fields, n.min(abi::MAX_LOG_FIELDS)) }
     };
     // SAFETY: the contract of `log`: valid during this call.
-    let text = |bytes: Bytes| cut(unsafe { bytes.as_slice() }, abi::MAX_LOG_BYTES);
-    let fields = fields.iter().map(|field| (text(field.key), text(field.value))).collect();
+    let text = |bytes: Bytes, max| cut(unsafe { bytes.as_slice() }, max);
+    let fields = fields
+        .iter()
+        .map(|field| (text(field.key, abi::MAX_WORD_BYTES), text(field.value, abi::MAX_LOG_BYTES)))
+        .collect();
     let line =
         LogLine { level: Level::from_number(level), message: cut(message, abi::MAX_LOG_BYTES), fields };
     side.state().record.logs.push(line);

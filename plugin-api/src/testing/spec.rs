@@ -3,7 +3,8 @@
 use crate::abi::{self, Bytes};
 use crate::raw::field;
 
-/// A task to run in a [`Kit`](super::Kit): a first attempt from queue `tasks` with a generated id, unless said otherwise.
+/// A task to run in a [`Kit`](super::Kit): a first attempt from queue `tasks` with a generated id, unless
+/// said otherwise.
 #[derive(Debug, Clone)]
 pub struct TaskSpec {
     body: Vec<u8>,
@@ -128,8 +129,8 @@ impl Resolved {
     }
 }
 
-/// Prefix and argument of a text, as the daemon finds them: the label is dropped, the longest prefix on a word
-/// boundary wins; if none does, a prefix of the whole text may.
+/// Prefix and argument of a text, as the daemon finds them: the label is dropped, the longest prefix on a
+/// word boundary wins; if none does, a prefix of the whole text may.
 fn route<'a>(text: &'a str, prefixes: &'a [String]) -> (&'a str, &'a str) {
     let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     let stripped = without_label(text).unwrap_or(text);
