@@ -5,7 +5,7 @@ use lapin::uri::AMQPUri;
 
 use super::{Broker, Secret};
 
-const FORM: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST or amqps://…, with %2f for the vhost /";
+const FORM: &str = "write amqp:// or amqps://, then USER:PASSWORD@HOST:PORT/VHOST, with %2f for the vhost /";
 
 /// Checks a URI and returns it in the form lapin understands as meant; else the fault and the remedy.
 pub(super) fn check(text: &str) -> Result<Secret, (&'static str, &'static str)> {
