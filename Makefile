@@ -1,14 +1,44 @@
-# Warren. `make install DESTDIR= PREFIX=` installs a release build.
+# Warren. `make` alone says what there is.
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 TARGET  ?= target/release
 
-.PHONY: build install
+# Plain shell scripts, all of them linted.
+SCRIPTS = scripts/setup scripts/demo .ci/run
 
-build:
-	$(CARGO) build --release --locked
+.PHONY: help setup build test lint demo bench install
+
+help:
+	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
+	@echo 'make test     all tests, on RabbitMQ nodes that the tests start themselves'
+	@echo 'make lint     rustfmt, clippy, rustdoc, shellcheck'
+	@echo 'make bench    tasks per second and what one costs, beside plain consumers'
+	@echo 'make install  a release build: [PREFIX=/usr/local] [DESTDIR=]'
+	@echo 'make setup    installs what the others need and this machine lacks'
+
+setup:
+	@scripts/setup
+
+build: setup
+	$(CARGO) build --locked --workspace
+
+# The tests use the programs and plugins that `build` makes.
+test: build
+	$(CARGO) test --locked --workspace
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	shellcheck $(SCRIPTS)
+
+demo: build
+	@scripts/demo
+
+bench: setup
+	$(CARGO) run --locked --release --package warren-tests --bin bench
 
 # Puts a release build in place. The configuration is only written where there is none; sources name /usr, which
 # becomes PREFIX. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now warrend.
