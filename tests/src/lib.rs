@@ -1,5 +1,13 @@
 //! The end-to-end harness: private RabbitMQ nodes, the daemon, producers.
 
+pub mod artefacts;
+pub mod broker;
+pub mod daemon;
+pub mod home;
 pub mod node;
+pub mod wait;
 
+pub use broker::Broker;
+pub use daemon::Daemon;
+pub use home::{Home, Keys};
 pub use node::Node;

@@ -1,0 +1,91 @@
+//! What the workspace builds: programs, plugins, and fixture plugins compiled from C.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Stands before the eight digits that [`stamp`] changes in a fixture.
+const STAMP: &[u8] = b"WARREN-FIXTURE-VERSION:";
+
+/// A program of the workspace: `warrend`, `warrenctl`.
+pub fn program(name: &str) -> PathBuf {
+    existing(target().join(name))
+}
+
+/// A plugin of the workspace by its plugin name: `backup-database`, or a fixture: `fixture-scenario`.
+pub fn plugin(name: &str) -> PathBuf {
+    existing(target().join(format!("libwarren_{}.so", name.replace('-', "_"))))
+}
+
+/// Compiles `tests/fixtures/c/SOURCE` against the header alone into the file `out`.
+///
+/// # Panics
+/// On any warning, and when there is no C compiler.
+pub fn compile_c(source: &str, arguments: &[&str], out: &Path) {
+    let root = root();
+    // Renamed into place: a daemon that reads the directory meanwhile must not see half a file.
+    let partial = out.with_extension("partial");
+    let output = Command::new("cc")
+        .args(["-std=gnu99", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"])
+        .arg("-I")
+        .arg(root.join("plugin-api/include"))
+        .arg(root.join("tests/fixtures/c").join(source))
+        .args(arguments)
+        .arg("-o")
+        .arg(&partial)
+        .output()
+        .expect("cc is there; `make setup` installs it");
+    assert!(output.status.success(), "cc {source}: {}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(&partial, out).expect("rename");
+}
+
+/// A copy of a fixture plugin's bytes with another version in it, as a rebuilt plugin has.
+///
+/// # Panics
+/// When the plugin has no stamp.
+pub fn stamp(plugin: &[u8], version: u32) -> Vec<u8> {
+    let digits = format!("{version:08}");
+    let mut bytes = plugin.to_vec();
+    let places: Vec<usize> = bytes
+        .windows(STAMP.len())
+        .enumerate()
+        .filter(|(_, window)| *window == STAMP)
+        .map(|(at, _)| at)
+        .collect();
+    assert!(!places.is_empty(), "this plugin carries no version stamp");
+    for place in places {
+        let at = place + STAMP.len();
+        bytes[at..at + digits.len()].copy_from_slice(digits.as_bytes());
+    }
+    bytes
+}
+
+/// The workspace's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace")
+}
+
+/// Where cargo puts what it builds; everything is built when this returns. Once per process: `cargo test` builds the
+/// tests, but not the programs they start.
+fn target() -> &'static Path {
+    static TARGET: OnceLock<PathBuf> = OnceLock::new();
+    TARGET.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--workspace"])
+            .current_dir(root())
+            .status()
+            .expect("cargo is there");
+        assert!(status.success(), "cargo build --workspace: {status}");
+        // target/debug/deps/SUITE-0123 or target/debug/demo
+        let own = std::env::current_exe().expect("own path");
+        let directory = own.parent().expect("a directory");
+        if directory.ends_with("deps") { directory.parent().expect("target") } else { directory }.to_owned()
+    })
+}
+
+fn existing(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is not there after `cargo build --workspace`", path.display());
+    path
+}
