@@ -1,3 +1,5 @@
 //! The daemon.
 
-fn main() {}
+fn main() {
+    warren::host::run_if_host();
+}

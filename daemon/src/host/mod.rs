@@ -2,7 +2,50 @@
 //! exactly one plugin and runs one task at a time. The frames between them are private: both ends are always
 //! the same executable.
 
+mod descendants;
+mod frame;
+mod output;
+mod ring;
+mod run;
+mod spawn;
+mod supervise;
+mod trial;
+
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::plugin::Snapshot;
+
+pub use run::run_if_host;
+pub use spawn::{Spawner, become_subreaper};
+pub use supervise::Host;
+pub use trial::{probe, run_one};
+
+/// Most tasks that may wait or run in one host: enough to spread the cost of a wake-up, few enough that what waits behind
+/// a long task can be given to another host soon.
+pub const QUEUE_LIMIT: usize = 16;
+
+/// What a host is started with.
+#[derive(Debug, Clone)]
+pub struct HostSpec {
+    /// The handler's name: the process is named after it.
+    pub handler: Arc<str>,
+    /// The plugin it loads.
+    pub plugin: Arc<Snapshot>,
+    /// The handler's settings, JSON text of an object.
+    pub settings_json: Arc<str>,
+    /// How long loading and `create` may take.
+    pub create_timeout: Duration,
+    /// How long it may take to end when asked to.
+    pub grace: Duration,
+    /// Most bytes of output per task and stream that become [`HostEvent::Output`].
+    pub max_output: u64,
+}
+
+/// Where a host's events go. Called on the runtime that the host was started on, never while the host's own functions run;
+/// it may call them, and may drop the host.
+pub type HostEvents = Rc<dyn Fn(HostId, HostEvent)>;
 
 /// Identifies one plugin host within this daemon; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,7 +79,8 @@ pub struct HostTask<'a> {
     pub headers: &'a [(String, String)],
     /// The whole body.
     pub body: &'a [u8],
-    /// Time limit, counted by the host from when it starts this task.
+    /// Time limit, counted by the host from when it starts this task; zero: none. The host itself asks the handler to
+    /// stop then; killing it, should it not, is the engine's.
     pub timeout: Duration,
 }
 
@@ -49,7 +93,8 @@ pub enum Outcome {
     Retry,
     /// Never try again.
     Reject,
-    /// It stopped because it was asked to.
+    /// It stopped because it was asked to, or was asked before it started. When nobody asked and its time limit had
+    /// passed, the error's code is `timeout`.
     Cancelled,
     /// Panic, oversize output, unknown status, or the host died: the error says which.
     Fault,
@@ -164,7 +209,7 @@ pub struct Exit {
     pub create_error: Option<TaskError>,
     /// The highest task that was started, 0 for none (read from the ring that survives the host).
     pub started: Seq,
-    /// Tasks that ended, done and with nothing attached, whose report did not arrive any more.
+    /// Tasks that ended, done and without follow-ups, whose report did not arrive any more (a result is lost with it).
     pub done_unreported: Vec<Seq>,
     /// The highest task that ended, whatever its outcome. `started > ended` names the one that was running.
     pub ended: Seq,

@@ -1,0 +1,427 @@
+//! The frames between the daemon and a plugin host: a little-endian length, a kind, and fields one after the
+//! other. The format is private and has no version, because both ends are always the same executable. Reading
+//! never trusts the other end: a frame that does not parse is an error, not a panic, as a handler may have
+//! scribbled over the host's memory.
+
+use std::time::Duration;
+
+use super::{FollowUp, HostTask, Outcome, Report, Seq, TaskError, TaskResult};
+
+/// Most bytes of a frame to a host: a task is bounded by `daemon.max_task_bytes` long before.
+pub(super) const MAX_TO_HOST: usize = 256 << 20;
+/// Most bytes of a frame from a host: 16 MiB of follow-up bodies, 1,000 × 4 KiB of their properties, and a result.
+pub(super) const MAX_FROM_HOST: usize = 24 << 20;
+/// Length field plus kind.
+const HEADER: usize = 5;
+
+/// Kinds of frames to a host.
+pub(super) mod to_host {
+    pub(in crate::host) const INIT: u8 = 1;
+    pub(in crate::host) const TASK: u8 = 2;
+    pub(in crate::host) const QUIT: u8 = 3;
+}
+
+/// Kinds of frames from a host.
+pub(super) mod from_host {
+    pub(in crate::host) const READY: u8 = 65;
+    pub(in crate::host) const REPORT: u8 = 66;
+    pub(in crate::host) const PROGRESS: u8 = 67;
+    pub(in crate::host) const LOG: u8 = 68;
+    pub(in crate::host) const CREATE_FAILED: u8 = 69;
+}
+
+const FLAG_REDELIVERED: u8 = 1;
+const FLAG_ID_GENERATED: u8 = 2;
+
+const HAS_ERROR: u8 = 1;
+const HAS_RESULT: u8 = 2;
+const HAS_FOLLOW_UPS: u8 = 4;
+
+/// The bytes are not a frame of this protocol; the words say what was wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed(pub(super) &'static str);
+
+/// A whole frame at the start of `buf`, as its kind and payload, and the bytes it takes; `None` when more must be read.
+fn split(buf: &[u8], max: usize) -> Result<Option<(u8, &[u8], usize)>, Malformed> {
+    if buf.len() < HEADER {
+        return Ok(None);
+    }
+    let len = u32::from_le_bytes([buf[0], buf[1], buf[2], buf[3]]) as usize;
+    if len > max {
+        return Err(Malformed("a frame over its bound"));
+    }
+    let end = HEADER + len;
+    Ok((buf.len() >= end).then(|| (buf[4], &buf[HEADER..end], end)))
+}
+
+/// Bytes read and not yet parsed; frames are parsed in place.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    buf: Vec<u8>,
+    /// `start..end` is read and not parsed.
+    start: usize,
+    end: usize,
+    chunk: usize,
+    max: usize,
+}
+
+impl Buffer {
+    /// A buffer that reads `chunk` bytes at once and takes frames up to `max`.
+    pub(super) fn new(chunk: usize, max: usize) -> Self {
+        Self { buf: vec![0; chunk], start: 0, end: 0, chunk, max }
+    }
+
+    /// The next whole frame, as its kind and payload; `None`: read more.
+    pub(super) fn next(&mut self) -> Result<Option<(u8, &[u8])>, Malformed> {
+        let Some((kind, payload, taken)) = split(&self.buf[self.start..self.end], self.max)? else {
+            return Ok(None);
+        };
+        self.start += taken;
+        Ok(Some((kind, payload)))
+    }
+
+    /// Where to read to; never empty. Gives back what a large frame made it grow by.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        self.buf.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.end == 0 && self.buf.len() > 16 * self.chunk {
+            self.buf = vec![0; self.chunk];
+        }
+        if self.end == self.buf.len() {
+            self.buf.resize(self.buf.len() * 2, 0);
+        }
+        &mut self.buf[self.end..]
+    }
+
+    /// `n` bytes were read to [`room`](Self::room).
+    pub(super) fn filled(&mut self, n: usize) {
+        self.end += n;
+    }
+}
+
+/// Takes fields off the front of a payload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed("a field past the frame's end"))?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn i32(&mut self) -> Result<i32, Malformed> {
+        self.array().map(i32::from_le_bytes)
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = self.u32()? as usize;
+        let (head, rest) = self.0.split_at_checked(len).ok_or(Malformed("a field past the frame's end"))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, Malformed> {
+        let bytes = self.bytes()?;
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed("text that is not UTF-8"))
+    }
+
+    /// Key and value pairs, their number first. Nothing is reserved on the word of the other end.
+    pub(super) fn pairs(&mut self) -> Result<Vec<(String, String)>, Malformed> {
+        let n = self.u32()?;
+        let mut pairs = Vec::new();
+        for _ in 0..n {
+            pairs.push((self.text()?, self.text()?));
+        }
+        Ok(pairs)
+    }
+
+    fn end(self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed("bytes after the last field")) }
+    }
+}
+
+/// Appends a field with its length.
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Appends one frame: `fill` writes the payload straight into `out`, the length is put in afterwards.
+pub(super) fn put_frame(out: &mut Vec<u8>, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, kind]);
+    fill(out);
+    let len = (out.len() - start - HEADER) as u32;
+    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Nanoseconds, cut at what fits: 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a host must know before it can load its plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Init {
+    /// The daemon's pid: a host whose parent is another one was orphaned before it could ask to die with it.
+    pub(super) parent: u32,
+    pub(super) handler: String,
+    pub(super) settings_json: String,
+    pub(super) create_timeout: Duration,
+    /// Deadline of `quiesce`.
+    pub(super) grace: Duration,
+}
+
+impl Init {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        put_frame(out, to_host::INIT, |out| {
+            out.extend_from_slice(&self.parent.to_le_bytes());
+            out.extend_from_slice(&nanos(self.create_timeout).to_le_bytes());
+            out.extend_from_slice(&nanos(self.grace).to_le_bytes());
+            put_bytes(out, self.handler.as_bytes());
+            put_bytes(out, self.settings_json.as_bytes());
+        });
+    }
+
+    pub(super) fn parse(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut r = Reader(payload);
+        let init = Self {
+            parent: r.u32()?,
+            create_timeout: Duration::from_nanos(r.u64()?),
+            grace: Duration::from_nanos(r.u64()?),
+            handler: r.text()?,
+            settings_json: r.text()?,
+        };
+        r.end()?;
+        Ok(init)
+    }
+}
+
+/// Appends a task.
+pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
+    let strings = task.id.len() + task.queue.len() + task.prefix.len() + task.argument.len() + task.body.len();
+    out.reserve(strings + task.content_type.len() + 64);
+    put_frame(out, to_host::TASK, |out| {
+        let mut flags = 0;
+        flags |= if task.redelivered { FLAG_REDELIVERED } else { 0 };
+        flags |= if task.id_generated { FLAG_ID_GENERATED } else { 0 };
+        out.extend_from_slice(&task.seq.to_le_bytes());
+        out.extend_from_slice(&nanos(task.timeout).to_le_bytes());
+        out.extend_from_slice(&task.attempt.to_le_bytes());
+        out.push(flags);
+        for text in [task.id, task.queue, task.prefix, task.argument, task.content_type] {
+            put_bytes(out, text.as_bytes());
+        }
+        put_bytes(out, task.body);
+        out.extend_from_slice(&(task.headers.len() as u32).to_le_bytes());
+        for (key, value) in task.headers {
+            put_bytes(out, key.as_bytes());
+            put_bytes(out, value.as_bytes());
+        }
+    });
+}
+
+/// Appends the order to finish what was sent and end.
+pub(super) fn put_quit(out: &mut Vec<u8>) {
+    put_frame(out, to_host::QUIT, |_| {});
+}
+
+/// A task as the host reads it: everything points into the read buffer.
+#[derive(Debug)]
+pub(super) struct TaskFrame<'a> {
+    pub(super) seq: Seq,
+    pub(super) timeout: Duration,
+    pub(super) attempt: u32,
+    pub(super) redelivered: bool,
+    pub(super) id_generated: bool,
+    pub(super) id: &'a [u8],
+    pub(super) queue: &'a [u8],
+    pub(super) prefix: &'a [u8],
+    pub(super) argument: &'a [u8],
+    pub(super) content_type: &'a [u8],
+    pub(super) body: &'a [u8],
+    pub(super) n_headers: u32,
+    /// Keys and values in turn.
+    pub(super) headers: Reader<'a>,
+}
+
+impl<'a> TaskFrame<'a> {
+    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader(payload);
+        let (seq, timeout, attempt, flags) = (r.u64()?, Duration::from_nanos(r.u64()?), r.u32()?, r.u8()?);
+        Ok(Self {
+            seq,
+            timeout,
+            attempt,
+            redelivered: flags & FLAG_REDELIVERED != 0,
+            id_generated: flags & FLAG_ID_GENERATED != 0,
+            id: r.bytes()?,
+            queue: r.bytes()?,
+            prefix: r.bytes()?,
+            argument: r.bytes()?,
+            content_type: r.bytes()?,
+            body: r.bytes()?,
+            n_headers: r.u32()?,
+            headers: r,
+        })
+    }
+}
+
+/// A report as the host writes it; `follow_ups` are frames' fields already, made when they were published.
+#[derive(Debug)]
+pub(super) struct ReportFrame<'a> {
+    pub(super) seq: Seq,
+    pub(super) outcome: Outcome,
+    pub(super) duration: Duration,
+    pub(super) error: Option<&'a TaskError>,
+    /// Content type and body.
+    pub(super) result: Option<(&'a [u8], &'a [u8])>,
+    pub(super) n_follow_ups: u32,
+    pub(super) follow_ups: &'a [u8],
+}
+
+impl ReportFrame<'_> {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        put_frame(out, from_host::REPORT, |out| {
+            let mut flags = 0;
+            flags |= if self.error.is_some() { HAS_ERROR } else { 0 };
+            flags |= if self.result.is_some() { HAS_RESULT } else { 0 };
+            flags |= if self.n_follow_ups > 0 { HAS_FOLLOW_UPS } else { 0 };
+            out.extend_from_slice(&[outcome_code(&self.outcome), flags]);
+            out.extend_from_slice(&self.seq.to_le_bytes());
+            out.extend_from_slice(&nanos(self.duration).to_le_bytes());
+            if let Some(error) = self.error {
+                put_error(out, error);
+            }
+            if let Some((content_type, body)) = self.result {
+                put_bytes(out, content_type);
+                put_bytes(out, body);
+            }
+            if self.n_follow_ups > 0 {
+                out.extend_from_slice(&self.n_follow_ups.to_le_bytes());
+                out.extend_from_slice(self.follow_ups);
+            }
+        });
+    }
+}
+
+/// Reads a report.
+pub(super) fn parse_report(payload: &[u8]) -> Result<Report, Malformed> {
+    let mut r = Reader(payload);
+    let outcome = parse_outcome(r.u8()?)?;
+    let flags = r.u8()?;
+    let seq = r.u64()?;
+    let duration = Duration::from_nanos(r.u64()?);
+    let error = (flags & HAS_ERROR != 0).then(|| parse_error(&mut r)).transpose()?;
+    let mut result = None;
+    if flags & HAS_RESULT != 0 {
+        result = Some(TaskResult { content_type: r.text()?, body: r.bytes()?.to_vec() });
+    }
+    let mut follow_ups = Vec::new();
+    if flags & HAS_FOLLOW_UPS != 0 {
+        for _ in 0..r.u32()? {
+            follow_ups.push(parse_follow_up(&mut r)?);
+        }
+    }
+    r.end()?;
+    Ok(Report { seq, outcome, error, result, follow_ups, duration })
+}
+
+/// Appends one follow-up's fields.
+pub(super) struct FollowUpFrame<'a> {
+    pub(super) id: &'a [u8],
+    pub(super) queue: &'a [u8],
+    pub(super) message_type: &'a [u8],
+    pub(super) content_type: &'a [u8],
+    pub(super) body: &'a [u8],
+    pub(super) delay_ms: u64,
+    pub(super) expires_ms: u64,
+    pub(super) priority: i32,
+    pub(super) headers: &'a [(&'a [u8], &'a [u8])],
+}
+
+impl FollowUpFrame<'_> {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        for bytes in [self.id, self.queue, self.message_type, self.content_type, self.body] {
+            put_bytes(out, bytes);
+        }
+        out.extend_from_slice(&self.delay_ms.to_le_bytes());
+        out.extend_from_slice(&self.expires_ms.to_le_bytes());
+        out.extend_from_slice(&self.priority.to_le_bytes());
+        out.extend_from_slice(&(self.headers.len() as u32).to_le_bytes());
+        for (key, value) in self.headers {
+            put_bytes(out, key);
+            put_bytes(out, value);
+        }
+    }
+}
+
+fn parse_follow_up(r: &mut Reader<'_>) -> Result<FollowUp, Malformed> {
+    Ok(FollowUp {
+        id: r.text()?,
+        queue: r.text()?,
+        message_type: r.text()?,
+        content_type: r.text()?,
+        body: r.bytes()?.to_vec(),
+        delay: Duration::from_millis(r.u64()?),
+        expires: Duration::from_millis(r.u64()?),
+        priority: r.i32()?,
+        headers: r.pairs()?,
+    })
+}
+
+/// Appends an error's fields.
+pub(super) fn put_error(out: &mut Vec<u8>, error: &TaskError) {
+    put_bytes(out, error.code.as_bytes());
+    put_bytes(out, error.message.as_bytes());
+    let retry_after = error.retry_after.map_or(-1, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+    out.extend_from_slice(&retry_after.to_le_bytes());
+}
+
+/// Reads an error's fields.
+pub(super) fn parse_error(r: &mut Reader<'_>) -> Result<TaskError, Malformed> {
+    let (code, message, retry_after) = (r.text()?, r.text()?, r.i64()?);
+    Ok(TaskError { code, message, retry_after: u64::try_from(retry_after).ok().map(Duration::from_millis) })
+}
+
+fn outcome_code(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Done => 0,
+        Outcome::Retry => 1,
+        Outcome::Reject => 2,
+        Outcome::Cancelled => 3,
+        Outcome::Fault => 4,
+    }
+}
+
+fn parse_outcome(code: u8) -> Result<Outcome, Malformed> {
+    Ok(match code {
+        0 => Outcome::Done,
+        1 => Outcome::Retry,
+        2 => Outcome::Reject,
+        3 => Outcome::Cancelled,
+        4 => Outcome::Fault,
+        _ => return Err(Malformed("an unknown outcome")),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! Which task runs, until when, and whether it should stop. Everything about cancelling goes by the task's sequence
+//! number under one lock, so that a late cancel or deadline cannot hit the next task.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::EventfdFlags;
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+};
+
+use crate::host::{QUEUE_LIMIT, Seq};
+
+/// How long a report may wait behind the task after it.
+const FLUSH_WITHIN_NS: i64 = 2_000_000;
+/// Cancels remembered for tasks that wait in the host: more cannot wait.
+const MAX_PENDING: usize = 2 * QUEUE_LIMIT;
+/// The timer is not armed.
+const NEVER: i64 = i64::MAX;
+
+/// Whether a task may start.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    Run,
+    /// It was cancelled while it waited.
+    Cancelled,
+}
+
+/// What a task was asked to do by the time it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cancel {
+    /// Nothing.
+    No,
+    /// The daemon asked it to stop.
+    Asked,
+    /// Its deadline had passed.
+    Deadline,
+}
+
+/// The state of the running call.
+pub(super) struct Gate {
+    state: Mutex<State>,
+    /// Copies for the sinks, which ask often and from any thread.
+    running: AtomicU64,
+    cancel: AtomicBool,
+    deadline: AtomicI64,
+    /// Readable while the running task should stop; handed to the plugin.
+    event: OwnedFd,
+    /// Wakes the control thread.
+    timer: OwnedFd,
+}
+
+struct State {
+    running: Seq,
+    newest: Seq,
+    deadline: i64,
+    asked: bool,
+    signalled: bool,
+    /// Cancelled before they started.
+    pending: Vec<Seq>,
+    /// When the timer fires, or [`NEVER`].
+    armed: i64,
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+pub(super) fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// `timeout` after `now`; 0, the ABI's word for none, when it is zero.
+pub(super) fn deadline(now: i64, timeout: Duration) -> i64 {
+    if timeout.is_zero() {
+        return 0;
+    }
+    now.saturating_add(i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX))
+}
+
+impl Gate {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            state: Mutex::new(State {
+                running: 0,
+                newest: 0,
+                deadline: 0,
+                asked: false,
+                signalled: false,
+                pending: Vec::new(),
+                armed: NEVER,
+            }),
+            running: AtomicU64::new(0),
+            cancel: AtomicBool::new(false),
+            deadline: AtomicI64::new(0),
+            event: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            timer: rustix::time::timerfd_create(
+                TimerfdClockId::Monotonic,
+                TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+            )?,
+        })
+    }
+
+    /// The running task; 0: none.
+    pub(super) fn running(&self) -> Seq {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Whether the running call should stop.
+    pub(super) fn cancelled(&self) -> bool {
+        if self.cancel.load(Ordering::Acquire) {
+            return true;
+        }
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        deadline != 0 && now_ns() >= deadline
+    }
+
+    /// The descriptor that is readable while the running task should stop.
+    pub(super) fn event_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+
+    pub(super) fn timer_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+
+    /// A call that is no task: it has a deadline, and nobody can cancel it.
+    pub(super) fn set_deadline(&self, deadline: i64) {
+        self.deadline.store(deadline, Ordering::Relaxed);
+    }
+
+    /// The main thread is about to start `seq`; `waiting`: frames wait to be written.
+    pub(super) fn begin(&self, seq: Seq, now: i64, deadline: i64, waiting: bool) -> Begin {
+        let mut state = self.lock();
+        state.newest = seq;
+        if !state.pending.is_empty() {
+            let cancelled = state.pending.contains(&seq);
+            state.pending.retain(|&pending| pending > seq);
+            if cancelled {
+                return Begin::Cancelled;
+            }
+        }
+        state.running = seq;
+        state.deadline = deadline;
+        self.running.store(seq, Ordering::Relaxed);
+        self.deadline.store(deadline, Ordering::Relaxed);
+        // In a run of short tasks the timer is armed for the first one's deadline and not touched again.
+        if deadline != 0 {
+            self.arm(&mut state, deadline);
+        }
+        if waiting {
+            self.arm(&mut state, now + FLUSH_WITHIN_NS);
+        }
+        Begin::Run
+    }
+
+    /// The running task has returned at `now`.
+    pub(super) fn end(&self, now: i64) -> Cancel {
+        let mut state = self.lock();
+        let cancel = match (state.asked, state.deadline) {
+            (true, _) => Cancel::Asked,
+            (false, deadline) if deadline != 0 && now >= deadline => Cancel::Deadline,
+            _ => Cancel::No,
+        };
+        if state.signalled {
+            state.signalled = false;
+            state.asked = false;
+            self.cancel.store(false, Ordering::Release);
+            let _ = rustix::io::read(&self.event, &mut [0_u8; 8]);
+        }
+        state.running = 0;
+        self.running.store(0, Ordering::Relaxed);
+        self.deadline.store(0, Ordering::Relaxed);
+        cancel
+    }
+
+    /// The daemon cancels `seq`: the running task, one that waits, or one that ended, for which it is too late.
+    pub(super) fn cancel(&self, seq: Seq) {
+        let mut state = self.lock();
+        if seq == state.running {
+            state.asked = true;
+            self.signal(&mut state);
+        } else if seq > state.newest && state.pending.len() < MAX_PENDING && !state.pending.contains(&seq) {
+            state.pending.push(seq);
+        }
+    }
+
+    /// Something waits to be written that no task's end will write soon: has the control thread look in time.
+    pub(super) fn flush_soon(&self) {
+        let at = now_ns() + FLUSH_WITHIN_NS;
+        self.arm(&mut self.lock(), at);
+    }
+
+    /// The timer fired: stops a task that is past its deadline, then arms the timer for the next event.
+    pub(super) fn tick(&self, left: bool) {
+        let now = now_ns();
+        let mut state = self.lock();
+        state.armed = NEVER;
+        if state.running != 0 && state.deadline != 0 && !state.signalled {
+            if now >= state.deadline {
+                self.signal(&mut state);
+            } else {
+                let deadline = state.deadline;
+                self.arm(&mut state, deadline);
+            }
+        }
+        if left {
+            self.arm(&mut state, now + FLUSH_WITHIN_NS);
+        }
+    }
+
+    fn signal(&self, state: &mut State) {
+        if !state.signalled {
+            state.signalled = true;
+            self.cancel.store(true, Ordering::Release);
+            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn arm(&self, state: &mut State, at: i64) {
+        if at >= state.armed {
+            return;
+        }
+        let value = Timespec { tv_sec: at / 1_000_000_000, tv_nsec: at % 1_000_000_000 };
+        let timer = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        if rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &timer).is_ok() {
+            state.armed = at;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readable(gate: &Gate) -> bool {
+        let mut fds = [rustix::event::PollFd::new(&gate.event, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    }
+
+    #[test]
+    fn a_cancel_reaches_the_running_task_and_is_gone_with_it() {
+        let gate = Gate::new().unwrap();
+        assert_eq!(gate.begin(1, 0, 0, false), Begin::Run);
+        gate.cancel(1);
+        assert!(gate.cancelled() && readable(&gate));
+        assert_eq!(gate.end(5), Cancel::Asked);
+        assert_eq!(gate.begin(2, 5, 0, false), Begin::Run);
+        assert!(!gate.cancelled() && !readable(&gate));
+        assert_eq!(gate.end(6), Cancel::No);
+    }
+
+    #[test]
+    fn a_late_cancel_does_not_hit_the_next_task() {
+        let gate = Gate::new().unwrap();
+        gate.begin(1, 0, 0, false);
+        gate.end(1);
+        gate.cancel(1);
+        assert_eq!(gate.begin(2, 1, 0, false), Begin::Run);
+        gate.cancel(1);
+        assert!(!gate.cancelled() && !readable(&gate));
+    }
+
+    #[test]
+    fn a_cancel_of_a_waiting_task_keeps_it_from_starting_and_touches_no_other() {
+        let gate = Gate::new().unwrap();
+        gate.begin(1, 0, 0, false);
+        gate.cancel(2);
+        assert!(!gate.cancelled());
+        gate.end(1);
+        assert_eq!(gate.begin(2, 1, 0, false), Begin::Cancelled);
+        assert_eq!(gate.begin(3, 1, 0, false), Begin::Run);
+    }
+
+    #[test]
+    fn a_passed_deadline_makes_the_descriptor_readable_at_the_next_tick() {
+        let gate = Gate::new().unwrap();
+        let now = now_ns();
+        gate.begin(1, now, now + 1, false);
+        gate.tick(false);
+        assert!(gate.cancelled() && readable(&gate));
+        assert_eq!(gate.end(now_ns()), Cancel::Deadline);
+        assert!(!gate.cancelled() && !readable(&gate));
+    }
+}

@@ -1,0 +1,226 @@
+//! The child side: a process that loads exactly one plugin and runs one task at a time.
+//!
+//! Two threads. The main one reads tasks and makes every call into the plugin; the control one (`control`) waits for
+//! cancels and for its timer, runs no plugin code, and takes no part in a task that neither takes long nor is cancelled.
+//!
+//! What a handler may rely on besides the ABI: `SIGPIPE` is ignored (as in every Rust program; writing to a child that
+//! ended is an error, not a death), every other signal has its default disposition, standard input is `/dev/null`,
+//! standard output is line-buffered and goes to the log. After each task every process that the plugin started, in
+//! whatever way and whenever, is killed: a helper process does not outlive the task that it was started for.
+#![allow(unsafe_code)] // Plugin code is loaded and called here, and nowhere else; every block says why it is sound.
+
+mod call;
+mod control;
+mod gate;
+mod input;
+mod ledger;
+mod outbox;
+mod plugin;
+mod setup;
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use warren_plugin::abi;
+
+use self::call::{Phase, Sinks};
+use self::gate::{Begin, Gate};
+use self::input::{Input, Order};
+use self::ledger::Ledger;
+use self::outbox::Outbox;
+use self::plugin::Plugin;
+use super::descendants;
+use super::frame::{Init, ReportFrame, TaskFrame, from_host, put_error, put_frame};
+use super::{Outcome, Seq, TaskError};
+
+/// When the arguments say that this process is a plugin host, runs it and never returns. The first statement of every `main`
+/// whose executable spawns hosts: until here nothing may have been printed, opened or started.
+pub fn run_if_host() {
+    if setup::is_host() {
+        let code = run();
+        setup::exit(code);
+    }
+}
+
+/// What the sinks (from any thread), the control thread and the main thread share; lives as long as the process.
+struct Shared {
+    gate: Gate,
+    outbox: Outbox,
+    sinks: Sinks,
+}
+
+/// Exit status of a host that could not load or create its plugin, having said why.
+const EXIT_CREATE_FAILED: i32 = 1;
+/// Exit status of a host whose daemon is gone or does not speak this protocol.
+const EXIT_PROTOCOL: i32 = 2;
+/// Exit status of a host that could not kill what its handler left behind.
+const EXIT_STRAYS: i32 = 3;
+
+fn run() -> i32 {
+    let (channel, init) = match setup::prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("a plugin host could not be set up: {error}");
+            return EXIT_PROTOCOL;
+        }
+    };
+    let setup::Channel { socket, plugin: library, ring, control, input } = channel;
+    let shared = match share(socket) {
+        Ok(shared) => shared,
+        Err(error) => {
+            eprintln!("a plugin host could not be set up: {error}");
+            return EXIT_PROTOCOL;
+        }
+    };
+    match start(shared, &init, library, ring, control) {
+        Ok((plugin, ledger)) => {
+            shared.outbox.append(|out| put_frame(out, from_host::READY, |_| {}));
+            shared.outbox.flush();
+            Server { shared, plugin, ledger, grace: init.grace }.serve(input)
+        }
+        Err(error) => {
+            shared.outbox.append(|out| put_frame(out, from_host::CREATE_FAILED, |out| put_error(out, &error)));
+            shared.outbox.flush();
+            EXIT_CREATE_FAILED
+        }
+    }
+}
+
+fn share(socket: OwnedFd) -> std::io::Result<&'static Shared> {
+    let shared = Shared { gate: Gate::new()?, outbox: Outbox::new(socket), sinks: Sinks::default() };
+    Ok(Box::leak(Box::new(shared)))
+}
+
+/// Maps the ring, starts the control thread, loads the plugin and creates the handler.
+fn start(
+    shared: &'static Shared,
+    init: &Init,
+    library: OwnedFd,
+    ring: OwnedFd,
+    control: OwnedFd,
+) -> Result<(Plugin, Ledger), TaskError> {
+    let host = |what: &str, error: std::io::Error| TaskError {
+        code: "host".into(),
+        message: format!("{what}: {error}"),
+        retry_after: None,
+    };
+    let ledger = Ledger::map(&ring).map_err(|error| host("cannot map the ring", error))?;
+    control::spawn(shared, control).map_err(|error| host("cannot start the control thread", error))?;
+    let plugin = Plugin::load(library, shared)?;
+    plugin.create(shared, &init.settings_json, init.create_timeout)?;
+    Ok((plugin, ledger))
+}
+
+/// The main thread, once the handler exists.
+struct Server {
+    shared: &'static Shared,
+    plugin: Plugin,
+    ledger: Ledger,
+    grace: Duration,
+}
+
+impl Server {
+    /// Runs tasks until the daemon says quit or goes away; returns the exit status.
+    fn serve(mut self, mut input: Input) -> i32 {
+        let mut now = gate::now_ns();
+        loop {
+            match input.next() {
+                Ok(Some(Order::Task(task))) => match self.run(&task, now) {
+                    Ok(end) => now = end,
+                    Err(descendants::Unreachable) => {
+                        self.shared.outbox.flush();
+                        return EXIT_STRAYS;
+                    }
+                },
+                Ok(Some(Order::Quit)) => return self.quit(),
+                Ok(None) => {
+                    self.shared.outbox.flush();
+                    if input.fill().is_err() {
+                        return EXIT_PROTOCOL;
+                    }
+                    now = gate::now_ns();
+                }
+                Err(error) => {
+                    eprintln!("the plugin host read {}: its memory is damaged, most likely by the handler", error.0);
+                    return EXIT_PROTOCOL;
+                }
+            }
+        }
+    }
+
+    /// Runs one task, which starts at `now`; returns when it ended.
+    fn run(&mut self, task: &TaskFrame<'_>, now: i64) -> Result<i64, descendants::Unreachable> {
+        let Shared { gate, outbox, sinks } = self.shared;
+        self.ledger.start(task.seq);
+        let deadline = gate::deadline(now, task.timeout);
+        if gate.begin(task.seq, now, deadline, outbox.is_waiting()) == Begin::Cancelled {
+            self.ledger.end(task.seq, false);
+            let report = ReportFrame {
+                seq: task.seq,
+                outcome: Outcome::Cancelled,
+                duration: Duration::ZERO,
+                error: None,
+                result: None,
+                n_follow_ups: 0,
+                follow_ups: &[],
+            };
+            outbox.report(&report, Duration::ZERO);
+            return Ok(now);
+        }
+        sinks.open(Phase::Handle);
+        let status = self.plugin.handle(self.shared, task, deadline);
+        let swept = descendants::kill_all_of_this_process();
+        setup::flush_stdout();
+        let end = gate::now_ns();
+        let cancel = gate.end(end);
+        self.report(task.seq, status, cancel, Duration::from_nanos((end - now).max(0) as u64));
+        swept.map(|()| end)
+    }
+
+    fn report(&mut self, seq: Seq, status: i32, cancel: gate::Cancel, duration: Duration) {
+        let Shared { outbox, sinks, .. } = self.shared;
+        sinks.close(|written| {
+            let (outcome, error) = call::judge(status, cancel, written);
+            let done = outcome == Outcome::Done;
+            let publishes = done && written.n_follow_ups > 0;
+            self.ledger.end(seq, done && !publishes);
+            let report = ReportFrame {
+                seq,
+                outcome,
+                duration,
+                error: error.as_ref(),
+                result: written.result(),
+                n_follow_ups: if publishes { written.n_follow_ups } else { 0 },
+                follow_ups: &written.follow_ups,
+            };
+            outbox.report(&report, duration);
+            if publishes {
+                // The ring cannot hold follow-ups: were the next task to kill this host, this one would have to run again.
+                outbox.flush();
+            }
+        });
+    }
+
+    fn quit(&self) -> i32 {
+        self.plugin.quiesce(self.shared, self.grace);
+        self.plugin.destroy();
+        setup::flush_stdout();
+        let swept = descendants::kill_all_of_this_process();
+        self.shared.outbox.flush();
+        if swept.is_ok() { 0 } else { EXIT_STRAYS }
+    }
+}
+
+/// Text from a plugin: cut to `max` bytes at a character boundary, what is not UTF-8 replaced.
+fn text_of(bytes: abi::Bytes, max: usize) -> String {
+    // SAFETY: the plugin's contract: the bytes are valid for the sink's call, and the result owns a copy.
+    let bytes = unsafe { bytes.as_slice() };
+    if bytes.len() <= max {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let mut end = max;
+    while end > 0 && bytes[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

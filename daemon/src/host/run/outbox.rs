@@ -1,0 +1,120 @@
+//! What the host has to say, collected and written in batches: a wake-up of the daemon costs more than a small task.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::setup;
+use crate::host::QUEUE_LIMIT;
+use crate::host::frame::ReportFrame;
+
+/// Bytes that may wait: above, whoever appends writes them out first.
+const MAX_WAITING: usize = 64 << 10;
+/// After a task of this length its report does not wait for the next one: the next is likely to take as long.
+const LONG_TASK: Duration = Duration::from_micros(200);
+
+/// Frames waiting to be written, and the socket.
+pub(super) struct Outbox {
+    socket: OwnedFd,
+    waiting: Mutex<Waiting>,
+    /// Whether anything waits; so that asking takes no lock.
+    is_waiting: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    reports: usize,
+}
+
+impl Outbox {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self { socket, waiting: Mutex::default(), is_waiting: AtomicBool::new(false) }
+    }
+
+    /// Whether frames wait.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::Relaxed)
+    }
+
+    /// Adds a frame; somebody must flush later.
+    pub(super) fn append(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut waiting = self.lock();
+        fill(&mut waiting.bytes);
+        self.added(&mut waiting);
+    }
+
+    /// Adds a report, and writes all that waits when it should not wait.
+    pub(super) fn report(&self, report: &ReportFrame<'_>, duration: Duration) {
+        let mut waiting = self.lock();
+        report.put(&mut waiting.bytes);
+        waiting.reports += 1;
+        if waiting.reports >= QUEUE_LIMIT || duration >= LONG_TASK {
+            self.write(&mut waiting);
+        } else {
+            self.added(&mut waiting);
+        }
+    }
+
+    /// Writes all that waits, however long the daemon takes to read it.
+    pub(super) fn flush(&self) {
+        if self.is_waiting() {
+            self.write(&mut self.lock());
+        }
+    }
+
+    /// Writes what the socket takes at once. `true`: something is left, by the socket's fault or because another thread is at it.
+    pub(super) fn try_flush(&self) -> bool {
+        if !self.is_waiting() {
+            return false;
+        }
+        let Ok(mut waiting) = self.waiting.try_lock() else { return true };
+        match rustix::net::send(&self.socket, &waiting.bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(n) if n == waiting.bytes.len() => self.emptied(&mut waiting),
+            Ok(n) => drop(waiting.bytes.drain(..n)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => gone(),
+        }
+        self.is_waiting()
+    }
+
+    fn added(&self, waiting: &mut Waiting) {
+        if waiting.bytes.len() > MAX_WAITING {
+            self.write(waiting);
+        } else {
+            self.is_waiting.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn write(&self, waiting: &mut Waiting) {
+        let mut at = 0;
+        while at < waiting.bytes.len() {
+            match rustix::net::send(&self.socket, &waiting.bytes[at..], SendFlags::NOSIGNAL) {
+                Ok(n) => at += n,
+                Err(Errno::INTR) => {}
+                Err(_) => gone(),
+            }
+        }
+        self.emptied(waiting);
+    }
+
+    fn emptied(&self, waiting: &mut Waiting) {
+        waiting.bytes.clear();
+        waiting.bytes.shrink_to(2 * MAX_WAITING);
+        waiting.reports = 0;
+        self.is_waiting.store(false, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The daemon is gone, or the plugin closed the socket: either way this host is of no use any more.
+fn gone() -> ! {
+    setup::exit(super::EXIT_PROTOCOL)
+}

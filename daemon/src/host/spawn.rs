@@ -1,0 +1,323 @@
+//! Starts host processes, all from one thread that lives as long as any of them: a host asks the kernel to be killed
+//! when its parent ends, and the kernel means the *thread* that forked it.
+//!
+//! The same thread kills what a dead host leaves behind. As it is the only one that forks, it alone knows at every
+//! moment which children of the daemon are hosts; every other one is such a stray.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
+use tokio::sync::oneshot;
+
+use super::{HostId, descendants, ring};
+use crate::plugin::Snapshot;
+
+/// What `argv[0]` of a host begins with; its handler's name follows. `ps` shows it, and `run_if_host` goes by it.
+pub(super) const ARGV0_PREFIX: &str = "warren-host: ";
+/// The word that carries a host's descriptors.
+pub(super) const HELLO: &[u8; 8] = b"warrenFD";
+/// What a host inherits of the environment. Nothing of systemd's, nothing of ours, no credentials.
+const ENVIRONMENT: [&str; 8] =
+    ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+/// How long strays may take to die of a SIGKILL before the next request is served: one in uninterruptible sleep is
+/// left to the next sweep.
+const SWEEP_WITHIN: Duration = Duration::from_secs(1);
+
+/// Makes this process adopt what the descendants of its hosts leave behind when they end. From then on every child that a
+/// [`Spawner`] did not start is killed after a host's death: call it where nothing else starts processes.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// The handle of the spawning thread, which ends with the last handle and the last host.
+#[derive(Debug, Clone)]
+pub struct Spawner {
+    requests: mpsc::Sender<Request>,
+}
+
+/// A started host process, as the daemon holds it.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    pub(super) process: Process,
+    pub(super) socket: OwnedFd,
+    pub(super) control: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) ring: OwnedFd,
+}
+
+/// The duty to reap a host. Dropped without that, it has the spawning thread kill and reap it.
+#[derive(Debug)]
+pub(super) struct Process {
+    id: HostId,
+    pid: Pid,
+    /// `None` once reaped.
+    pidfd: Option<OwnedFd>,
+    requests: mpsc::Sender<Request>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Start {
+        id: HostId,
+        handler: Arc<str>,
+        plugin: Arc<Snapshot>,
+        requests: mpsc::Sender<Request>,
+        reply: oneshot::Sender<io::Result<Spawned>>,
+    },
+    /// The host was reaped; `sweep`: it may have left processes behind. Answered when they are dead.
+    Reaped { id: HostId, sweep: bool, reply: oneshot::Sender<()> },
+    /// Nobody waits for this host any more: kill and reap it.
+    Abandoned { id: HostId, pid: Pid, pidfd: OwnedFd },
+}
+
+impl Spawner {
+    /// Starts the thread. Hosts run this process's own executable, even when its file has been replaced since.
+    pub fn start() -> io::Result<Self> {
+        Self::with_executable(PathBuf::from("/proc/self/exe"))
+    }
+
+    /// As [`start`](Self::start), with another executable whose `main` begins with [`run_if_host`](super::run_if_host):
+    /// for tests, whose own `main` does not.
+    pub fn with_executable(executable: PathBuf) -> io::Result<Self> {
+        let (requests, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("spawner".into())
+            .spawn(move || Thread { executable, hosts: HashMap::new() }.run(&inbox))?;
+        Ok(Self { requests })
+    }
+
+    pub(super) async fn spawn(&self, id: HostId, handler: Arc<str>, plugin: Arc<Snapshot>) -> io::Result<Spawned> {
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.clone();
+        let _ = self.requests.send(Request::Start { id, handler, plugin, requests, reply });
+        answer.await.unwrap_or_else(|_| Err(io::Error::other("the spawning thread has ended")))
+    }
+}
+
+impl Process {
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Another descriptor of the process, to wait for its end.
+    pub(super) fn pidfd(&self) -> io::Result<OwnedFd> {
+        match &self.pidfd {
+            Some(pidfd) => pidfd.try_clone(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// SIGKILL to the whole group; nothing once reaped, when the pid may be another's.
+    pub(super) fn kill(&self) {
+        if self.pidfd.is_some() {
+            kill_group(self.pid);
+        }
+    }
+
+    /// Once it is dead: kills what is left of its group, reaps it and has its strays killed. Returns how it ended, and
+    /// whether that was exit status 0.
+    pub(super) async fn reap(mut self, asked_to_end: bool) -> (String, bool) {
+        let Some(pidfd) = self.pidfd.take() else { return ("reaped before".into(), false) };
+        kill_group(self.pid);
+        let Some((why, success)) = reap(pidfd.as_fd()) else {
+            self.pidfd = Some(pidfd);
+            return ("not dead yet".into(), false);
+        };
+        let (reply, answer) = oneshot::channel();
+        let sweep = !(asked_to_end && success);
+        let _ = self.requests.send(Request::Reaped { id: self.id, sweep, reply });
+        let _ = answer.await;
+        (why, success)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(pidfd) = self.pidfd.take() {
+            kill_group(self.pid);
+            let _ = self.requests.send(Request::Abandoned { id: self.id, pid: self.pid, pidfd });
+        }
+    }
+}
+
+/// Reaps a host that is dead, and says how it ended and whether that was exit status 0; `None`: it is not dead.
+fn reap(pidfd: BorrowedFd<'_>) -> Option<(String, bool)> {
+    match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(None) => None,
+        Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => (format!("exit status {code}"), code == 0),
+            (None, Some(signal)) => (describe_signal(signal), false),
+            (None, None) => ("ended in an unknown way".into(), false),
+        }),
+        Err(error) => Some((format!("ended, its status is lost: {error}"), false)),
+    }
+}
+
+/// Kills a host's whole group, and the host should it have left that. Only while it is not reaped: the pid could be
+/// another's afterwards.
+fn kill_group(pid: Pid) {
+    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+}
+
+struct Thread {
+    executable: PathBuf,
+    /// Hosts that are not reaped, by id: a pid may be reused before the old host's end is reported here.
+    hosts: HashMap<HostId, Pid>,
+}
+
+impl Thread {
+    fn run(mut self, inbox: &mpsc::Receiver<Request>) {
+        while let Ok(request) = inbox.recv() {
+            match request {
+                Request::Start { id, handler, plugin, requests, reply } => {
+                    // When nobody waits for it any more, dropping it abandons it.
+                    let _ = reply.send(self.start(id, &handler, &plugin, requests));
+                }
+                Request::Reaped { id, sweep, reply } => {
+                    self.hosts.remove(&id);
+                    if sweep {
+                        self.sweep();
+                    }
+                    let _ = reply.send(());
+                }
+                Request::Abandoned { id, pid, pidfd } => self.abandoned(id, pid, &pidfd),
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        id: HostId,
+        handler: &str,
+        plugin: &Snapshot,
+        requests: mpsc::Sender<Request>,
+    ) -> io::Result<Spawned> {
+        let pair = |kind| {
+            rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(io::Error::from)
+        };
+        let (socket, child_socket) = pair(SocketType::STREAM)?;
+        let (control, child_control) = pair(SocketType::SEQPACKET)?;
+        let ring = ring::create()?;
+        send_descriptors(&socket, [plugin.memfd.as_fd(), ring.as_fd(), child_control.as_fd()])?;
+        let mut command = Command::new(&self.executable);
+        command
+            .arg0(format!("{ARGV0_PREFIX}{handler}"))
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|&key| Some((key, std::env::var_os(key)?))))
+            .process_group(0)
+            .stdin(Stdio::from(child_socket))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let pid = Pid::from_child(&child);
+        self.hosts.insert(id, pid);
+        let process = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Process { id, pid, pidfd: Some(pidfd), requests },
+            Err(error) => {
+                kill_group(pid);
+                let _ = child.wait();
+                self.hosts.remove(&id);
+                return Err(error.into());
+            }
+        };
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            unreachable!("both were asked for as pipes");
+        };
+        Ok(Spawned { process, socket, control, stdout: stdout.into(), stderr: stderr.into(), ring })
+    }
+
+    fn abandoned(&mut self, id: HostId, pid: Pid, pidfd: &OwnedFd) {
+        kill_group(pid);
+        // SIGKILL is not refused: this waits for the kernel alone, and not for ever should the process hang in it.
+        if wait_dead(pidfd, Instant::now() + SWEEP_WITHIN) && reap(pidfd.as_fd()).is_some() {
+            self.hosts.remove(&id);
+            self.sweep();
+        }
+    }
+
+    /// Kills every child that is no host. Their own children become ours in turn, hence the rounds.
+    fn sweep(&self) {
+        if !matches!(rustix::process::child_subreaper(), Ok(Some(_))) {
+            return;
+        }
+        let until = Instant::now() + SWEEP_WITHIN;
+        loop {
+            let mut strays = descendants::children_of(rustix::process::getpid());
+            strays.retain(|pid| !self.hosts.values().any(|host| host == pid));
+            if strays.is_empty() {
+                return;
+            }
+            for &pid in &strays {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            for &pid in &strays {
+                // A child of ours that only this thread reaps: the pid cannot have become another's.
+                if let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+                    wait_dead(&pidfd, until);
+                }
+                let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+            if Instant::now() >= until {
+                tracing::warn!(left = strays.len(), "processes that handlers left behind do not die of SIGKILL");
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until the process is dead (and not reaped), or `until`.
+fn wait_dead(pidfd: &OwnedFd, until: Instant) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok(timeout) = left.try_into() else { return false };
+        match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other == Ok(1),
+        }
+    }
+}
+
+fn send_descriptors(socket: &OwnedFd, fds: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::net::sendmsg(socket, &[IoSlice::new(HELLO)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn describe_signal(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return format!("signal {signal}"),
+    };
+    format!("signal {signal} ({name})")
+}

@@ -1,0 +1,517 @@
+//! The daemon side of one host: a queue of frames to it, and one local task that reads what comes back, watches the
+//! process and its time limits, and reports its end. Nothing here blocks.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use super::frame::{self, Buffer, Init, MAX_FROM_HOST, Malformed, Reader, from_host};
+use super::output::Lines;
+use super::spawn::{Process, Spawned};
+use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError, ring};
+
+/// Bytes read from a host at once.
+const CHUNK: usize = 16 << 10;
+/// Reads from one host before others get their turn.
+const READS_PER_TURN: usize = 4;
+/// Bytes of output read from one stream before others get their turn. More than this is never waiting when a host has
+/// died, as it is what a pipe holds.
+const OUTPUT_PER_TURN: usize = 64 << 10;
+
+/// One plugin host. Dropping it kills the process; no event comes after that.
+pub struct Host(Rc<Inner>);
+
+struct Inner {
+    id: HostId,
+    events: HostEvents,
+    grace: Duration,
+    create_timeout: Duration,
+    /// Frames that the socket has not taken yet.
+    out: RefCell<Vec<u8>>,
+    input: RefCell<Buffer>,
+    /// `None` before the process is there, and after its end.
+    link: RefCell<Option<Rc<Link>>>,
+    stdout: RefCell<Lines>,
+    stderr: RefCell<Lines>,
+    sent: Cell<Seq>,
+    reported: Cell<Seq>,
+    ready: Cell<bool>,
+    quitting: Cell<bool>,
+    killed: Cell<bool>,
+    dropped: Cell<bool>,
+    early_cancels: RefCell<Vec<Seq>>,
+    create_error: RefCell<Option<TaskError>>,
+    /// Why this side killed it, when it did so on its own account.
+    verdict: RefCell<Option<String>>,
+    /// Something that the time limits depend on has changed.
+    changed: Notify,
+    /// The socket did not take all of `out`.
+    blocked: Notify,
+}
+
+/// The descriptors of a running host. All are registered for reading only: a registration for writing would wake the
+/// daemon each time the host takes a frame off its socket.
+struct Link {
+    process: RefCell<Option<Process>>,
+    pidfd: AsyncFd<OwnedFd>,
+    socket: AsyncFd<OwnedFd>,
+    stdout: AsyncFd<OwnedFd>,
+    stderr: AsyncFd<OwnedFd>,
+    control: OwnedFd,
+    ring: OwnedFd,
+}
+
+impl Host {
+    /// Starts a host; returns at once. Must be called inside a `LocalSet` of a current-thread runtime. Tasks may be sent
+    /// right away. Every way it can end, a failed start included, is reported as [`HostEvent::Exited`].
+    pub fn start(id: HostId, spec: &HostSpec, spawner: &Spawner, events: HostEvents) -> Self {
+        let mut out = Vec::new();
+        let init = Init {
+            parent: std::process::id(),
+            handler: spec.handler.to_string(),
+            settings_json: spec.settings_json.to_string(),
+            create_timeout: spec.create_timeout,
+            grace: spec.grace,
+        };
+        init.put(&mut out);
+        let inner = Rc::new(Inner {
+            id,
+            events,
+            grace: spec.grace,
+            create_timeout: spec.create_timeout,
+            out: RefCell::new(out),
+            input: RefCell::new(Buffer::new(CHUNK, MAX_FROM_HOST)),
+            link: RefCell::default(),
+            stdout: RefCell::new(Lines::new(false, spec.max_output)),
+            stderr: RefCell::new(Lines::new(true, spec.max_output)),
+            sent: Cell::new(0),
+            reported: Cell::new(0),
+            ready: Cell::new(false),
+            quitting: Cell::new(false),
+            killed: Cell::new(false),
+            dropped: Cell::new(false),
+            early_cancels: RefCell::default(),
+            create_error: RefCell::default(),
+            verdict: RefCell::default(),
+            changed: Notify::new(),
+            blocked: Notify::new(),
+        });
+        tokio::task::spawn_local(live(Rc::clone(&inner), spec.clone(), spawner.clone()));
+        Self(inner)
+    }
+
+    /// Queues a task; nothing is written before [`flush`](Self::flush). Sequence numbers must rise.
+    pub fn send(&mut self, task: &HostTask<'_>) {
+        debug_assert!(task.seq > self.0.sent.get(), "a host's tasks are numbered upwards");
+        self.0.sent.set(task.seq);
+        frame::put_task(&mut self.0.out.borrow_mut(), task);
+    }
+
+    /// Writes what the socket takes; what it does not take follows by itself.
+    pub fn flush(&mut self) {
+        self.0.flush();
+    }
+
+    /// Asks the handler to stop `seq`, if that is the task that runs; one that waits in the host reports
+    /// [`Outcome::Cancelled`](super::Outcome::Cancelled) without being started; for one that ended it is too late.
+    pub fn cancel(&mut self, seq: Seq) {
+        if seq <= self.0.reported.get() {
+            return;
+        }
+        match self.0.link() {
+            Some(link) => link.cancel(seq),
+            None => self.0.early_cancels.borrow_mut().push(seq),
+        }
+    }
+
+    /// Has the host finish what was sent, free the handler and end. It is killed when it has not done so within `grace`
+    /// of its last report. No task may be sent after this.
+    pub fn quit(&mut self) {
+        if !self.0.quitting.replace(true) {
+            frame::put_quit(&mut self.0.out.borrow_mut());
+            self.0.flush();
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// Kills the process group at once, and after that whatever else it had started.
+    pub fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    /// The process, once started and until it is reaped.
+    pub fn pid(&self) -> Option<u32> {
+        let link = self.0.link()?;
+        let process = link.process.borrow();
+        process.as_ref().map(|process| process.pid().as_raw_nonzero().get() as u32)
+    }
+
+    /// Resident memory, file mappings included; reads `/proc`, so not for every task.
+    pub fn rss_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
+    /// The highest task started and the highest ended, as of now: they differ while one runs. For watching time limits
+    /// of tasks that were queued; one system call.
+    pub fn counters(&self) -> Option<(Seq, Seq)> {
+        ring::counters(&self.0.link()?.ring).ok()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.0.dropped.set(true);
+        self.0.kill();
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("id", &self.0.id).field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
+
+/// The life of a host, from its start to its last event.
+async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
+    let link = match spawner.spawn(inner.id, spec.handler, spec.plugin).await.and_then(Link::new) {
+        Ok(link) => Rc::new(link),
+        Err(error) => {
+            let message = format!("the host process cannot be started: {error}");
+            let create_error = Some(TaskError { code: "spawn".into(), message: message.clone(), retry_after: None });
+            inner.emit(HostEvent::Exited(Exit {
+                why: message,
+                create_error,
+                started: 0,
+                done_unreported: Vec::new(),
+                ended: 0,
+            }));
+            return;
+        }
+    };
+    *inner.link.borrow_mut() = Some(Rc::clone(&link));
+    if inner.killed.get() {
+        link.kill();
+    }
+    for seq in inner.early_cancels.take() {
+        link.cancel(seq);
+    }
+    inner.flush();
+    tokio::select! {
+        biased;
+        () = inner.read_frames(&link) => link.kill(),
+        _ = link.pidfd.readable() => {}
+        () = inner.read_output(&link, &link.stdout, &inner.stdout) => {}
+        () = inner.read_output(&link, &link.stderr, &inner.stderr) => {}
+        () = inner.watch_limits() => {}
+        () = inner.write_rest(&link) => {}
+    }
+    let _ = link.pidfd.readable().await;
+    inner.bury(&link).await;
+}
+
+impl Inner {
+    fn link(&self) -> Option<Rc<Link>> {
+        self.link.borrow().clone()
+    }
+
+    fn emit(&self, event: HostEvent) {
+        if !self.dropped.get() {
+            (self.events)(self.id, event);
+        }
+    }
+
+    fn kill(&self) {
+        self.killed.set(true);
+        if let Some(link) = self.link() {
+            link.kill();
+        }
+    }
+
+    /// Kills the host because of what this side saw.
+    fn condemn(&self, why: String) {
+        self.verdict.borrow_mut().get_or_insert(why);
+        self.kill();
+    }
+
+    fn flush(&self) {
+        let Some(link) = self.link() else { return };
+        if self.write(&link) {
+            self.blocked.notify_one();
+        }
+    }
+
+    /// Writes once; `true`: something is left.
+    fn write(&self, link: &Link) -> bool {
+        let mut out = self.out.borrow_mut();
+        if out.is_empty() {
+            return false;
+        }
+        match rustix::net::send(&link.socket, &out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(n) if n == out.len() => {
+                out.clear();
+                out.shrink_to(4 * CHUNK);
+            }
+            Ok(n) => drop(out.drain(..n)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // The host is dead or dying: its end is on the way, and the tasks are accounted for there.
+            Err(_) => out.clear(),
+        }
+        !out.is_empty()
+    }
+
+    /// Writes what the socket did not take at once. Never returns.
+    async fn write_rest(&self, link: &Link) {
+        loop {
+            self.blocked.notified().await;
+            let Ok(socket) = link.socket.get_ref().try_clone() else { continue };
+            let Ok(socket) = register(socket, Interest::WRITABLE) else { continue };
+            while self.write(link) {
+                if let Ok(mut guard) = socket.writable().await
+                    && self.write(link)
+                {
+                    guard.clear_ready();
+                }
+            }
+        }
+    }
+
+    /// Returns when the socket has ended or what came is no frame of a sane host.
+    async fn read_frames(&self, link: &Link) {
+        while let Ok(mut guard) = link.socket.readable().await {
+            match self.pump(link, READS_PER_TURN) {
+                Ok(Pumped::Empty) => guard.clear_ready(),
+                Ok(Pumped::More) => {}
+                Ok(Pumped::End) => return,
+                Err(Malformed(what)) => {
+                    let why = format!("killed: it sent {what}, so its memory is damaged, most likely by the handler");
+                    return self.condemn(why);
+                }
+            }
+        }
+    }
+
+    /// Reads and handles frames.
+    fn pump(&self, link: &Link, reads: usize) -> Result<Pumped, Malformed> {
+        let mut input = self.input.borrow_mut();
+        for _ in 0..reads {
+            let room = input.room();
+            let asked = room.len();
+            let n = match rustix::net::recv(&link.socket, room, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Ok(Pumped::End),
+                Ok((n, _)) => n,
+                Err(Errno::AGAIN) => return Ok(Pumped::Empty),
+                Err(Errno::INTR) => continue,
+                Err(_) => return Ok(Pumped::End),
+            };
+            input.filled(n);
+            // What a task printed was written before its report: read it first, and it is known whose it is.
+            self.take_output(link, &link.stdout, &self.stdout);
+            self.take_output(link, &link.stderr, &self.stderr);
+            while let Some((kind, payload)) = input.next()? {
+                self.frame(kind, payload)?;
+            }
+            if n < asked {
+                return Ok(Pumped::Empty);
+            }
+        }
+        Ok(Pumped::More)
+    }
+
+    fn frame(&self, kind: u8, payload: &[u8]) -> Result<(), Malformed> {
+        let mut r = Reader(payload);
+        match kind {
+            from_host::REPORT => {
+                let report = frame::parse_report(payload)?;
+                if report.seq <= self.reported.get() || report.seq > self.sent.get() {
+                    return Err(Malformed("a report of a task that it was not given"));
+                }
+                self.reported.set(report.seq);
+                for lines in [&self.stdout, &self.stderr] {
+                    lines.borrow_mut().finish(&mut |event| self.emit(event));
+                }
+                if self.quitting.get() {
+                    self.changed.notify_one();
+                }
+                self.emit(HostEvent::Report(Box::new(report)));
+            }
+            from_host::READY => {
+                self.ready.set(true);
+                self.changed.notify_one();
+                self.emit(HostEvent::Ready);
+            }
+            from_host::PROGRESS => {
+                self.emit(HostEvent::Progress { seq: r.u64()?, permille: r.u32()?, note: r.text()? });
+            }
+            from_host::LOG => {
+                let (seq, level) = (r.u64()?, r.i32()?);
+                self.emit(HostEvent::Log { seq, level, message: r.text()?, fields: r.pairs()? });
+            }
+            from_host::CREATE_FAILED => *self.create_error.borrow_mut() = Some(frame::parse_error(&mut r)?),
+            _ => return Err(Malformed("an unknown kind of frame")),
+        }
+        Ok(())
+    }
+
+    /// Never returns.
+    async fn read_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) {
+        while let Ok(mut guard) = pipe.readable().await {
+            match self.take_output(link, pipe, lines) {
+                Pumped::Empty => guard.clear_ready(),
+                Pumped::More => {}
+                Pumped::End => break,
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Reads what is there, up to a bound.
+    fn take_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) -> Pumped {
+        let mut chunk = [0; 8 << 10];
+        let mut total = 0;
+        while total < OUTPUT_PER_TURN {
+            let n = match rustix::io::read(pipe, &mut chunk) {
+                Ok(0) => return Pumped::End,
+                Ok(n) => n,
+                Err(Errno::AGAIN) => return Pumped::Empty,
+                Err(Errno::INTR) => continue,
+                Err(_) => return Pumped::End,
+            };
+            total += n;
+            let seq = self.printing(link);
+            lines.borrow_mut().push(seq, &chunk[..n], &mut |event| self.emit(event));
+        }
+        Pumped::More
+    }
+
+    /// The task whose output is being read: the one that runs, or the one that ended and is not reported yet.
+    fn printing(&self, link: &Link) -> Seq {
+        match ring::counters(&link.ring) {
+            Ok((started, ended)) if started > ended => started,
+            Ok((_, ended)) if ended > self.reported.get() => ended,
+            _ => 0,
+        }
+    }
+
+    /// Kills a host that takes too long to be created or to end. Never returns.
+    async fn watch_limits(&self) {
+        loop {
+            let (limit, why) = if !self.ready.get() {
+                (self.create_timeout, "loading the plugin and `create` took")
+            } else if self.quitting.get() && self.reported.get() == self.sent.get() {
+                (self.grace, "killed: ending took")
+            } else {
+                self.changed.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(limit) => {
+                    let why = format!("{why} longer than {limit:?}");
+                    if !self.ready.get() {
+                        let error = TaskError { code: "timeout".into(), message: why.clone(), retry_after: None };
+                        self.create_error.borrow_mut().get_or_insert(error);
+                    }
+                    self.condemn(why);
+                    std::future::pending::<()>().await;
+                }
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end. Pipes that a
+    /// grandchild holds open are closed here all the same.
+    async fn bury(&self, link: &Link) {
+        let mut garbled = None;
+        loop {
+            match self.pump(link, READS_PER_TURN) {
+                Ok(Pumped::More) => {}
+                Ok(Pumped::Empty | Pumped::End) => break,
+                Err(Malformed(what)) => break garbled = Some(format!("; its last words were {what}")),
+            }
+        }
+        for (pipe, lines) in [(&link.stdout, &self.stdout), (&link.stderr, &self.stderr)] {
+            self.take_output(link, pipe, lines);
+            lines.borrow_mut().finish(&mut |event| self.emit(event));
+        }
+        let process = link.process.borrow_mut().take();
+        self.link.borrow_mut().take();
+        let ledger = ring::read(&link.ring).unwrap_or_default();
+        let ended = match process {
+            Some(process) => process.reap(self.quitting.get()).await.0,
+            None => "ended".into(),
+        };
+        let why = match self.verdict.take() {
+            Some(verdict) => format!("{verdict}; {ended}"),
+            None => format!("{ended}{}", garbled.unwrap_or_default()),
+        };
+        let crash = || TaskError { code: "crash".into(), message: why.clone(), retry_after: None };
+        let create_error = (!self.ready.get()).then(|| self.create_error.take().unwrap_or_else(crash));
+        let why = match &create_error {
+            Some(error) => format!("create failed: {}", error.message),
+            None => why,
+        };
+        let reported = self.reported.get();
+        let done_unreported = ledger.plain_done.into_iter().filter(|&seq| seq > reported).collect();
+        let (started, ended) = (ledger.started, ledger.ended);
+        self.emit(HostEvent::Exited(Exit { why, create_error, started, done_unreported, ended }));
+    }
+}
+
+/// What a turn of reading came to.
+enum Pumped {
+    /// All that was there is read.
+    Empty,
+    /// The turn is over, more may be there.
+    More,
+    /// The other end is closed.
+    End,
+}
+
+impl Link {
+    fn new(spawned: Spawned) -> std::io::Result<Self> {
+        let Spawned { process, socket, control, stdout, stderr, ring } = spawned;
+        for pipe in [&stdout, &stderr] {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        let readable = |fd| register(fd, Interest::READABLE);
+        Ok(Self {
+            pidfd: readable(process.pidfd()?)?,
+            process: RefCell::new(Some(process)),
+            socket: readable(socket)?,
+            stdout: readable(stdout)?,
+            stderr: readable(stderr)?,
+            control,
+            ring,
+        })
+    }
+
+    fn kill(&self) {
+        if let Some(process) = &*self.process.borrow() {
+            process.kill();
+        }
+    }
+
+    fn cancel(&self, seq: Seq) {
+        // A host reads its cancels at once, whatever its handler does: when it cannot take one, it is dead or stopped, and
+        // the engine's kill comes after the grace.
+        let _ = rustix::net::send(&self.control, &seq.to_le_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "sound for an `OwnedFd`, which cannot give its number away while registered; the new function is `unsafe`"
+)]
+fn register(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, interest)
+}
