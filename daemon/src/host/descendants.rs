@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_child_is_listed_until_it_is_reaped() {
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_child(&child);
         assert!(children_of(rustix::process::getpid()).contains(&pid));
         drop(child.stdin.take());

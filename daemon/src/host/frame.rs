@@ -41,19 +41,6 @@ const HAS_FOLLOW_UPS: u8 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
 
-/// A whole frame at the start of `buf`, as its kind and payload, and the bytes it takes; `None` when more must be read.
-fn split(buf: &[u8], max: usize) -> Result<Option<(u8, &[u8], usize)>, Malformed> {
-    if buf.len() < HEADER {
-        return Ok(None);
-    }
-    let len = u32::from_le_bytes([buf[0], buf[1], buf[2], buf[3]]) as usize;
-    if len > max {
-        return Err(Malformed("a frame over its bound"));
-    }
-    let end = HEADER + len;
-    Ok((buf.len() >= end).then(|| (buf[4], &buf[HEADER..end], end)))
-}
-
 /// Bytes read and not yet parsed; frames are parsed in place.
 #[derive(Debug)]
 pub(super) struct Buffer {
@@ -73,10 +60,14 @@ impl Buffer {
 
     /// The next whole frame, as its kind and payload; `None`: read more.
     pub(super) fn next(&mut self) -> Result<Option<(u8, &[u8])>, Malformed> {
-        let Some((kind, payload, taken)) = split(&self.buf[self.start..self.end], self.max)? else {
-            return Ok(None);
-        };
-        self.start += taken;
+        let read = &self.buf[self.start..self.end];
+        let Some((&[a, b, c, d, kind], _)) = read.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let len = u32::from_le_bytes([a, b, c, d]) as usize;
+        if len > self.max {
+            return Err(Malformed("a frame over its bound"));
+        }
+        let Some(payload) = read.get(HEADER..HEADER + len) else { return Ok(None) };
+        self.start += HEADER + len;
         Ok(Some((kind, payload)))
     }
 
@@ -106,7 +97,8 @@ pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed("a field past the frame's end"))?;
+        let (head, rest) =
+            self.0.split_first_chunk::<N>().ok_or(Malformed("a field past the frame's end"))?;
         self.0 = rest;
         Ok(*head)
     }
@@ -217,7 +209,8 @@ impl Init {
 
 /// Appends a task.
 pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
-    let strings = task.id.len() + task.queue.len() + task.prefix.len() + task.argument.len() + task.body.len();
+    let strings =
+        task.id.len() + task.queue.len() + task.prefix.len() + task.argument.len() + task.body.len();
     out.reserve(strings + task.content_type.len() + 64);
     put_frame(out, to_host::TASK, |out| {
         let mut flags = 0;

@@ -21,7 +21,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 use tokio::sync::oneshot;
 
-use super::{HostId, descendants, ring};
+use super::{descendants, ring};
 use crate::plugin::Snapshot;
 
 /// What `argv[0]` of a host begins with; its handler's name follows. `ps` shows it, and `run_if_host` goes by it.
@@ -58,10 +58,13 @@ pub(super) struct Spawned {
     pub(super) ring: OwnedFd,
 }
 
+/// Numbers the hosts of one spawner.
+type Ticket = u64;
+
 /// The duty to reap a host. Dropped without that, it has the spawning thread kill and reap it.
 #[derive(Debug)]
 pub(super) struct Process {
-    id: HostId,
+    ticket: Ticket,
     pid: Pid,
     /// `None` once reaped.
     pidfd: Option<OwnedFd>,
@@ -71,16 +74,15 @@ pub(super) struct Process {
 #[derive(Debug)]
 enum Request {
     Start {
-        id: HostId,
         handler: Arc<str>,
         plugin: Arc<Snapshot>,
         requests: mpsc::Sender<Request>,
         reply: oneshot::Sender<io::Result<Spawned>>,
     },
     /// The host was reaped; `sweep`: it may have left processes behind. Answered when they are dead.
-    Reaped { id: HostId, sweep: bool, reply: oneshot::Sender<()> },
+    Reaped { ticket: Ticket, sweep: bool, reply: oneshot::Sender<()> },
     /// Nobody waits for this host any more: kill and reap it.
-    Abandoned { id: HostId, pid: Pid, pidfd: OwnedFd },
+    Abandoned { ticket: Ticket, pid: Pid, pidfd: OwnedFd },
 }
 
 impl Spawner {
@@ -95,14 +97,14 @@ impl Spawner {
         let (requests, inbox) = mpsc::channel();
         std::thread::Builder::new()
             .name("spawner".into())
-            .spawn(move || Thread { executable, hosts: HashMap::new() }.run(&inbox))?;
+            .spawn(move || Thread { executable, hosts: HashMap::new(), last: 0 }.run(&inbox))?;
         Ok(Self { requests })
     }
 
-    pub(super) async fn spawn(&self, id: HostId, handler: Arc<str>, plugin: Arc<Snapshot>) -> io::Result<Spawned> {
+    pub(super) async fn spawn(&self, handler: Arc<str>, plugin: Arc<Snapshot>) -> io::Result<Spawned> {
         let (reply, answer) = oneshot::channel();
         let requests = self.requests.clone();
-        let _ = self.requests.send(Request::Start { id, handler, plugin, requests, reply });
+        let _ = self.requests.send(Request::Start { handler, plugin, requests, reply });
         answer.await.unwrap_or_else(|_| Err(io::Error::other("the spawning thread has ended")))
     }
 }
@@ -138,7 +140,7 @@ impl Process {
         };
         let (reply, answer) = oneshot::channel();
         let sweep = !(asked_to_end && success);
-        let _ = self.requests.send(Request::Reaped { id: self.id, sweep, reply });
+        let _ = self.requests.send(Request::Reaped { ticket: self.ticket, sweep, reply });
         let _ = answer.await;
         (why, success)
     }
@@ -148,7 +150,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if let Some(pidfd) = self.pidfd.take() {
             kill_group(self.pid);
-            let _ = self.requests.send(Request::Abandoned { id: self.id, pid: self.pid, pidfd });
+            let _ = self.requests.send(Request::Abandoned { ticket: self.ticket, pid: self.pid, pidfd });
         }
     }
 }
@@ -175,39 +177,40 @@ fn kill_group(pid: Pid) {
 
 struct Thread {
     executable: PathBuf,
-    /// Hosts that are not reaped, by id: a pid may be reused before the old host's end is reported here.
-    hosts: HashMap<HostId, Pid>,
+    /// Hosts that are not reaped. Not by pid: one may be reused before the old host's end is reported here.
+    hosts: HashMap<Ticket, Pid>,
+    last: Ticket,
 }
 
 impl Thread {
     fn run(mut self, inbox: &mpsc::Receiver<Request>) {
         while let Ok(request) = inbox.recv() {
             match request {
-                Request::Start { id, handler, plugin, requests, reply } => {
+                Request::Start { handler, plugin, requests, reply } => {
                     // When nobody waits for it any more, dropping it abandons it.
-                    let _ = reply.send(self.start(id, &handler, &plugin, requests));
+                    let _ = reply.send(self.start(&handler, &plugin, requests));
                 }
-                Request::Reaped { id, sweep, reply } => {
-                    self.hosts.remove(&id);
+                Request::Reaped { ticket, sweep, reply } => {
+                    self.hosts.remove(&ticket);
                     if sweep {
                         self.sweep();
                     }
                     let _ = reply.send(());
                 }
-                Request::Abandoned { id, pid, pidfd } => self.abandoned(id, pid, &pidfd),
+                Request::Abandoned { ticket, pid, pidfd } => self.abandoned(ticket, pid, &pidfd),
             }
         }
     }
 
     fn start(
         &mut self,
-        id: HostId,
         handler: &str,
         plugin: &Snapshot,
         requests: mpsc::Sender<Request>,
     ) -> io::Result<Spawned> {
         let pair = |kind| {
-            rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(io::Error::from)
+            rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+                .map_err(io::Error::from)
         };
         let (socket, child_socket) = pair(SocketType::STREAM)?;
         let (control, child_control) = pair(SocketType::SEQPACKET)?;
@@ -224,13 +227,15 @@ impl Thread {
             .stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
-        self.hosts.insert(id, pid);
+        self.last += 1;
+        let ticket = self.last;
+        self.hosts.insert(ticket, pid);
         let process = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Process { id, pid, pidfd: Some(pidfd), requests },
+            Ok(pidfd) => Process { ticket, pid, pidfd: Some(pidfd), requests },
             Err(error) => {
                 kill_group(pid);
                 let _ = child.wait();
-                self.hosts.remove(&id);
+                self.hosts.remove(&ticket);
                 return Err(error.into());
             }
         };
@@ -240,11 +245,11 @@ impl Thread {
         Ok(Spawned { process, socket, control, stdout: stdout.into(), stderr: stderr.into(), ring })
     }
 
-    fn abandoned(&mut self, id: HostId, pid: Pid, pidfd: &OwnedFd) {
+    fn abandoned(&mut self, ticket: Ticket, pid: Pid, pidfd: &OwnedFd) {
         kill_group(pid);
         // SIGKILL is not refused: this waits for the kernel alone, and not for ever should the process hang in it.
         if wait_dead(pidfd, Instant::now() + SWEEP_WITHIN) && reap(pidfd.as_fd()).is_some() {
-            self.hosts.remove(&id);
+            self.hosts.remove(&ticket);
             self.sweep();
         }
     }
@@ -272,7 +277,10 @@ impl Thread {
                 let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
             }
             if Instant::now() >= until {
-                tracing::warn!(left = strays.len(), "processes that handlers left behind do not die of SIGKILL");
+                tracing::warn!(
+                    left = strays.len(),
+                    "processes that handlers left behind do not die of SIGKILL"
+                );
                 return;
             }
         }

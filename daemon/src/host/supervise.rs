@@ -25,6 +25,8 @@ const READS_PER_TURN: usize = 4;
 /// Bytes of output read from one stream before others get their turn. More than this is never waiting when a host has
 /// died, as it is what a pipe holds.
 const OUTPUT_PER_TURN: usize = 64 << 10;
+/// How long a host may live on with its socket closed: a process closes its descriptors first and is dead next.
+const EOF_GRACE: Duration = Duration::from_secs(1);
 
 /// One plugin host. Dropping it kills the process; no event comes after that.
 pub struct Host(Rc<Inner>);
@@ -183,11 +185,12 @@ impl fmt::Debug for Host {
 
 /// The life of a host, from its start to its last event.
 async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
-    let link = match spawner.spawn(inner.id, spec.handler, spec.plugin).await.and_then(Link::new) {
+    let link = match spawner.spawn(spec.handler, spec.plugin).await.and_then(Link::new) {
         Ok(link) => Rc::new(link),
         Err(error) => {
             let message = format!("the host process cannot be started: {error}");
-            let create_error = Some(TaskError { code: "spawn".into(), message: message.clone(), retry_after: None });
+            let create_error =
+                Some(TaskError { code: "spawn".into(), message: message.clone(), retry_after: None });
             inner.emit(HostEvent::Exited(Exit {
                 why: message,
                 create_error,
@@ -208,7 +211,12 @@ async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
     inner.flush();
     tokio::select! {
         biased;
-        () = inner.read_frames(&link) => link.kill(),
+        () = inner.read_frames(&link) => {
+            // The socket is closed: either the process is ending, or it never will, and its status can tell.
+            if tokio::time::timeout(EOF_GRACE, link.pidfd.readable()).await.is_err() {
+                inner.condemn("killed: it had closed its socket".into());
+            }
+        }
         _ = link.pidfd.readable() => {}
         () = inner.read_output(&link, &link.stdout, &inner.stdout) => {}
         () = inner.read_output(&link, &link.stderr, &inner.stderr) => {}
@@ -293,7 +301,9 @@ impl Inner {
                 Ok(Pumped::More) => {}
                 Ok(Pumped::End) => return,
                 Err(Malformed(what)) => {
-                    let why = format!("killed: it sent {what}, so its memory is damaged, most likely by the handler");
+                    let why = format!(
+                        "killed: it sent {what}, so its memory is damaged, most likely by the handler"
+                    );
                     return self.condemn(why);
                 }
             }
@@ -371,7 +381,7 @@ impl Inner {
                 Pumped::End => break,
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Reads what is there, up to a bound.
@@ -504,7 +514,8 @@ impl Link {
     fn cancel(&self, seq: Seq) {
         // A host reads its cancels at once, whatever its handler does: when it cannot take one, it is dead or stopped, and
         // the engine's kill comes after the grace.
-        let _ = rustix::net::send(&self.control, &seq.to_le_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let _ =
+            rustix::net::send(&self.control, &seq.to_le_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 }
 

@@ -83,7 +83,7 @@ pub async fn run_one(
 }
 
 /// Longer than any task runs.
-const FOREVER: Duration = Duration::from_hours(24 * 365);
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 fn start(spec: &HostSpec, spawner: &Spawner) -> (Host, mpsc::UnboundedReceiver<HostEvent>) {
     // Unbounded, but for one host with one task, whose output, logs and progress are bounded each.

@@ -131,7 +131,7 @@ pub(super) fn judge(status: i32, cancel: Cancel, written: &mut Written) -> (Outc
         (Outcome::Fault, Some(TaskError { code: code.into(), message, retry_after: None }))
     };
     match status {
-        abi::DONE => (Outcome::Done, error),
+        abi::DONE => (Outcome::Done, None),
         abi::RETRY => (Outcome::Retry, error),
         abi::REJECT => (Outcome::Reject, error),
         abi::CANCELLED if cancel == Cancel::Asked => (Outcome::Cancelled, error),
@@ -139,7 +139,9 @@ pub(super) fn judge(status: i32, cancel: Cancel, written: &mut Written) -> (Outc
             let message = error.map_or_else(|| "stopped at its time limit".into(), |error| error.message);
             (Outcome::Cancelled, Some(TaskError { code: "timeout".into(), message, retry_after: None }))
         }
-        abi::CANCELLED => failed(fault::NOT_CANCELLED, "the handler says cancelled, but nobody asked it to stop".into()),
+        abi::CANCELLED => {
+            failed(fault::NOT_CANCELLED, "the handler says cancelled, but nobody asked it to stop".into())
+        }
         abi::FAULT => match error {
             Some(error) => (Outcome::Fault, Some(error)),
             None => failed("fault", "the handler returned a fault and said nothing".into()),
@@ -184,7 +186,13 @@ unsafe extern "C" fn progress(ctx: *mut c_void, permille: u32, note: Bytes) {
 }
 
 /// The host's `log`: from any thread, until `destroy` has returned.
-pub(super) unsafe extern "C" fn log(ctx: *mut c_void, level: i32, message: Bytes, fields: *const Field, n: usize) {
+pub(super) unsafe extern "C" fn log(
+    ctx: *mut c_void,
+    level: i32,
+    message: Bytes,
+    fields: *const Field,
+    n: usize,
+) {
     // SAFETY: as in `cancelled`.
     let shared = unsafe { shared(ctx) };
     let message = text_of(message, abi::MAX_LOG_BYTES);
@@ -199,7 +207,7 @@ pub(super) unsafe extern "C" fn log(ctx: *mut c_void, level: i32, message: Bytes
             for i in 0..n {
                 // SAFETY: not null, and valid for the caller's `n`, of which this is at most the first part.
                 let field = unsafe { fields.add(i).read() };
-                let key = text_of(field.key, abi::MAX_WORD_BYTES.min(left));
+                let key = text_of(field.key, abi::MAX_LOG_BYTES.min(left));
                 left -= key.len().min(left);
                 let value = text_of(field.value, abi::MAX_LOG_BYTES.min(left));
                 left -= value.len().min(left);
@@ -264,6 +272,13 @@ unsafe extern "C" fn set_error(ctx: *mut c_void, code: Bytes, message: Bytes, re
 unsafe extern "C" fn publish(ctx: *mut c_void, message: *const abi::Message) -> i32 {
     // SAFETY: as in `cancelled`.
     let shared = unsafe { shared(ctx) };
+    let mut written = shared.sinks.lock();
+    if written.phase != Phase::Handle {
+        if written.phase == Phase::Setup {
+            written.fault(fault::NOT_ALLOWED, "publish outside of handle".into());
+        }
+        return abi::PUBLISH_NOT_ALLOWED;
+    }
     if message.is_null() {
         return abi::PUBLISH_INVALID;
     }
@@ -271,12 +286,15 @@ unsafe extern "C" fn publish(ctx: *mut c_void, message: *const abi::Message) -> 
     let message = unsafe { abi::read_sized(message) };
     let n = if message.headers.is_null() { 0 } else { message.n_headers as usize };
     if n > abi::MAX_FOLLOW_UP_PROPERTIES {
-        let mut written = shared.sinks.lock();
         written.fault(fault::OVERSIZE, format!("a follow-up with {n} headers"));
         return abi::PUBLISH_TOO_LARGE;
     }
+    let (Ok(delay_ms), Ok(expires_ms)) = (u64::try_from(message.delay_ms), u64::try_from(message.expires_ms))
+    else {
+        return abi::PUBLISH_INVALID;
+    };
     // SAFETY: the message's contract: its fields and `n` headers are valid during this call.
-    let (frame, headers) = unsafe {
+    unsafe {
         let headers: Vec<_> = (0..n)
             .map(|i| message.headers.add(i).read())
             .map(|field| (field.key.as_slice(), field.value.as_slice()))
@@ -287,28 +305,17 @@ unsafe extern "C" fn publish(ctx: *mut c_void, message: *const abi::Message) -> 
             message_type: message.message_type.as_slice(),
             content_type: message.content_type.as_slice(),
             body: message.body.as_slice(),
-            delay_ms: 0,
-            expires_ms: 0,
+            delay_ms,
+            expires_ms,
             priority: message.priority,
-            headers: &[],
+            headers: &headers,
         };
-        (frame, headers)
-    };
-    let (Ok(delay_ms), Ok(expires_ms)) = (u64::try_from(message.delay_ms), u64::try_from(message.expires_ms))
-    else {
-        return abi::PUBLISH_INVALID;
-    };
-    accept(&mut shared.sinks.lock(), &FollowUpFrame { delay_ms, expires_ms, headers: &headers, ..frame })
+        accept(&mut written, &frame)
+    }
 }
 
 /// Takes a follow-up within the bounds.
 fn accept(written: &mut Written, message: &FollowUpFrame<'_>) -> i32 {
-    if written.phase != Phase::Handle {
-        if written.phase == Phase::Setup {
-            written.fault(fault::NOT_ALLOWED, "publish outside of handle".into());
-        }
-        return abi::PUBLISH_NOT_ALLOWED;
-    }
     let words = [message.id, message.queue, message.message_type, message.content_type];
     let texts = || words.into_iter().chain(message.headers.iter().flat_map(|&(key, value)| [key, value]));
     if message.priority > 255 || texts().any(|text| std::str::from_utf8(text).is_err()) {
@@ -319,15 +326,14 @@ fn accept(written: &mut Written, message: &FollowUpFrame<'_>) -> i32 {
         return abi::PUBLISH_TOO_MANY;
     }
     let properties: usize = texts().map(<[u8]>::len).sum();
-    let bodies = written.follow_up_bodies + message.body.len();
-    if message.body.len() > abi::MAX_FOLLOW_UP_BYTES
+    let (body, bodies) = (message.body.len(), written.follow_up_bodies + message.body.len());
+    if body > abi::MAX_FOLLOW_UP_BYTES
         || properties > abi::MAX_FOLLOW_UP_PROPERTIES
         || bodies > abi::MAX_FOLLOW_UPS_BYTES
     {
-        written.fault(fault::OVERSIZE, format!(
-            "a follow-up with a body of {} bytes and properties of {properties}, or {bodies} bytes of bodies in one task",
-            message.body.len()
-        ));
+        let what =
+            format!("a follow-up of {body} bytes with {properties} of properties, {bodies} in one task");
+        written.fault(fault::OVERSIZE, what);
         return abi::PUBLISH_TOO_LARGE;
     }
     message.put(&mut written.follow_ups);

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use super::{EXIT_PROTOCOL, Shared, setup};
 
@@ -13,34 +12,27 @@ use super::{EXIT_PROTOCOL, Shared, setup};
 const STACK: usize = 128 << 10;
 
 /// Starts the thread; it ends with the process.
-pub(super) fn spawn(shared: &'static Shared, control: OwnedFd) -> io::Result<()> {
+pub(super) fn spawn(shared: &'static Shared, control: &'static OwnedFd) -> io::Result<()> {
     std::thread::Builder::new().name("control".into()).stack_size(STACK).spawn(move || {
-        loop {
-            if wait(shared, &control).is_err() {
-                // The daemon is gone. A task that still runs would be killed anyway, and nobody hears of it.
-                setup::exit(EXIT_PROTOCOL);
-            }
-        }
+        while wait(shared, control).is_ok() {}
+        // The daemon is gone. A task that still runs would be killed anyway, and nobody hears of it.
+        setup::exit(EXIT_PROTOCOL);
     })?;
     Ok(())
 }
 
 fn wait(shared: &Shared, control: &OwnedFd) -> io::Result<()> {
-    let mut fds =
-        [PollFd::new(control, PollFlags::IN), PollFd::from_borrowed_fd(shared.gate.timer_fd(), PollFlags::IN)];
+    let mut fds = [
+        PollFd::new(control, PollFlags::IN),
+        PollFd::from_borrowed_fd(shared.gate.timer_fd(), PollFlags::IN),
+    ];
     match rustix::event::poll(&mut fds, None) {
         Err(Errno::INTR) => return Ok(()),
         other => other?,
     };
     let (cancels, timer) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
     if cancels {
-        let mut seq = [0; 8];
-        match rustix::net::recv(control, &mut seq, RecvFlags::DONTWAIT) {
-            Ok((8, _)) => shared.gate.cancel(u64::from_le_bytes(seq)),
-            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(error) => return Err(error.into()),
-        }
+        shared.gate.take_cancels(control)?;
     }
     if timer {
         let _ = rustix::io::read(shared.gate.timer_fd(), &mut [0_u8; 8]);

@@ -8,10 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::EventfdFlags;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
 };
 
+use super::setup::move_up;
 use crate::host::{QUEUE_LIMIT, Seq};
 
 /// How long a report may wait behind the task after it.
@@ -94,11 +97,11 @@ impl Gate {
             running: AtomicU64::new(0),
             cancel: AtomicBool::new(false),
             deadline: AtomicI64::new(0),
-            event: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            timer: rustix::time::timerfd_create(
+            event: move_up(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?,
+            timer: move_up(rustix::time::timerfd_create(
                 TimerfdClockId::Monotonic,
                 TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
-            )?,
+            )?)?,
         })
     }
 
@@ -175,12 +178,27 @@ impl Gate {
         cancel
     }
 
-    /// The daemon cancels `seq`: the running task, one that waits, or one that ended, for which it is too late.
-    pub(super) fn cancel(&self, seq: Seq) {
+    /// Takes every cancel that has arrived on the control socket. Reading is under the lock, too: once this has returned, on
+    /// whichever thread, all that had arrived before is in force. An error: the daemon is gone.
+    pub(super) fn take_cancels(&self, control: &OwnedFd) -> io::Result<()> {
         let mut state = self.lock();
+        loop {
+            let mut seq = [0; 8];
+            match rustix::net::recv(control, &mut seq, RecvFlags::DONTWAIT) {
+                Ok((8, _)) => self.cancel(&mut state, u64::from_le_bytes(seq)),
+                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The daemon cancels `seq`: the running task, one that waits, or one that ended, for which it is too late.
+    fn cancel(&self, state: &mut State, seq: Seq) {
         if seq == state.running {
             state.asked = true;
-            self.signal(&mut state);
+            self.signal(state);
         } else if seq > state.newest && state.pending.len() < MAX_PENDING && !state.pending.contains(&seq) {
             state.pending.push(seq);
         }
@@ -238,6 +256,10 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn cancel(gate: &Gate, seq: Seq) {
+        gate.cancel(&mut gate.lock(), seq);
+    }
+
     fn readable(gate: &Gate) -> bool {
         let mut fds = [rustix::event::PollFd::new(&gate.event, rustix::event::PollFlags::IN)];
         rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
@@ -247,7 +269,7 @@ mod tests {
     fn a_cancel_reaches_the_running_task_and_is_gone_with_it() {
         let gate = Gate::new().unwrap();
         assert_eq!(gate.begin(1, 0, 0, false), Begin::Run);
-        gate.cancel(1);
+        cancel(&gate, 1);
         assert!(gate.cancelled() && readable(&gate));
         assert_eq!(gate.end(5), Cancel::Asked);
         assert_eq!(gate.begin(2, 5, 0, false), Begin::Run);
@@ -260,9 +282,9 @@ mod tests {
         let gate = Gate::new().unwrap();
         gate.begin(1, 0, 0, false);
         gate.end(1);
-        gate.cancel(1);
+        cancel(&gate, 1);
         assert_eq!(gate.begin(2, 1, 0, false), Begin::Run);
-        gate.cancel(1);
+        cancel(&gate, 1);
         assert!(!gate.cancelled() && !readable(&gate));
     }
 
@@ -270,7 +292,7 @@ mod tests {
     fn a_cancel_of_a_waiting_task_keeps_it_from_starting_and_touches_no_other() {
         let gate = Gate::new().unwrap();
         gate.begin(1, 0, 0, false);
-        gate.cancel(2);
+        cancel(&gate, 2);
         assert!(!gate.cancelled());
         gate.end(1);
         assert_eq!(gate.begin(2, 1, 0, false), Begin::Cancelled);

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::host::Seq;
-use crate::host::ring::{
-    ENDED_AT, ENTRIES, ENTRIES_AT, ENTRY_LEN, LEN, OTHER_END, PLAIN_DONE, STARTED_AT,
-};
+use crate::host::ring::{ENDED_AT, ENTRIES, ENTRIES_AT, ENTRY_LEN, LEN, OTHER_END, PLAIN_DONE, STARTED_AT};
 
 /// The mapped page. Never unmapped: it is to survive the process.
 pub(super) struct Ledger {

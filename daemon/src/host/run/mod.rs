@@ -60,7 +60,7 @@ fn run() -> i32 {
     let (channel, init) = match setup::prepare() {
         Ok(prepared) => prepared,
         Err(error) => {
-            eprintln!("a plugin host could not be set up: {error}");
+            setup::complain(&format!("a plugin host could not be set up: {error}"));
             return EXIT_PROTOCOL;
         }
     };
@@ -68,18 +68,20 @@ fn run() -> i32 {
     let shared = match share(socket) {
         Ok(shared) => shared,
         Err(error) => {
-            eprintln!("a plugin host could not be set up: {error}");
+            setup::complain(&format!("a plugin host could not be set up: {error}"));
             return EXIT_PROTOCOL;
         }
     };
-    match start(shared, &init, library, ring, control) {
+    match start(shared, &init, library, &ring, control) {
         Ok((plugin, ledger)) => {
             shared.outbox.append(|out| put_frame(out, from_host::READY, |_| {}));
             shared.outbox.flush();
             Server { shared, plugin, ledger, grace: init.grace }.serve(input)
         }
         Err(error) => {
-            shared.outbox.append(|out| put_frame(out, from_host::CREATE_FAILED, |out| put_error(out, &error)));
+            shared
+                .outbox
+                .append(|out| put_frame(out, from_host::CREATE_FAILED, |out| put_error(out, &error)));
             shared.outbox.flush();
             EXIT_CREATE_FAILED
         }
@@ -96,7 +98,7 @@ fn start(
     shared: &'static Shared,
     init: &Init,
     library: OwnedFd,
-    ring: OwnedFd,
+    ring: &OwnedFd,
     control: OwnedFd,
 ) -> Result<(Plugin, Ledger), TaskError> {
     let host = |what: &str, error: std::io::Error| TaskError {
@@ -104,10 +106,13 @@ fn start(
         message: format!("{what}: {error}"),
         retry_after: None,
     };
-    let ledger = Ledger::map(&ring).map_err(|error| host("cannot map the ring", error))?;
+    let ledger = Ledger::map(ring).map_err(|error| host("cannot map the ring", error))?;
+    let control = Box::leak(Box::new(control));
     control::spawn(shared, control).map_err(|error| host("cannot start the control thread", error))?;
     let plugin = Plugin::load(library, shared)?;
     plugin.create(shared, &init.settings_json, init.create_timeout)?;
+    // A task that was cancelled before this process was there must not start.
+    shared.gate.take_cancels(control).map_err(|error| host("the daemon is gone", error))?;
     Ok((plugin, ledger))
 }
 
@@ -125,13 +130,14 @@ impl Server {
         let mut now = gate::now_ns();
         loop {
             match input.next() {
-                Ok(Some(Order::Task(task))) => match self.run(&task, now) {
-                    Ok(end) => now = end,
-                    Err(descendants::Unreachable) => {
+                Ok(Some(Order::Task(task))) => {
+                    let Ok(end) = self.run(&task, now) else {
                         self.shared.outbox.flush();
+                        setup::complain("the handler left processes behind that /proc does not show");
                         return EXIT_STRAYS;
-                    }
-                },
+                    };
+                    now = end;
+                }
                 Ok(Some(Order::Quit)) => return self.quit(),
                 Ok(None) => {
                     self.shared.outbox.flush();
@@ -141,7 +147,10 @@ impl Server {
                     now = gate::now_ns();
                 }
                 Err(error) => {
-                    eprintln!("the plugin host read {}: its memory is damaged, most likely by the handler", error.0);
+                    setup::complain(&format!(
+                        "the plugin host read {}: its memory is damaged, most likely by the handler",
+                        error.0
+                    ));
                     return EXIT_PROTOCOL;
                 }
             }

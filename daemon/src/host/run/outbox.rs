@@ -116,5 +116,8 @@ impl Outbox {
 
 /// The daemon is gone, or the plugin closed the socket: either way this host is of no use any more.
 fn gone() -> ! {
+    setup::complain(
+        "the plugin host cannot reach the daemon: either that is gone, or the handler closed a descriptor not its own",
+    );
     setup::exit(super::EXIT_PROTOCOL)
 }

@@ -9,7 +9,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use warren_plugin::abi::{self, Bytes, Field};
 
 use super::call::{self, Phase};
-use super::{Shared, gate};
+use super::{Shared, gate, setup};
 use crate::host::TaskError;
 use crate::host::frame::TaskFrame;
 
@@ -93,16 +93,21 @@ impl Plugin {
         let call = call::of(shared, -1, deadline);
         let mut instance = std::ptr::null_mut();
         // SAFETY: all pointers are valid during the call, `host` for ever; this is the main thread.
-        let status =
-            unsafe { (self.create)(self.host, Bytes::of(settings.as_bytes()), &raw const call, &raw mut instance) };
+        let status = unsafe {
+            (self.create)(self.host, Bytes::of(settings.as_bytes()), &raw const call, &raw mut instance)
+        };
         shared.gate.set_deadline(0);
-        if status == abi::DONE {
-            shared.sinks.close(|_| ());
+        let (fault, error) = shared.sinks.close(|written| (written.fault.take(), written.error.take()));
+        if status == abi::DONE && fault.is_none() {
+            if instance.is_null() {
+                return Err(refused(abi::fault::ABI, "create succeeded, but made no instance".into()));
+            }
             self.instance.set(instance);
             return Ok(());
         }
-        let error = shared.sinks.close(|written| written.fault.take().or(written.error.take()));
-        Err(error.unwrap_or_else(|| refused("create", format!("create returned {status} and said nothing"))))
+        Err(fault
+            .or(error)
+            .unwrap_or_else(|| refused("create", format!("create returned {status} and said nothing"))))
     }
 
     /// Runs one task; the status is the plugin's, whatever it may be.
@@ -150,7 +155,7 @@ impl Plugin {
         let error = shared.sinks.close(|written| written.fault.take().or(written.error.take()));
         if status != abi::DONE {
             let error = error.unwrap_or_default();
-            eprintln!("quiesce returned {status}: {} {}", error.code, error.message);
+            setup::complain(&format!("quiesce returned {status}: {} {}", error.code, error.message));
         }
     }
 

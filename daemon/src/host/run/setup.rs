@@ -2,7 +2,7 @@
 //! fetch its own.
 
 use std::ffi::{CString, OsStr};
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -37,6 +37,11 @@ pub(super) struct Channel {
 /// Lowest number for a host's own descriptors: handlers get the low ones, which is what they are used to.
 const OWN_FDS_FROM: i32 = 100;
 
+/// Moves a descriptor of ours out of the handlers' way.
+pub(super) fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, OWN_FDS_FROM)?)
+}
+
 /// Whether the arguments are those of a host: nothing but `argv[0]`, which names it.
 pub(super) fn is_host() -> bool {
     let mut args = std::env::args_os();
@@ -59,7 +64,7 @@ pub(super) fn prepare() -> io::Result<(Channel, Init)> {
     rustix::stdio::dup2_stdin(&null)?;
     drop(null);
     line_buffered_stdout();
-    let mut input = Input::new(socket.try_clone()?);
+    let mut input = Input::new(move_up(socket.try_clone()?)?);
     let init = input.init()?;
     // Had the daemon ended before the death signal was asked for, it would never come.
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32) != Some(init.parent) {
@@ -68,6 +73,11 @@ pub(super) fn prepare() -> io::Result<(Channel, Init)> {
     let name = CString::new(format!("warren:{}", init.handler)).unwrap_or_default();
     rustix::thread::set_name(&name)?;
     Ok((Channel { socket, plugin, ring, control, input }, init))
+}
+
+/// Writes a line to the log by way of standard error; when that is closed, too, nobody is left to read it.
+pub(super) fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// Ends the process at once: no destructors, no `atexit`, which are a plugin's code.
@@ -119,7 +129,7 @@ fn receive_descriptors() -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
     let mut fds = fds.next().into_iter().flatten();
     let mut next = || -> io::Result<OwnedFd> {
         let fd = fds.next().ok_or_else(|| io::Error::other("it was not started by a Warren daemon"))?;
-        Ok(rustix::io::fcntl_dupfd_cloexec(&fd, OWN_FDS_FROM)?)
+        move_up(fd)
     };
     let (plugin, ring, control) = (next()?, next()?, next()?);
     if word != *HELLO {
