@@ -1,30 +1,27 @@
 //! The daemon side of one host: a queue of frames to it, and one local task that reads what comes back, watches the
 //! process and its time limits, and reports its end. Nothing here blocks.
 
+mod link;
+mod listen;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::SendFlags;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use super::frame::{self, Buffer, Init, MAX_FROM_HOST, Malformed, Reader, from_host};
+use self::link::{Link, register};
+use self::listen::{Pumped, READS_PER_TURN};
+use super::frame::{self, Buffer, Init, MAX_FROM_HOST, Malformed};
 use super::output::Lines;
-use super::spawn::{Process, Spawned};
 use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError, ring};
 
 /// Bytes read from a host at once.
 const CHUNK: usize = 16 << 10;
-/// Reads from one host before others get their turn.
-const READS_PER_TURN: usize = 4;
-/// Bytes of output read from one stream before others get their turn. More than this is never waiting when a host has
-/// died, as it is what a pipe holds.
-const OUTPUT_PER_TURN: usize = 64 << 10;
 /// How long a host may live on with its socket closed: a process closes its descriptors first and is dead next.
 const EOF_GRACE: Duration = Duration::from_secs(1);
 
@@ -57,18 +54,6 @@ struct Inner {
     changed: Notify,
     /// The socket did not take all of `out`.
     blocked: Notify,
-}
-
-/// The descriptors of a running host. All are registered for reading only: a registration for writing would wake the
-/// daemon each time the host takes a frame off its socket.
-struct Link {
-    process: RefCell<Option<Process>>,
-    pidfd: AsyncFd<OwnedFd>,
-    socket: AsyncFd<OwnedFd>,
-    stdout: AsyncFd<OwnedFd>,
-    stderr: AsyncFd<OwnedFd>,
-    control: OwnedFd,
-    ring: OwnedFd,
 }
 
 impl Host {
@@ -293,125 +278,6 @@ impl Inner {
         }
     }
 
-    /// Returns when the socket has ended or what came is no frame of a sane host.
-    async fn read_frames(&self, link: &Link) {
-        while let Ok(mut guard) = link.socket.readable().await {
-            match self.pump(link, READS_PER_TURN) {
-                Ok(Pumped::Empty) => guard.clear_ready(),
-                Ok(Pumped::More) => {}
-                Ok(Pumped::End) => return,
-                Err(Malformed(what)) => {
-                    let why = format!(
-                        "killed: it sent {what}, so its memory is damaged, most likely by the handler"
-                    );
-                    return self.condemn(why);
-                }
-            }
-        }
-    }
-
-    /// Reads and handles frames.
-    fn pump(&self, link: &Link, reads: usize) -> Result<Pumped, Malformed> {
-        let mut input = self.input.borrow_mut();
-        for _ in 0..reads {
-            let room = input.room();
-            let asked = room.len();
-            let n = match rustix::net::recv(&link.socket, room, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Ok(Pumped::End),
-                Ok((n, _)) => n,
-                Err(Errno::AGAIN) => return Ok(Pumped::Empty),
-                Err(Errno::INTR) => continue,
-                Err(_) => return Ok(Pumped::End),
-            };
-            input.filled(n);
-            // What a task printed was written before its report: read it first, and it is known whose it is.
-            self.take_output(link, &link.stdout, &self.stdout);
-            self.take_output(link, &link.stderr, &self.stderr);
-            while let Some((kind, payload)) = input.next()? {
-                self.frame(kind, payload)?;
-            }
-            if n < asked {
-                return Ok(Pumped::Empty);
-            }
-        }
-        Ok(Pumped::More)
-    }
-
-    fn frame(&self, kind: u8, payload: &[u8]) -> Result<(), Malformed> {
-        let mut r = Reader(payload);
-        match kind {
-            from_host::REPORT => {
-                let report = frame::parse_report(payload)?;
-                if report.seq <= self.reported.get() || report.seq > self.sent.get() {
-                    return Err(Malformed("a report of a task that it was not given"));
-                }
-                self.reported.set(report.seq);
-                for lines in [&self.stdout, &self.stderr] {
-                    lines.borrow_mut().finish(&mut |event| self.emit(event));
-                }
-                if self.quitting.get() {
-                    self.changed.notify_one();
-                }
-                self.emit(HostEvent::Report(Box::new(report)));
-            }
-            from_host::READY => {
-                self.ready.set(true);
-                self.changed.notify_one();
-                self.emit(HostEvent::Ready);
-            }
-            from_host::PROGRESS => {
-                self.emit(HostEvent::Progress { seq: r.u64()?, permille: r.u32()?, note: r.text()? });
-            }
-            from_host::LOG => {
-                let (seq, level) = (r.u64()?, r.i32()?);
-                self.emit(HostEvent::Log { seq, level, message: r.text()?, fields: r.pairs()? });
-            }
-            from_host::CREATE_FAILED => *self.create_error.borrow_mut() = Some(frame::parse_error(&mut r)?),
-            _ => return Err(Malformed("an unknown kind of frame")),
-        }
-        Ok(())
-    }
-
-    /// Never returns.
-    async fn read_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) {
-        while let Ok(mut guard) = pipe.readable().await {
-            match self.take_output(link, pipe, lines) {
-                Pumped::Empty => guard.clear_ready(),
-                Pumped::More => {}
-                Pumped::End => break,
-            }
-        }
-        std::future::pending::<()>().await;
-    }
-
-    /// Reads what is there, up to a bound.
-    fn take_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) -> Pumped {
-        let mut chunk = [0; 8 << 10];
-        let mut total = 0;
-        while total < OUTPUT_PER_TURN {
-            let n = match rustix::io::read(pipe, &mut chunk) {
-                Ok(0) => return Pumped::End,
-                Ok(n) => n,
-                Err(Errno::AGAIN) => return Pumped::Empty,
-                Err(Errno::INTR) => continue,
-                Err(_) => return Pumped::End,
-            };
-            total += n;
-            let seq = self.printing(link);
-            lines.borrow_mut().push(seq, &chunk[..n], &mut |event| self.emit(event));
-        }
-        Pumped::More
-    }
-
-    /// The task whose output is being read: the one that runs, or the one that ended and is not reported yet.
-    fn printing(&self, link: &Link) -> Seq {
-        match ring::counters(&link.ring) {
-            Ok((started, ended)) if started > ended => started,
-            Ok((_, ended)) if ended > self.reported.get() => ended,
-            _ => 0,
-        }
-    }
-
     /// Kills a host that takes too long to be created or to end. Never returns.
     async fn watch_limits(&self) {
         loop {
@@ -475,54 +341,4 @@ impl Inner {
         let (started, ended) = (ledger.started, ledger.ended);
         self.emit(HostEvent::Exited(Exit { why, create_error, started, done_unreported, ended }));
     }
-}
-
-/// What a turn of reading came to.
-enum Pumped {
-    /// All that was there is read.
-    Empty,
-    /// The turn is over, more may be there.
-    More,
-    /// The other end is closed.
-    End,
-}
-
-impl Link {
-    fn new(spawned: Spawned) -> std::io::Result<Self> {
-        let Spawned { process, socket, control, stdout, stderr, ring } = spawned;
-        for pipe in [&stdout, &stderr] {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
-        let readable = |fd| register(fd, Interest::READABLE);
-        Ok(Self {
-            pidfd: readable(process.pidfd()?)?,
-            process: RefCell::new(Some(process)),
-            socket: readable(socket)?,
-            stdout: readable(stdout)?,
-            stderr: readable(stderr)?,
-            control,
-            ring,
-        })
-    }
-
-    fn kill(&self) {
-        if let Some(process) = &*self.process.borrow() {
-            process.kill();
-        }
-    }
-
-    fn cancel(&self, seq: Seq) {
-        // A host reads its cancels at once, whatever its handler does: when it cannot take one, it is dead or stopped, and
-        // the engine's kill comes after the grace.
-        let _ =
-            rustix::net::send(&self.control, &seq.to_le_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "sound for an `OwnedFd`, which cannot give its number away while registered; the new function is `unsafe`"
-)]
-fn register(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd, interest)
 }

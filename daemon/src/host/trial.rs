@@ -12,7 +12,7 @@ use super::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Spawner, 
 const QUOTED_LINES: usize = 5;
 
 /// Starts a host, waits until its handler is created and has it end. The error is the plugin's own when it gave one; else its
-/// code is `timeout`, `crash`, `load`, `abi` or `spawn`. Needs a current-thread runtime, no `LocalSet`.
+/// code is `timeout`, `crash`, `load`, `abi` or `spawn`. Runs on a current-thread runtime, inside a `LocalSet` or not.
 pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> {
     let mut printed: Vec<String> = Vec::new();
     let exit = LocalSet::new()
@@ -43,7 +43,7 @@ pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> 
 
 /// Runs one task in a host of its own and has that end. `on_event` gets everything but the report and the exit. A handler
 /// that does not stop within `grace` of the task's time limit is killed. `Err`: the host ended without a report. Dropping
-/// the future kills the host. Needs a current-thread runtime, no `LocalSet`.
+/// the future kills the host. Runs on a current-thread runtime, inside a `LocalSet` or not.
 pub async fn run_one(
     spec: &HostSpec,
     spawner: &Spawner,

@@ -182,7 +182,8 @@ fn quit_finishes_what_was_sent_then_quiesces_and_destroys() {
 
 #[test]
 fn a_host_has_nothing_of_the_daemon_but_its_own() {
-    // Inherited by the spawner's children unless they are started with a list of their own.
+    // Cargo sets it for every test: it stands for whatever the daemon's environment holds.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
     run(async {
         let mut host = Watched::start(&spawner());
         let result = host.run("surroundings").await.result.unwrap();
@@ -209,6 +210,17 @@ fn a_probe_passes_a_good_handler_and_quotes_a_bad_one() {
             let error = probe(&spec(settings), &spawner).await.unwrap_err();
             assert_eq!((error.code.as_str(), error.message.as_str()), (code, message), "{settings}");
         }
+    });
+}
+
+#[test]
+fn probes_run_side_by_side_inside_the_data_paths_runtime() {
+    run(async {
+        let spawner = spawner();
+        let (good, bad) = (spec("{}"), spec(r#"{"create":"fail"}"#));
+        let (first, second, third) =
+            tokio::join!(probe(&good, &spawner), probe(&bad, &spawner), probe(&good, &spawner));
+        assert_eq!((first, second.unwrap_err().code.as_str(), third), (Ok(()), "no-directory", Ok(())));
     });
 }
 

@@ -107,7 +107,7 @@ static int32_t surroundings(const struct warren_call *call) {
     for (fd = 3; fd < 100; fd++) open_fds += fcntl(fd, F_GETFD) != -1;
     prctl(PR_GET_NAME, name);
     snprintf(text, sizeof text, "name=%s fds=%d new_privs=%d secret=%s path=%d group=%d tty=%d", name, open_fds,
-             prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), getenv("WARREN_SECRET") ? "leaked" : "none",
+             prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), getenv("CARGO_MANIFEST_DIR") ? "leaked" : "none",
              getenv("PATH") != NULL, getpgid(0) == getpid(), isatty(0));
     say(call, text);
     return WARREN_DONE;

@@ -169,12 +169,12 @@ fn a_frame_over_its_bound_is_refused_before_it_is_read() {
 #[test]
 fn a_large_frame_gives_its_memory_back() {
     let mut buffer = buffered(&vec![0; 10_000], 1 << 20);
-    while buffer.next().unwrap().is_some() {}
-    assert!(buffer.buf.len() >= 10_000);
-    let rest = buffer.end - buffer.start;
-    buffer.start = buffer.end;
-    assert!(rest < HEADER);
-    assert_eq!(buffer.room().len(), 16);
+    assert!(buffer.room().len() > 16);
+    let mut frames = 0;
+    while buffer.next().unwrap().is_some() {
+        frames += 1;
+    }
+    assert_eq!((frames, buffer.room().len()), (2000, 16));
 }
 
 proptest! {

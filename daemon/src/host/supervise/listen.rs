@@ -1,0 +1,151 @@
+//! Reading from a host: its frames and what it prints.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use tokio::io::unix::AsyncFd;
+
+use super::Inner;
+use super::link::Link;
+use crate::host::frame::{self, Malformed, Reader, from_host};
+use crate::host::output::Lines;
+use crate::host::{HostEvent, Seq, ring};
+
+/// Reads from one host before others get their turn.
+pub(super) const READS_PER_TURN: usize = 4;
+/// Bytes of output read from one stream before others get their turn. More than this is never waiting when a host has
+/// died, as it is what a pipe holds.
+const OUTPUT_PER_TURN: usize = 64 << 10;
+
+/// What a turn of reading came to.
+pub(super) enum Pumped {
+    /// All that was there is read.
+    Empty,
+    /// The turn is over, more may be there.
+    More,
+    /// The other end is closed.
+    End,
+}
+
+impl Inner {
+    /// Returns when the socket has ended or what came is no frame of a sane host.
+    pub(super) async fn read_frames(&self, link: &Link) {
+        while let Ok(mut guard) = link.socket.readable().await {
+            match self.pump(link, READS_PER_TURN) {
+                Ok(Pumped::Empty) => guard.clear_ready(),
+                Ok(Pumped::More) => tokio::task::yield_now().await,
+                Ok(Pumped::End) => return,
+                Err(Malformed(what)) => {
+                    let why = format!(
+                        "killed: it sent {what}, so its memory is damaged, most likely by the handler"
+                    );
+                    return self.condemn(why);
+                }
+            }
+        }
+    }
+
+    /// Reads and handles frames.
+    pub(super) fn pump(&self, link: &Link, reads: usize) -> Result<Pumped, Malformed> {
+        let mut input = self.input.borrow_mut();
+        for _ in 0..reads {
+            let room = input.room();
+            let asked = room.len();
+            let n = match rustix::net::recv(&link.socket, room, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Ok(Pumped::End),
+                Ok((n, _)) => n,
+                Err(Errno::AGAIN) => return Ok(Pumped::Empty),
+                Err(Errno::INTR) => continue,
+                Err(_) => return Ok(Pumped::End),
+            };
+            input.filled(n);
+            // What a task printed was written before its report: read it first, and it is known whose it is.
+            self.take_output(link, &link.stdout, &self.stdout);
+            self.take_output(link, &link.stderr, &self.stderr);
+            while let Some((kind, payload)) = input.next()? {
+                self.frame(kind, payload)?;
+            }
+            if n < asked {
+                return Ok(Pumped::Empty);
+            }
+        }
+        Ok(Pumped::More)
+    }
+
+    fn frame(&self, kind: u8, payload: &[u8]) -> Result<(), Malformed> {
+        let mut r = Reader(payload);
+        match kind {
+            from_host::REPORT => {
+                let report = frame::parse_report(payload)?;
+                if report.seq <= self.reported.get() || report.seq > self.sent.get() {
+                    return Err(Malformed("a report of a task that it was not given"));
+                }
+                self.reported.set(report.seq);
+                for lines in [&self.stdout, &self.stderr] {
+                    lines.borrow_mut().finish(&mut |event| self.emit(event));
+                }
+                if self.quitting.get() {
+                    self.changed.notify_one();
+                }
+                self.emit(HostEvent::Report(Box::new(report)));
+            }
+            from_host::READY => {
+                self.ready.set(true);
+                self.changed.notify_one();
+                self.emit(HostEvent::Ready);
+            }
+            from_host::PROGRESS => {
+                self.emit(HostEvent::Progress { seq: r.u64()?, permille: r.u32()?, note: r.text()? });
+            }
+            from_host::LOG => {
+                let (seq, level) = (r.u64()?, r.i32()?);
+                self.emit(HostEvent::Log { seq, level, message: r.text()?, fields: r.pairs()? });
+            }
+            from_host::CREATE_FAILED => *self.create_error.borrow_mut() = Some(frame::parse_error(&mut r)?),
+            _ => return Err(Malformed("an unknown kind of frame")),
+        }
+        Ok(())
+    }
+
+    /// Never returns.
+    pub(super) async fn read_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) {
+        while let Ok(mut guard) = pipe.readable().await {
+            match self.take_output(link, pipe, lines) {
+                Pumped::Empty => guard.clear_ready(),
+                Pumped::More => tokio::task::yield_now().await,
+                Pumped::End => break,
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Reads what is there, up to a bound.
+    pub(super) fn take_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) -> Pumped {
+        let mut chunk = [0; 8 << 10];
+        let mut total = 0;
+        while total < OUTPUT_PER_TURN {
+            let n = match rustix::io::read(pipe, &mut chunk) {
+                Ok(0) => return Pumped::End,
+                Ok(n) => n,
+                Err(Errno::AGAIN) => return Pumped::Empty,
+                Err(Errno::INTR) => continue,
+                Err(_) => return Pumped::End,
+            };
+            total += n;
+            let seq = self.printing(link);
+            lines.borrow_mut().push(seq, &chunk[..n], &mut |event| self.emit(event));
+        }
+        Pumped::More
+    }
+
+    /// The task whose output is being read: the one that runs, or the one that ended and is not reported yet.
+    fn printing(&self, link: &Link) -> Seq {
+        match ring::counters(&link.ring) {
+            Ok((started, ended)) if started > ended => started,
+            Ok((_, ended)) if ended > self.reported.get() => ended,
+            _ => 0,
+        }
+    }
+}
