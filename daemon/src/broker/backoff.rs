@@ -3,29 +3,29 @@
 use std::time::Duration;
 
 /// The longest wait between two attempts.
-pub const CAP: Duration = Duration::from_secs(30);
+pub(super) const CAP: Duration = Duration::from_secs(30);
 /// The bound of the first wait; it doubles with each attempt.
 const FIRST: Duration = Duration::from_millis(200);
 /// A link that lasted this long was a good one: the next loss starts from [`FIRST`] again. A link that breaks
 /// earlier counts as one more failure, or a broker that accepts and throws out would be hammered.
-pub const GOOD_AFTER: Duration = Duration::from_secs(10);
+pub(super) const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// Counts failures in a row.
 #[derive(Debug, Default, Clone)]
-pub struct Backoff {
+pub(super) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// One more failure; the wait before the next attempt.
-    pub fn failed(&mut self) -> Duration {
+    pub(super) fn failed(&mut self) -> Duration {
         let bound = bound(self.failures);
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(fastrand::f64())
     }
 
     /// A link ended after it was up for `lasted`; the wait before the next attempt.
-    pub fn lost_after(&mut self, lasted: Duration) -> Duration {
+    pub(super) fn lost_after(&mut self, lasted: Duration) -> Duration {
         if lasted >= GOOD_AFTER {
             self.failures = 0;
         }

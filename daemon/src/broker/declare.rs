@@ -37,7 +37,9 @@ pub enum QueueError {
         why: String,
     },
     /// It exists, and as something else than what it has to be.
-    #[error("queue `{queue}` exists with other arguments: {why}; delete it when it is empty, or configure another name")]
+    #[error(
+        "queue `{queue}` exists with other arguments: {why}; delete it when it is empty, or configure another name"
+    )]
     Different {
         /// Which.
         queue: String,
@@ -218,9 +220,7 @@ pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Lin
 }
 
 /// Awaits lapin within [`ANSWER_LIMIT`]: some of its futures never end when the connection does.
-pub(super) async fn answered<T>(
-    future: impl Future<Output = lapin::Result<T>>,
-) -> Result<T, LinkError> {
+pub(super) async fn answered<T>(future: impl Future<Output = lapin::Result<T>>) -> Result<T, LinkError> {
     match tokio::time::timeout(ANSWER_LIMIT, future).await {
         Ok(answer) => answer.map_err(LinkError::Lapin),
         Err(_) => Err(LinkError::Silent),
@@ -232,6 +232,13 @@ pub(super) async fn answered<T>(
 pub(super) enum LinkError {
     Lapin(lapin::Error),
     Silent,
+}
+
+impl LinkError {
+    /// The same as an error about a queue.
+    pub(super) fn about(&self, queue: &str) -> QueueError {
+        sort(self).about(queue)
+    }
 }
 
 impl fmt::Display for LinkError {

@@ -33,10 +33,15 @@ pub struct Dialled {
 /// Connects to the first of the configured addresses that answers. Each one is given `connect_timeout`; the error is
 /// the last one's. Call it on the runtime that the connection is to live on.
 pub async fn dial(broker: &Broker, name: &str) -> Result<Connection, DialError> {
+    connect(broker, name).await.map(|dialled| dialled.connection)
+}
+
+/// As [`dial`], and tells what was learned of the broker.
+pub async fn connect(broker: &Broker, name: &str) -> Result<Dialled, DialError> {
     let mut last = DialError::NoAddress;
     for uri in &broker.uris {
         match dial_one(broker, uri, name, None).await {
-            Ok(dialled) => return Ok(dialled.connection),
+            Ok(dialled) => return Ok(dialled),
             Err(error) => last = error,
         }
     }

@@ -2,18 +2,33 @@
 
 mod backoff;
 pub mod copy;
+mod declare;
 mod dial;
 mod dial_error;
+mod handle;
+mod link;
+mod publisher;
+mod publishing;
 mod server;
+mod session;
 mod settler;
+mod status;
+mod subscription;
 pub mod topology;
 mod wire;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-pub use dial::{Dialled, dial};
+pub use declare::{QueueError, declare_work_queue};
+pub use dial::{Dialled, connect, dial};
 pub use dial_error::{DialError, Stage};
+pub use handle::Link;
+pub use publisher::{Outgoing, PublishError, Publisher};
 pub use server::Server;
+
+/// Where the link's events go: called on the event loop, never while the link is borrowed.
+pub type LinkEvents = Rc<dyn Fn(LinkEvent)>;
 
 /// One subscription: one queue on one link. A new one is made at each re-subscription and never reused, so that a
 /// tag can never be settled on a link it did not come from.
@@ -61,9 +76,22 @@ pub enum LinkEvent {
         /// Why, in the broker's or the system's words.
         why: String,
     },
+    /// We cancelled it, for a drain or a changed configuration, and every buffered delivery has been handed over: no
+    /// more will come. What is still open stays valid and is to be settled.
+    Stopped {
+        /// Which.
+        consumer: ConsumerId,
+    },
+    /// One queue cannot be consumed; the supervisor keeps trying, the others are not disturbed.
+    Unusable {
+        /// Which.
+        queue: Arc<str>,
+        /// Why, with the remedy (permission, stream queue).
+        why: String,
+    },
     /// No link; the supervisor keeps trying.
     Away {
-        /// Why the last attempt failed, with the remedy where one is known (login, vhost, permission, stream queue).
+        /// Why the last attempt failed, with the remedy where one is known (login, vhost, TLS, address).
         why: String,
     },
     /// The broker blocked (`true`) or unblocked publishing, e.g. by a memory alarm.

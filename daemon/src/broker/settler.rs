@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 /// One frame to send, in the order given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Frame {
+pub(super) enum Frame {
     /// `basic.ack` of this tag alone.
     Ack(u64),
     /// `basic.ack` of this tag and of every unsettled one below it.
@@ -19,7 +19,7 @@ pub enum Frame {
 /// The unsettled deliveries of one channel. The channel carries one consumer and nothing else, so its tags count up
 /// from 1.
 #[derive(Debug, Default)]
-pub struct Settler {
+pub(super) struct Settler {
     /// What is known of tag `base + i` at index `i`. The first one is always unsettled.
     tags: VecDeque<Tag>,
     /// The tag of the first entry; tags below it are settled.
@@ -44,7 +44,7 @@ enum Tag {
 
 impl Settler {
     /// A delivery arrived. Tags that the broker skipped (it does not) count as settled: they are not ours.
-    pub fn delivered(&mut self, tag: u64) {
+    pub(super) fn delivered(&mut self, tag: u64) {
         if self.tags.is_empty() {
             self.base = tag;
         }
@@ -61,18 +61,18 @@ impl Settler {
 
     /// The delivery is done with: acknowledge it at the next flush. False when the tag is not an open one; nothing
     /// is noted then.
-    pub fn ack(&mut self, tag: u64) -> bool {
+    pub(super) fn ack(&mut self, tag: u64) -> bool {
         self.note(tag, Tag::Ack)
     }
 
     /// The delivery goes back: requeue it at the next flush. False when the tag is not an open one.
-    pub fn requeue(&mut self, tag: u64) -> bool {
+    pub(super) fn requeue(&mut self, tag: u64) -> bool {
         self.note(tag, Tag::Requeue)
     }
 
     /// Hands every noted tag to `send`, once. Requeued ones come first, because the `multiple` acknowledgement that
     /// follows covers all that is unsettled below its tag. Costs time for what was noted, not for what is open.
-    pub fn flush(&mut self, mut send: impl FnMut(Frame)) {
+    pub(super) fn flush(&mut self, mut send: impl FnMut(Frame)) {
         for &tag in &self.noted {
             let entry = &mut self.tags[(tag - self.base) as usize];
             if *entry == Tag::Requeue {
@@ -106,17 +106,18 @@ impl Settler {
     }
 
     /// Nothing was noted since the last flush.
-    pub fn is_flushed(&self) -> bool {
+    pub(super) fn is_flushed(&self) -> bool {
         self.noted.is_empty()
     }
 
     /// Every delivery is settled and sent: the channel may go.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.open == 0 && self.noted.is_empty()
     }
 
     /// How many deliveries the engine still holds.
-    pub fn open(&self) -> usize {
+    #[cfg(test)]
+    fn open(&self) -> usize {
         self.open
     }
 

@@ -1,0 +1,280 @@
+//! Confirmed publishing: copies of tasks and follow-ups. A pool of confirm channels on the publishing connection, ONE
+//! publish in flight on each: lapin pairs confirms and returns wrongly when there are more.
+//!
+//! Nothing is lost and nothing is given up: a publish waits while the link is away or blocked, and is repeated when no
+//! confirm came. A repeat may be a duplicate; the caller's original stays unacknowledged until the end.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::types::ShortString;
+use tokio::sync::{Semaphore, watch};
+
+use super::backoff::Backoff;
+use super::copy::{self, Grave, RetryCopy, UnixMs};
+use super::declare::QueueError;
+use super::publishing::{Failed, Open};
+use super::{Delivery, topology};
+use crate::config::{Queue, QueueType};
+use crate::host::FollowUp;
+
+/// A message that ends the connection this often is refused: it would take every other one down with it.
+const MAX_HARD_ERRORS: u32 = 3;
+
+/// A message on its way to a queue, through the default exchange.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// The queue.
+    pub queue: &'a str,
+    /// Sent as they are.
+    pub properties: BasicProperties,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Why a publish cannot succeed, however often it is tried.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PublishError {
+    /// The broker gave it back: there is no such queue.
+    #[error("there is no queue `{queue}` ({why}); declare it, or configure it under [queues]")]
+    Returned {
+        /// Where it was to go.
+        queue: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// The broker refuses it.
+    #[error("the broker refuses the message for `{queue}`: {why}")]
+    Refused {
+        /// Where it was to go.
+        queue: String,
+        /// The broker's words.
+        why: String,
+    },
+    /// Its headers do not fit into one frame.
+    #[error(
+        "the headers of the message for `{queue}` have {bytes} bytes, one frame has {limit}; raise the broker's `frame_max`"
+    )]
+    TooLarge {
+        /// Where it was to go.
+        queue: String,
+        /// Upper bound of its properties on the wire.
+        bytes: usize,
+        /// What fits.
+        limit: usize,
+    },
+    /// What it was to go to cannot be made sure of.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// It is not something AMQP can carry.
+    #[error("{0}")]
+    Malformed(String),
+    /// The link was closed meanwhile.
+    #[error("the link to the broker is closed")]
+    Closed,
+}
+
+/// Publishes on a link. Clones share its channels.
+#[derive(Clone)]
+pub struct Publisher(pub(super) Rc<Pool>);
+
+/// What the publishing supervisor and the publishers share.
+pub(super) struct Pool {
+    /// One permit per channel.
+    pub(super) permits: Semaphore,
+    pub(super) link: watch::Sender<Standing>,
+}
+
+/// How publishing stands.
+#[derive(Clone, Default)]
+pub(super) struct Standing {
+    /// The connection, while it is up.
+    pub(super) open: Option<Rc<Open>>,
+    /// The broker takes nothing at the moment.
+    pub(super) blocked: bool,
+}
+
+impl Publisher {
+    pub(super) fn new(channels: u16) -> Self {
+        let permits = Semaphore::new(usize::from(channels.max(1)));
+        Self(Rc::new(Pool { permits, link: watch::Sender::new(Standing::default()) }))
+    }
+
+    /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
+    /// away or blocked. An error means that it can never succeed.
+    pub async fn publish(&self, message: Outgoing<'_>) -> Result<(), PublishError> {
+        let queue = ShortString::try_new(message.queue)
+            .map_err(|_| QueueError::NameTooLong(message.queue.to_owned()))?;
+        let (mut backoff, mut hard) = (Backoff::default(), 0);
+        loop {
+            let failed = {
+                let _permit = self.0.permits.acquire().await.map_err(|_| PublishError::Closed)?;
+                let open = self.open().await?;
+                match open.publish(&self.0.link, &queue, &message).await {
+                    Ok(()) => return Ok(()),
+                    Err(failed) => failed,
+                }
+            };
+            let why = match failed {
+                Failed::Never(error) => return Err(error),
+                Failed::Hard(why) => {
+                    hard += 1;
+                    if hard == MAX_HARD_ERRORS {
+                        let why = format!("the connection ended each of {hard} times it was sent ({why})");
+                        return Err(PublishError::Refused { queue: message.queue.to_owned(), why });
+                    }
+                    why
+                }
+                Failed::Now(why) => why,
+            };
+            self.wait(&mut backoff, message.queue, &why).await;
+        }
+    }
+
+    /// Publishes the copy of a task that is to run again: to its work queue after the delay, or at once when there is
+    /// none. The original may be acknowledged when this returns `Ok`.
+    pub async fn retry(
+        &self,
+        queue: &Queue,
+        original: &Delivery,
+        copy: RetryCopy<'_>,
+    ) -> Result<(), PublishError> {
+        let properties = copy::retry(&original.properties, &queue.name, &copy, UnixMs::now());
+        if copy.delay.is_zero() {
+            let message = Outgoing { queue: &queue.name, properties, body: &original.body };
+            return self.publish(message).await;
+        }
+        let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay: copy.delay };
+        self.publish_to(place, properties, &original.body).await
+    }
+
+    /// Publishes a dead letter to `<queue>.dead`. The original may be acknowledged when this returns `Ok`.
+    pub async fn dead(
+        &self,
+        queue: &Queue,
+        original: &Delivery,
+        grave: Grave<'_>,
+    ) -> Result<(), PublishError> {
+        let properties = copy::dead(&original.properties, &queue.name, &grave, UnixMs::now());
+        self.publish_to(Place::Dead(queue), properties, &original.body).await
+    }
+
+    /// Publishes the `n`th follow-up (from 1) of the task `parent`, which came from `queue`.
+    pub async fn follow_up(
+        &self,
+        queue: &Queue,
+        parent: &str,
+        n: usize,
+        task: &FollowUp,
+    ) -> Result<(), PublishError> {
+        let properties = copy::follow_up(task, parent, n, UnixMs::now()).map_err(PublishError::Malformed)?;
+        let target = if task.queue.is_empty() { &*queue.name } else { task.queue.as_str() };
+        if task.delay.is_zero() {
+            return self.publish(Outgoing { queue: target, properties, body: &task.body }).await;
+        }
+        let place = Place::Delay { target, kind: queue.delay_type, delay: task.delay };
+        self.publish_to(place, properties, &task.body).await
+    }
+
+    /// Makes sure of a queue of ours, and publishes to it; once more from the start when it was deleted meanwhile.
+    async fn publish_to(
+        &self,
+        place: Place<'_>,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
+        let name = self.ensure(&place).await?;
+        let message = Outgoing { queue: &name, properties: properties.clone(), body };
+        match self.publish(message).await {
+            Err(PublishError::Returned { .. }) => {
+                if let Some(open) = &self.0.link.borrow().open {
+                    open.forget(&name);
+                }
+                let name = self.ensure(&place).await?;
+                self.publish(Outgoing { queue: &name, properties, body }).await
+            }
+            published => published,
+        }
+    }
+
+    /// The queue's name, once it is known to be there.
+    async fn ensure(&self, place: &Place<'_>) -> Result<String, PublishError> {
+        let mut backoff = Backoff::default();
+        loop {
+            let open = self.open().await?;
+            let ensured = match place {
+                Place::Dead(queue) => open.ensure_dead(queue).await,
+                Place::Delay { target, kind, delay } => {
+                    open.ensure_delay(target, *kind, topology::rung(*delay)).await
+                }
+            };
+            match ensured {
+                Ok(name) => return Ok(name),
+                Err(PublishError::Queue(QueueError::Link(why))) => {
+                    drop(open);
+                    self.wait(&mut backoff, place.target(), &why).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The connection, once there is one that takes messages.
+    async fn open(&self) -> Result<Rc<Open>, PublishError> {
+        let mut link = self.0.link.subscribe();
+        tokio::select! {
+            standing = link.wait_for(|standing| standing.open.is_some() && !standing.blocked) => {
+                standing.ok().and_then(|standing| standing.open.clone()).ok_or(PublishError::Closed)
+            }
+            () = self.closed() => Err(PublishError::Closed),
+        }
+    }
+
+    /// Ends when the pool is closed.
+    async fn closed(&self) {
+        let mut link = self.0.link.subscribe();
+        while !self.0.permits.is_closed() {
+            if link.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn wait(&self, backoff: &mut Backoff, queue: &str, why: &str) {
+        tracing::warn!(QUEUE = queue, "publishing again: {why}");
+        tokio::time::sleep(backoff.failed().max(Duration::from_millis(10))).await;
+    }
+}
+
+impl Pool {
+    /// Changes the number of channels. Fewer: as far as they are free; one in use stays in the pool.
+    pub(super) fn resize(&self, from: u16, to: u16) {
+        if to > from {
+            self.permits.add_permits(usize::from(to - from));
+        } else {
+            self.permits.forget_permits(usize::from(from - to));
+        }
+    }
+
+    /// Everything that waits ends with [`PublishError::Closed`].
+    pub(super) fn close(&self) {
+        self.permits.close();
+        self.link.send_modify(|standing| standing.open = None);
+    }
+}
+
+/// Where a copy goes.
+enum Place<'a> {
+    Dead(&'a Queue),
+    Delay { target: &'a str, kind: Option<QueueType>, delay: Duration },
+}
+
+impl Place<'_> {
+    fn target(&self) -> &str {
+        match self {
+            Self::Dead(queue) => &queue.name,
+            Self::Delay { target, .. } => target,
+        }
+    }
+}

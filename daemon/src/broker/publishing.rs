@@ -1,0 +1,319 @@
+//! The publishing connection and its supervisor. A connection of its own, so that a memory alarm, which stops every
+//! write on a connection that publishes, never stops an acknowledgement.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{Channel, Confirmation, ErrorKind};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::LinkEvent;
+use super::backoff::Backoff;
+use super::copy::encoded_bound;
+use super::declare::{
+    QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel, words,
+};
+use super::dial::{Dialled, dial_one};
+use super::publisher::{Outgoing, Pool, PublishError, Standing};
+use super::status::Status;
+use crate::config::{Broker, Queue, QueueType};
+
+/// How long a confirm may take while the broker is not blocked: a quorum queue that lost a member answers late. After
+/// this the channel is dropped and the message sent again.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
+/// How often the connection is looked at, besides its own reports.
+const CHECK: Duration = Duration::from_secs(5);
+/// A frame's own bytes and the content header's before the properties.
+const FRAME_OVERHEAD: usize = 8 + 14;
+
+/// An open publishing connection.
+pub(super) struct Open {
+    dialled: Dialled,
+    /// Confirm channels with nothing in flight.
+    idle: RefCell<Vec<Channel>>,
+    /// Queues known to be there.
+    known: RefCell<BTreeSet<String>>,
+}
+
+/// What the link asks of the supervisor.
+pub(super) enum Command {
+    /// Another session took over: end when nothing is in flight.
+    Retire,
+    /// Close within this time, and end.
+    Close(Duration, oneshot::Sender<()>),
+}
+
+/// Why a publish failed.
+pub(super) enum Failed {
+    /// It can never succeed.
+    Never(PublishError),
+    /// The broker ended the connection with an error while it was in flight.
+    Hard(String),
+    /// It may succeed another time.
+    Now(String),
+}
+
+impl Open {
+    /// Publishes on a free channel and waits for the confirm.
+    pub(super) async fn publish(
+        &self,
+        standing: &watch::Sender<Standing>,
+        queue: &ShortString,
+        message: &Outgoing<'_>,
+    ) -> Result<(), Failed> {
+        let limit = self.dialled.connection.configuration().frame_max() as usize - FRAME_OVERHEAD;
+        let bytes = encoded_bound(&message.properties);
+        if bytes > limit {
+            let queue = message.queue.to_owned();
+            return Err(Failed::Never(PublishError::TooLarge { queue, bytes, limit }));
+        }
+        let channel = self.channel().await.map_err(|error| Failed::Now(error.to_string()))?;
+        let mut confirming = std::pin::pin!(async {
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            channel
+                .basic_publish("".into(), queue.clone(), options, message.body, message.properties.clone())
+                .await?
+                .await
+        });
+        let confirmed = loop {
+            match timeout(CONFIRM_LIMIT, &mut confirming).await {
+                Ok(confirmed) => break confirmed,
+                // The broker said that it takes its time.
+                Err(_) if standing.borrow().blocked => {}
+                Err(_) => {
+                    return Err(Failed::Now(format!("no confirm in {CONFIRM_LIMIT:?}")));
+                }
+            }
+        };
+        match confirmed {
+            Ok(confirmation) => {
+                self.idle.borrow_mut().push(channel.clone());
+                judge(confirmation, message.queue)
+            }
+            Err(error) => Err(fault(&error, message.queue)),
+        }
+    }
+
+    /// A confirm channel with nothing in flight.
+    async fn channel(&self) -> Result<Channel, super::declare::LinkError> {
+        while let Some(channel) = { self.idle.borrow_mut().pop() } {
+            if channel.status().connected() {
+                return Ok(channel);
+            }
+        }
+        let channel = open_channel(&self.dialled.connection).await?;
+        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(channel)
+    }
+
+    /// `<queue>.dead` is there; its name.
+    pub(super) async fn ensure_dead(&self, queue: &Queue) -> Result<String, PublishError> {
+        let name = super::topology::dead_name(&queue.name);
+        if !self.knows(&name) {
+            declare_dead_queue(&self.dialled.connection, queue, &self.dialled.server).await?;
+            self.remember(&name);
+        }
+        Ok(name)
+    }
+
+    /// The delay queue is there, and so is the queue it leads to; its name.
+    pub(super) async fn ensure_delay(
+        &self,
+        target: &str,
+        kind: Option<QueueType>,
+        rung: Duration,
+    ) -> Result<String, PublishError> {
+        let name = super::topology::delay_name(target, rung);
+        if !self.knows(&name) {
+            // A delay queue without a target ends in nothing, or in a loop.
+            if !exists(&self.dialled.connection, target).await? {
+                let why = "a delayed task needs the queue it is for".to_owned();
+                return Err(PublishError::Returned { queue: target.to_owned(), why });
+            }
+            let server = &self.dialled.server;
+            declare_delay_queue(&self.dialled.connection, target, kind, rung, server).await?;
+            self.remember(&name);
+        }
+        Ok(name)
+    }
+
+    /// The queue turned out to be gone.
+    pub(super) fn forget(&self, name: &str) {
+        self.known.borrow_mut().remove(name);
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.known.borrow().contains(name)
+    }
+
+    fn remember(&self, name: &str) {
+        self.known.borrow_mut().insert(name.to_owned());
+    }
+}
+
+fn judge(confirmation: Confirmation, queue: &str) -> Result<(), Failed> {
+    match confirmation {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
+            let why = format!("{} {}", returned.reply_code, returned.reply_text.as_str());
+            Err(Failed::Never(PublishError::Returned { queue: queue.to_owned(), why }))
+        }
+        Confirmation::Nack(None) => Err(Failed::Now(
+            "the broker did not take the message (the queue is full, or lost its majority)".to_owned(),
+        )),
+        Confirmation::NotRequested => {
+            Err(Failed::Now("the channel does not confirm; another one is opened".to_owned()))
+        }
+    }
+}
+
+fn fault(error: &lapin::Error, queue: &str) -> Failed {
+    let why = words(error);
+    if error.is_amqp_soft_error() {
+        return Failed::Never(PublishError::Refused { queue: queue.to_owned(), why });
+    }
+    match error.kind() {
+        // A broker that shuts down says 320.
+        ErrorKind::ProtocolError(amqp) if error.is_amqp_hard_error() && amqp.get_id() != 320 => {
+            Failed::Hard(why)
+        }
+        _ => Failed::Now(why),
+    }
+}
+
+/// Keeps a publishing connection up until told to end.
+pub(super) async fn supervise(
+    broker: Arc<Broker>,
+    pool: Rc<Pool>,
+    status: Rc<Status>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let name = format!("warrend[{}] publishing", std::process::id());
+    let mut backoff = Backoff::default();
+    let mut turn = 0;
+    loop {
+        let uri = &broker.uris[(status.turn() + turn) % broker.uris.len()];
+        let dialled = tokio::select! {
+            dialled = async {
+                status.until_consuming().await;
+                dial_one(&broker, uri, &name, None).await
+            } => dialled,
+            command = commands.recv() => return answer(command),
+        };
+        let (why, pause) = match dialled {
+            Ok(dialled) => {
+                let since = Instant::now();
+                match serve(dialled, &pool, &status, &mut commands).await {
+                    Some(why) => (why, backoff.lost_after(since.elapsed())),
+                    None => return,
+                }
+            }
+            Err(error) => {
+                turn += 1;
+                (error.to_string(), backoff.failed())
+            }
+        };
+        status.tell(LinkEvent::Away { why });
+        tokio::select! {
+            () = sleep(pause) => {}
+            command = commands.recv() => return answer(command),
+        }
+    }
+}
+
+/// There is no connection to close.
+fn answer(command: Option<Command>) {
+    if let Some(Command::Close(_, done)) = command {
+        // Whoever asked may have stopped waiting.
+        let _ = done.send(());
+    }
+}
+
+/// Offers the connection to the publishers until it is gone (`Some`: why) or the session ends (`None`).
+async fn serve(
+    dialled: Dialled,
+    pool: &Rc<Pool>,
+    status: &Status,
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+) -> Option<String> {
+    let mut reports = Box::pin(dialled.connection.events_listener());
+    let line = dialled.line.clone();
+    let open = Rc::new(Open { dialled, idle: RefCell::default(), known: RefCell::default() });
+    let connected = || open.dialled.connection.status().connected();
+    pool.link.send_modify(|standing| *standing = Standing { open: Some(open.clone()), blocked: false });
+    status.publishing(true);
+    let mut check = tokio::time::interval(CHECK);
+    let ended = loop {
+        tokio::select! {
+            report = reports.next() => match report {
+                Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, &open, true),
+                Some(lapin::Event::ConnectionUnblocked) => block(pool, status, &open, false),
+                Some(lapin::Event::Error(error)) if !connected() => break Err(words(&error)),
+                Some(_) => {}
+                None => break Err("the connection is gone".to_owned()),
+            },
+            _ = check.tick() => if !connected() { break Err("the connection is gone".to_owned()) },
+            command = commands.recv() => break Ok(command),
+        }
+    };
+    if is_offered(pool, &open) {
+        let blocked = pool.link.borrow().blocked;
+        pool.link.send_modify(|standing| *standing = Standing::default());
+        if blocked {
+            status.tell(LinkEvent::Blocked(false));
+        }
+        status.publishing(false);
+    }
+    match ended {
+        Err(why) => {
+            line.cut();
+            Some(why)
+        }
+        Ok(Some(Command::Close(limit, done))) => {
+            let _ = timeout(limit, open.dialled.connection.close(200, "done".into())).await;
+            line.cut();
+            answer(Some(Command::Close(limit, done)));
+            None
+        }
+        Ok(Some(Command::Retire) | None) => {
+            let mut waited = Duration::ZERO;
+            // Whoever publishes holds a clone; each is bounded by its own confirm.
+            while Rc::strong_count(&open) > 1 && waited < CONFIRM_LIMIT {
+                let step = Duration::from_millis(50);
+                sleep(step).await;
+                waited += step;
+            }
+            let _ = timeout(CONFIRM_LIMIT, open.dialled.connection.close(200, "done".into())).await;
+            line.cut();
+            None
+        }
+    }
+}
+
+fn block(pool: &Pool, status: &Status, open: &Rc<Open>, blocked: bool) {
+    if is_offered(pool, open) {
+        pool.link.send_modify(|standing| standing.blocked = blocked);
+        status.tell(LinkEvent::Blocked(blocked));
+    }
+}
+
+/// The publishers still use this connection, not a newer session's.
+fn is_offered(pool: &Pool, open: &Rc<Open>) -> bool {
+    pool.link.borrow().open.as_ref().is_some_and(|offered| Rc::ptr_eq(offered, open))
+}
+
+impl From<Failed> for PublishError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Never(error) => error,
+            Failed::Hard(why) | Failed::Now(why) => Self::Queue(QueueError::Link(why)),
+        }
+    }
+}

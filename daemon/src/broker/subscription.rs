@@ -1,0 +1,229 @@
+//! The subscriptions of all links: which consumer a tag belongs to, and what is settled there.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use tokio::task::AbortHandle;
+
+use super::declare::{QueueError, answered, open_channel, words};
+use super::dial::Dialled;
+use super::link::End;
+use super::settler::{Frame, Settler};
+use super::{ConsumerId, Delivery, LinkEvent, LinkEvents};
+use crate::config::Queue;
+
+/// Deliveries handed over in one go before others get their turn on the event loop.
+const BATCH: usize = 256;
+
+/// Our consumer's tag: unique on its channel, where it is the only one.
+pub(super) const CONSUMER_TAG: &str = "warrend";
+
+/// Numbers the connections that consume.
+pub(super) type SessionId = u32;
+
+/// Every subscription that still has a say, over all sessions.
+pub(super) struct Subscriptions {
+    events: LinkEvents,
+    next: Cell<u32>,
+    all: RefCell<BTreeMap<ConsumerId, Rc<Subscription>>>,
+}
+
+/// One queue on one channel.
+pub(super) struct Subscription {
+    pub(super) session: SessionId,
+    pub(super) queue: Arc<str>,
+    pub(super) channel: Channel,
+    settler: RefCell<Settler>,
+    /// No delivery comes any more; what is open can still be settled.
+    stopped: Cell<bool>,
+    /// The channel is gone: what its buffer still holds is void.
+    lost: Cell<bool>,
+    pump: RefCell<Option<AbortHandle>>,
+}
+
+impl Subscriptions {
+    pub(super) fn new(events: LinkEvents) -> Self {
+        Self { events, next: Cell::new(1), all: RefCell::default() }
+    }
+
+    pub(super) fn tell(&self, event: LinkEvent) {
+        (self.events)(event);
+    }
+
+    /// Subscribes to a queue on a channel of its own. The pump reports to `ended` when the stream has ended.
+    pub(super) async fn subscribe(
+        self: &Rc<Self>,
+        session: SessionId,
+        dialled: &Dialled,
+        queue: &Queue,
+        ended: impl FnOnce(ConsumerId, End) + 'static,
+    ) -> Result<ConsumerId, QueueError> {
+        let broken = |error: super::declare::LinkError| error.about(&queue.name);
+        let name = ShortString::try_new(&*queue.name)
+            .map_err(|_| QueueError::NameTooLong(queue.name.to_string()))?;
+        let channel = open_channel(&dialled.connection).await.map_err(broken)?;
+        answered(channel.basic_qos(queue.window(), BasicQosOptions::default())).await.map_err(broken)?;
+        let consuming = channel.basic_consume(
+            name,
+            CONSUMER_TAG.into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = answered(consuming).await.map_err(broken)?;
+
+        let id = ConsumerId(self.next.get());
+        self.next.set(id.0 + 1);
+        let subscription = Rc::new(Subscription {
+            session,
+            queue: queue.name.clone(),
+            channel,
+            settler: RefCell::default(),
+            stopped: Cell::new(false),
+            lost: Cell::new(false),
+            pump: RefCell::default(),
+        });
+        self.all.borrow_mut().insert(id, subscription.clone());
+        self.tell(LinkEvent::Consuming { consumer: id, queue: queue.name.clone() });
+        let pump = tokio::task::spawn_local(pump(self.clone(), id, subscription.clone(), consumer, ended));
+        *subscription.pump.borrow_mut() = Some(pump.abort_handle());
+        Ok(id)
+    }
+
+    pub(super) fn get(&self, id: ConsumerId) -> Option<Rc<Subscription>> {
+        self.all.borrow().get(&id).cloned()
+    }
+
+    /// The subscriptions of one session.
+    pub(super) fn of(&self, session: SessionId) -> Vec<(ConsumerId, Rc<Subscription>)> {
+        let all = self.all.borrow();
+        all.iter().filter(|(_, one)| one.session == session).map(|(id, one)| (*id, one.clone())).collect()
+    }
+
+    /// Notes that a tag is done with, or goes back.
+    pub(super) fn settle(&self, id: ConsumerId, tag: u64, how: impl FnOnce(&mut Settler, u64) -> bool) {
+        if let Some(subscription) = self.all.borrow().get(&id) {
+            let noted = how(&mut subscription.settler.borrow_mut(), tag);
+            if !noted {
+                // Sending it would close the channel; not sending it costs nothing.
+                tracing::error!(QUEUE = &*subscription.queue, tag, "settled twice, or never delivered");
+            }
+        }
+    }
+
+    /// Sends what was noted. True when a subscription that ended is now settled: its channel is closed then.
+    pub(super) fn flush(&self) -> bool {
+        let mut finished = false;
+        self.all.borrow_mut().retain(|_, subscription| {
+            let mut settler = subscription.settler.borrow_mut();
+            if !settler.is_flushed() {
+                settler.flush(|frame| subscription.send(frame));
+            }
+            let done = subscription.stopped.get() && settler.is_done();
+            finished |= done;
+            !done
+        });
+        finished
+    }
+
+    /// Our cancel went through and the buffer is read: no delivery follows, what is open stays valid.
+    pub(super) fn stopped(&self, id: ConsumerId) {
+        let Some(subscription) = self.get(id) else { return };
+        subscription.stopped.set(true);
+        if subscription.settler.borrow().is_done() {
+            self.all.borrow_mut().remove(&id);
+        }
+        self.tell(LinkEvent::Stopped { consumer: id });
+    }
+
+    /// The channel is gone, and with it every unsettled tag.
+    pub(super) fn lost(&self, id: ConsumerId, why: &str) {
+        let Some(subscription) = self.all.borrow_mut().remove(&id) else { return };
+        subscription.lost.set(true);
+        if let Some(pump) = subscription.pump.borrow_mut().take() {
+            pump.abort();
+        }
+        self.tell(LinkEvent::Lost { consumer: id, why: why.to_owned() });
+    }
+}
+
+impl Subscription {
+    /// Queues one frame. Polled once: the first poll puts the frame into lapin's queue, and waiting for it to be
+    /// written would tell us nothing. On a dead channel it fails at once, and the broker redelivers.
+    fn send(&self, frame: Frame) {
+        let _ = match frame {
+            Frame::Ack(tag) => {
+                self.channel.basic_ack(tag, BasicAckOptions { multiple: false }).now_or_never()
+            }
+            Frame::AckUpTo(tag) => {
+                self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).now_or_never()
+            }
+            Frame::Requeue(tag) => {
+                let options = BasicNackOptions { multiple: false, requeue: true };
+                self.channel.basic_nack(tag, options).now_or_never()
+            }
+        };
+    }
+}
+
+/// Reads the stream to its end and hands every delivery over, as many at a time as are there.
+async fn pump(
+    subscriptions: Rc<Subscriptions>,
+    id: ConsumerId,
+    subscription: Rc<Subscription>,
+    mut consumer: lapin::Consumer,
+    ended: impl FnOnce(ConsumerId, End),
+) {
+    let end = loop {
+        let mut item = Some(consumer.next().await);
+        let mut batch = 0;
+        let end = loop {
+            let Some(next) = item else { break None };
+            if let Some(end) = hand_over(&subscriptions, id, &subscription, next) {
+                break Some(end);
+            }
+            batch += 1;
+            item = if batch < BATCH { consumer.next().now_or_never() } else { None };
+        };
+        if let Some(end) = end {
+            break end;
+        }
+        if batch == BATCH {
+            tokio::task::yield_now().await;
+        }
+    };
+    ended(id, end);
+}
+
+fn hand_over(
+    subscriptions: &Subscriptions,
+    id: ConsumerId,
+    subscription: &Subscription,
+    item: Option<lapin::Result<lapin::message::Delivery>>,
+) -> Option<End> {
+    match item {
+        Some(Ok(delivery)) => {
+            if !subscription.lost.get() {
+                subscription.settler.borrow_mut().delivered(delivery.delivery_tag);
+                subscriptions.tell(LinkEvent::Delivery(Delivery {
+                    consumer: id,
+                    tag: delivery.delivery_tag,
+                    redelivered: delivery.redelivered,
+                    properties: delivery.properties,
+                    body: delivery.data,
+                }));
+            }
+            None
+        }
+        Some(Err(error)) => {
+            let why = words(&error);
+            Some(if error.is_amqp_soft_error() { End::Channel(why) } else { End::Connection(why) })
+        }
+        None => Some(End::Cancelled),
+    }
+}
