@@ -4,7 +4,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Limits, Retry};
+use crate::control::api::RouteReply;
+use crate::host::HostSpec;
 use crate::plugin::Snapshot;
+use crate::router::Router;
+
+/// Every known handler and the routes to them. Built apart, swapped in whole.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// What the router's handler indexes point at.
+    pub slots: Vec<Slot>,
+    /// Prefix → index into `slots`.
+    pub router: Router,
+}
+
+/// One handler.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    /// It runs.
+    Active(Arc<Generation>),
+    /// Its prefixes are known, but it could not be started. Its tasks are put aside, not dead-lettered.
+    Absent(Arc<Absent>),
+}
+
+/// A handler that is known and not running.
+#[derive(Debug)]
+pub struct Absent {
+    /// The handler's name.
+    pub handler: Arc<str>,
+    /// The plugin it names.
+    pub plugin: String,
+    /// The prefixes it claims.
+    pub prefixes: Vec<Arc<str>>,
+    /// The queues it is narrowed to; `None`: all.
+    pub queues: Option<Vec<String>>,
+    /// Why it does not run.
+    pub why: String,
+}
 
 /// One sealed snapshot of a plugin + one configuration of its handler. Hosts belong to a generation.
 #[derive(Debug)]
@@ -20,7 +56,7 @@ pub struct Generation {
     /// The plugin it runs.
     pub plugin: Arc<Snapshot>,
     /// The settings, JSON text of an object.
-    pub settings_json: String,
+    pub settings_json: Arc<str>,
     /// The handler's bounds.
     pub limits: Limits,
     /// Soft cancel after this (operator, else plugin, else default).
@@ -28,8 +64,78 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// What its hosts are started with.
+    pub fn host_spec(&self, create_timeout: Duration) -> HostSpec {
+        HostSpec {
+            handler: self.handler.clone(),
+            plugin: self.plugin.clone(),
+            settings_json: self.settings_json.clone(),
+            create_timeout,
+            grace: self.limits.grace,
+            max_output: self.limits.max_output,
+        }
+    }
+
     /// The retry policy.
     pub fn retry(&self) -> &Retry {
         &self.limits.retry
+    }
+
+    /// Whether a host of `self` can serve `wanted` as it is: same bytes, same settings, same bounds and routes.
+    pub fn serves(&self, wanted: &Generation) -> bool {
+        self.handler == wanted.handler
+            && self.prefixes == wanted.prefixes
+            && self.queues == wanted.queues
+            && self.plugin.sha256 == wanted.plugin.sha256
+            && self.settings_json == wanted.settings_json
+            && self.limits == wanted.limits
+            && self.timeout == wanted.timeout
+    }
+}
+
+impl Slot {
+    /// The handler's name.
+    pub fn handler(&self) -> &Arc<str> {
+        match self {
+            Self::Active(generation) => &generation.handler,
+            Self::Absent(absent) => &absent.handler,
+        }
+    }
+
+    /// The prefixes it takes or claims.
+    pub fn prefixes(&self) -> &[Arc<str>] {
+        match self {
+            Self::Active(generation) => &generation.prefixes,
+            Self::Absent(absent) => &absent.prefixes,
+        }
+    }
+
+    /// The queues it is narrowed to; `None`: all.
+    pub fn queues(&self) -> Option<&[String]> {
+        match self {
+            Self::Active(generation) => generation.queues.as_deref(),
+            Self::Absent(absent) => absent.queues.as_deref(),
+        }
+    }
+}
+
+impl Registry {
+    /// Where a task would go, and why, for `warrenctl route`.
+    pub fn explain(&self, queue: &str, message_type: Option<&str>, text: &[u8]) -> RouteReply {
+        let explained =
+            self.router.explain(queue, message_type, text, |index| &**self.slots[index].handler());
+        let Some(found) = explained.found else {
+            return RouteReply { why: explained.why, ..RouteReply::default() };
+        };
+        let mut why = explained.why;
+        if let Slot::Absent(absent) = &self.slots[found.handler] {
+            why = format!("{why} The handler is not running, so the task is put aside: {}", absent.why);
+        }
+        RouteReply {
+            handler: Some(self.slots[found.handler].handler().to_string()),
+            prefix: Some(found.prefix.to_string()),
+            argument: text.get(found.argument).map(|text| String::from_utf8_lossy(text).into_owned()),
+            why,
+        }
     }
 }

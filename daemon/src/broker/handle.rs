@@ -101,14 +101,20 @@ impl Link {
 
     /// Cancels every consumer. Returns when what the broker had already sent has been handed over as deliveries (the
     /// engine gives them back) and each consumer has ended, or after a bound. What is open can still be settled.
-    pub async fn stop_consuming(&self) {
-        let stopped = self.sessions.iter().map(|session| {
-            let (done, ended) = oneshot::channel();
-            session.tell(Command::Stop(done));
-            ended
-        });
-        // An error: that supervisor had ended.
-        let _ = timeout(STOP_LIMIT, futures_util::future::join_all(stopped)).await;
+    pub fn stop_consuming(&self) -> impl Future<Output = ()> + use<> {
+        let stopped: Vec<_> = self
+            .sessions
+            .iter()
+            .map(|session| {
+                let (done, ended) = oneshot::channel();
+                session.tell(Command::Stop(done));
+                ended
+            })
+            .collect();
+        async {
+            // An error: that supervisor had ended.
+            let _ = timeout(STOP_LIMIT, futures_util::future::join_all(stopped)).await;
+        }
     }
 
     /// Sends what was noted, waits until the broker has seen it, and closes; all within `limit`. What was not seen is

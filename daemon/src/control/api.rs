@@ -176,7 +176,7 @@ pub struct ReloadReply {
 pub struct ReloadRow {
     /// The handler's name.
     pub handler: String,
-    /// `added`, `replaced`, `unchanged`, `removed`, `kept` (the new one failed, the old one runs), `refused`.
+    /// `added`, `replaced`, `unchanged`, `removed`, `unused` (a plugin that needs a table of its own), `kept` (the new one failed, the old one runs), `refused`.
     pub change: String,
     /// The generation now in force; 0: none.
     pub generation: u64,

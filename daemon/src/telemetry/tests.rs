@@ -73,7 +73,7 @@ fn generation() -> Arc<Generation> {
         prefixes: Vec::new(),
         queues: None,
         plugin: Arc::new(snapshot),
-        settings_json: "{}".to_owned(),
+        settings_json: "{}".into(),
         limits: Limits::default(),
         timeout: Duration::from_secs(1),
     })

@@ -1,1 +1,0 @@
-//! Owns everything: start, signals, reload, drain.

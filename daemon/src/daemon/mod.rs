@@ -1,0 +1,260 @@
+//! Owns everything: start, signals, reload, drain. The main thread runs what may take its time (config, plugin
+//! inspection, the control socket); the data path has a thread of its own.
+
+mod data_thread;
+mod reloads;
+mod requests;
+mod signals;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use crate::config::{Config, ConfigErrors, Environment};
+use crate::control::server::{Request, Server};
+use crate::engine::{Command, EngineHandle, Health};
+use crate::host::Spawner;
+use crate::reload;
+use crate::systemd::Notifier;
+use crate::telemetry;
+
+use self::data_thread::DataThread;
+use self::reloads::Reloads;
+use self::signals::Signal;
+
+/// Control requests that wait for the main loop. It answers each at once, so that a few are plenty.
+const REQUESTS: usize = 64;
+
+/// sysexits(3) of the daemon.
+mod exit {
+    pub(super) const UNAVAILABLE: u8 = 69;
+    pub(super) const SOFTWARE: u8 = 70;
+    pub(super) const TEMPFAIL: u8 = 75;
+    pub(super) const CONFIG: u8 = 78;
+}
+
+/// Everything the main loop works with.
+struct Daemon {
+    path: PathBuf,
+    config: Arc<Config>,
+    started: Instant,
+    started_ms: u64,
+    engine: EngineHandle,
+    health: watch::Receiver<Health>,
+    reloads: Reloads,
+    notifier: Rc<Notifier>,
+    telemetry: telemetry::Guard,
+    ready_given: bool,
+    draining: bool,
+    exit: u8,
+}
+
+/// Why the daemon does not start, with its exit code.
+struct Refusal(u8, anyhow::Error);
+
+/// Runs the daemon until it is told to stop. Errors before logging is set up go to stderr, one per line.
+pub fn run(path: &Path) -> ExitCode {
+    let environment: Environment = std::env::vars().collect();
+    let loaded = match Config::load(path, &environment) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("warrend: the configuration has errors, nothing was started\n{errors}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    let guard = match telemetry::init(&loaded.config.log, &environment) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("warrend: logging cannot be set up: {error:#}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the main loop cannot be set up");
+            return ExitCode::from(exit::SOFTWARE);
+        }
+    };
+    let result = LocalSet::new().block_on(&runtime, start(path, loaded.config, guard, &environment));
+    let code = match result {
+        Ok(code) => code,
+        Err(Refusal(code, error)) => {
+            tracing::error!("not started: {error:#}");
+            code
+        }
+    };
+    // A blocking task (a plugins directory on a dead mount) must not hold up the exit.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ExitCode::from(code)
+}
+
+async fn start(
+    path: &Path,
+    config: Config,
+    telemetry: telemetry::Guard,
+    environment: &Environment,
+) -> Result<u8, Refusal> {
+    let started = Instant::now();
+    let software = |error: anyhow::Error| Refusal(exit::SOFTWARE, error);
+    let config = Arc::new(config);
+    let signals = signals::listen().context("signal handlers").map_err(software)?;
+    crate::host::become_subreaper().context("child subreaper").map_err(software)?;
+    let spawner = Spawner::start().context("the thread that starts plugin hosts").map_err(software)?;
+    let server =
+        Server::bind(&config.daemon.socket).map_err(|error| Refusal(exit::TEMPFAIL, error.into()))?;
+    let mut numbers = 0;
+    let plan = reload::plan(&config, &[], &mut numbers, &spawner)
+        .await
+        .map_err(|error| Refusal(exit::CONFIG, error.into()))?;
+    reloads::log_rows(&plan.rows);
+    let slots = plan.registry.slots.clone();
+    let (data, engine, health) =
+        DataThread::start(config.clone(), plan.registry, spawner.clone(), telemetry.task_log())
+            .map_err(software)?;
+    let (requests, receiver) = mpsc::channel(REQUESTS);
+    let serving = tokio::task::spawn_local(server.run(requests));
+    let notifier = Notifier::from_environment(environment).context("NOTIFY_SOCKET").map_err(software)?;
+    let notifier = Rc::new(notifier);
+    feed_watchdog(&notifier, &engine);
+    let daemon = Daemon {
+        path: path.to_owned(),
+        reloads: Reloads::new(slots, numbers, spawner),
+        config,
+        started,
+        started_ms: requests::now_ms(),
+        engine,
+        health,
+        notifier,
+        telemetry,
+        ready_given: false,
+        draining: false,
+        exit: 0,
+    };
+    let code = daemon.run(signals, receiver).await;
+    serving.abort();
+    let _ = serving.await; // removes the socket file
+    data.join();
+    Ok(code)
+}
+
+impl Daemon {
+    async fn run(mut self, mut signals: mpsc::Receiver<Signal>, mut requests: mpsc::Receiver<Request>) -> u8 {
+        let give_ready = tokio::time::sleep(self.start_wait());
+        tokio::pin!(give_ready);
+        loop {
+            tokio::select! {
+                Some(signal) = signals.recv() => self.on_signal(signal),
+                Some(request) = requests.recv() => self.on_request(request),
+                done = self.reloads.finished() => self.on_reload_done(done).await,
+                () = &mut give_ready, if !self.ready_given && !self.draining => self.on_start_wait_over(),
+                changed = self.health.changed() => {
+                    if changed.is_err() || self.health.borrow().ended {
+                        return self.ended();
+                    }
+                    self.on_health();
+                }
+            }
+        }
+    }
+
+    fn start_wait(&self) -> Duration {
+        const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+        if self.config.daemon.start_wait.is_zero() { NEVER } else { self.config.daemon.start_wait }
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Reload => self.request_reload(None),
+            Signal::Stop => self.stop(),
+            Signal::LogStatus => {
+                let health = self.health.borrow();
+                tracing::info!(ready = health.ready, status = %health.line, "status");
+            }
+        }
+    }
+
+    /// Starts the drain; a second call shortens it.
+    fn stop(&mut self) {
+        if !self.draining {
+            self.notifier.stopping("draining");
+        }
+        self.draining = true;
+        self.engine.send(Command::Drain);
+    }
+
+    fn on_health(&mut self) {
+        let health = self.health.borrow_and_update().clone();
+        if health.ready && !self.ready_given {
+            self.give_ready();
+        }
+        self.notifier.status(&health.line);
+        if self.draining {
+            // Asked for anew with every status line, about once a second, while tasks finish.
+            self.notifier.extend_timeout(Duration::from_secs(15));
+        }
+    }
+
+    fn give_ready(&mut self) {
+        self.ready_given = true;
+        tracing::info!(after_ms = self.started.elapsed().as_millis() as u64, "ready");
+        self.notifier.ready(&self.health.borrow().line);
+    }
+
+    /// The broker is still away: active, but not consuming, unless the operator wants a failure.
+    fn on_start_wait_over(&mut self) {
+        if self.config.daemon.require_broker {
+            tracing::error!(
+                "not consuming after {:?} and daemon.require_broker is set",
+                self.config.daemon.start_wait
+            );
+            self.exit = exit::UNAVAILABLE;
+            self.ready_given = true;
+            self.stop();
+            return;
+        }
+        tracing::warn!("the broker is still away; started all the same, consuming as soon as it is there");
+        self.give_ready();
+    }
+
+    fn ended(&self) -> u8 {
+        if self.health.borrow().ended {
+            tracing::info!("stopped");
+            return self.exit;
+        }
+        tracing::error!("the data path ended by itself; this is a bug");
+        exit::SOFTWARE
+    }
+}
+
+/// Loads the configuration again.
+fn load(path: &Path) -> Result<crate::config::Loaded, ConfigErrors> {
+    let environment: Environment = std::env::vars().collect();
+    Config::load(path, &environment)
+}
+
+/// The watchdog is fed by the loops that do the work: a stuck engine or a stuck main loop stops it.
+fn feed_watchdog(notifier: &Rc<Notifier>, engine: &EngineHandle) {
+    let Some(interval) = notifier.watchdog_interval() else { return };
+    let (notifier, engine) = (notifier.clone(), engine.clone());
+    tokio::task::spawn_local(async move {
+        let mut beat = tokio::time::interval(interval);
+        loop {
+            beat.tick().await;
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            engine.send(Command::Ping(reply));
+            if let Ok(Ok(())) = tokio::time::timeout(interval, answer).await {
+                notifier.watchdog();
+            }
+        }
+    });
+}

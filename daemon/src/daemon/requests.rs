@@ -1,0 +1,73 @@
+//! Control requests: the main loop answers each without waiting; what the engine knows, the engine answers.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+
+use crate::control::api::Status;
+use crate::control::server::Request;
+use crate::engine::{Command, EngineStatus};
+
+use super::Daemon;
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl Daemon {
+    pub(super) fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Reload(reply) => self.request_reload(Some(reply)),
+            Request::Ready(reply) => {
+                let _ = reply.send(self.health.borrow().ready);
+            }
+            Request::Active(reply) => self.engine.send(Command::Active(reply)),
+            Request::Route { text, queue, message_type, reply } => {
+                self.engine.send(Command::Route { text, queue, message_type, reply });
+            }
+            Request::Status(reply) => {
+                let mine = self.own_status();
+                self.ask_engine(move |engine| {
+                    let _ = reply.send(Status {
+                        broker: engine.broker,
+                        queues: engine.queues,
+                        handlers: engine.handlers,
+                        last_errors: engine.last_errors,
+                        ..mine
+                    });
+                });
+            }
+            Request::Handlers(reply) => self.ask_engine(move |engine| {
+                let _ = reply.send(engine.handlers);
+            }),
+        }
+    }
+
+    fn ask_engine(&self, then: impl FnOnce(EngineStatus) + 'static) {
+        let (reply, answer) = oneshot::channel();
+        self.engine.send(Command::Status(reply));
+        tokio::task::spawn_local(async move {
+            if let Ok(status) = answer.await {
+                then(status);
+            }
+        });
+    }
+
+    fn own_status(&self) -> Status {
+        let state = match (self.draining, self.ready_given) {
+            (true, _) => "draining",
+            (false, true) => "running",
+            (false, false) => "starting",
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            state: state.to_owned(),
+            ready: self.health.borrow().ready,
+            last_reload: self.reloads.last.clone(),
+            ..Status::default()
+        }
+    }
+}

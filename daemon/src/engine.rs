@@ -1,1 +1,0 @@
-//! The data path: one event loop that dispatches, settles and watches time limits.

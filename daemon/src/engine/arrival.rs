@@ -1,0 +1,245 @@
+//! Deliveries come in: adopted, routed into a lane, or settled at once because nothing can run them.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::broker::{ConsumerId, Delivery, LinkEvent};
+use crate::host::TaskError;
+use crate::registry::{Absent, Slot};
+use crate::settlement::{DeadReason, Settlement};
+use crate::task;
+
+use super::Engine;
+use super::drain::Phase;
+use super::flight::{Claim, Flight, FlightKey, State, Verdict};
+use super::lane::LaneKey;
+use super::queues::QueueKey;
+
+/// How long a finished task whose link was lost waits for its redelivery. The broker redelivers as soon as a
+/// consumer is there again, so that minutes without one mean that another consumer took it.
+pub(super) const ORPHAN_LIFE: Duration = Duration::from_mins(5);
+
+/// How long a task stays away when its handler is known but not running.
+const PARK: Duration = Duration::from_secs(30);
+
+impl Engine {
+    pub(super) fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Delivery(delivery) => self.on_delivery(delivery),
+            LinkEvent::Connected { address, server } => {
+                tracing::info!(%address, %server, "connected to the broker");
+                self.broker.address = address;
+                self.broker.server = server;
+                self.broker.connects += 1;
+                "connected".clone_into(&mut self.broker.state);
+            }
+            LinkEvent::Consuming { consumer, queue } => {
+                tracing::info!(%queue, "consuming");
+                self.queues.consuming(consumer, &queue);
+            }
+            LinkEvent::Stopped { consumer } => self.queues.lost(consumer),
+            LinkEvent::Unusable { queue, why } => {
+                tracing::error!(%queue, error = %why, "the queue cannot be consumed; trying again");
+                self.remember(None, None, &why);
+                self.broker.last_error = Some(why);
+            }
+            LinkEvent::Lost { consumer, why } => self.on_lost(consumer, &why),
+            LinkEvent::Away { why } => {
+                tracing::warn!(error = %why, "the broker is away; trying again");
+                "connecting".clone_into(&mut self.broker.state);
+                self.remember(None, None, &why);
+                self.broker.last_error = Some(why);
+            }
+            LinkEvent::Blocked(blocked) => {
+                tracing::warn!(blocked, "the broker blocks publishing while it is short of memory or disk");
+                let state = if blocked { "blocked" } else { "connected" };
+                state.clone_into(&mut self.broker.state);
+            }
+        }
+    }
+
+    fn on_delivery(&mut self, delivery: Delivery) {
+        let Some(queue) = self.queues.fed_by(delivery.consumer) else {
+            return; // its subscription ended in this very turn: the broker redelivers it
+        };
+        self.queues[queue].counts.delivered += 1;
+        if !matches!(self.phase, Phase::Running) {
+            self.queues[queue].counts.requeued += 1;
+            self.link.requeue(delivery.consumer, delivery.tag);
+            return;
+        }
+        if delivery.redelivered && self.adopt(queue, &delivery) {
+            return;
+        }
+        self.route(queue, delivery);
+    }
+
+    /// Finds the lane of a new delivery.
+    fn route(&mut self, queue: QueueKey, delivery: Delivery) {
+        let identity = task::identify(&delivery.properties);
+        let mut flight = Flight {
+            claim: Claim::Held(delivery.consumer, delivery.tag),
+            queue,
+            id: identity.id,
+            attempt: identity.attempt,
+            redeliveries: identity.redeliveries,
+            prefix: self.no_prefix.clone(),
+            argument: 0..0,
+            lane: 0,
+            state: State::Waiting,
+            cancelled: None,
+            progress: None,
+            delivery: Rc::new(delivery),
+        };
+        let (name, limit) = (&self.queues[queue].config.name, self.config.daemon.max_task_bytes);
+        let delivery = flight.delivery.clone();
+        match task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit) {
+            Err(refusal) => self.bury_unrun(flight, refusal.reason, refusal.message),
+            Ok(found) => {
+                flight.prefix = found.prefix.clone();
+                flight.argument = range_of(found.argument, &delivery.body);
+                let slot = self.registry.slots[found.handler].clone();
+                drop(delivery);
+                match slot {
+                    Slot::Active(generation) => {
+                        flight.lane = generation.number;
+                        self.enqueue(flight);
+                    }
+                    Slot::Absent(absent) => self.park(flight, &absent),
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, flight: Flight) {
+        let (lane, queue) = (flight.lane, flight.queue);
+        let key = self.flights.insert(flight);
+        let delivery = &self.flights[key].delivery;
+        self.log.received(self.task_ref(key), delivery.body.len(), delivery.redelivered);
+        self.wait_in(lane, queue, key, false);
+    }
+
+    /// Puts a flight into its lane's waiting list.
+    pub(super) fn wait_in(&mut self, lane: LaneKey, queue: QueueKey, key: FlightKey, in_front: bool) {
+        let Some(lane) = self.lanes.all.get_mut(&lane) else {
+            unreachable!("a flight waits only in a lane that exists");
+        };
+        let waiting = lane.waiting_of(queue);
+        if in_front {
+            waiting.push_front(key);
+        } else {
+            waiting.push_back(key);
+        }
+    }
+
+    /// Routes a waiting flight anew, after its lane was retired.
+    pub(super) fn reroute(&mut self, key: FlightKey) {
+        let flight = self.flights.remove(key);
+        let Flight { claim: Claim::Held(consumer, tag), queue, delivery, .. } = flight else {
+            return; // nobody holds it: the broker redelivers it
+        };
+        let Ok(mut delivery) = Rc::try_unwrap(delivery) else {
+            unreachable!("only a settling flight shares its delivery");
+        };
+        delivery.consumer = consumer;
+        delivery.tag = tag;
+        self.route(queue, delivery);
+    }
+
+    /// Dead-letters a task that no handler can run.
+    fn bury_unrun(&mut self, flight: Flight, reason: DeadReason, message: String) {
+        self.remember(None, Some(&flight.id.text), &message);
+        let error = TaskError { code: reason.as_str().to_owned(), message, retry_after: None };
+        let key = self.flights.insert(flight);
+        self.log.refused(self.task_ref(key), reason.as_str());
+        self.carry_out(
+            key,
+            Verdict { settlement: Settlement::Dead { reason }, error, follow_ups: Vec::new() },
+        );
+    }
+
+    /// Puts a task aside, attempt unchanged, because its handler is known but cannot run now.
+    fn park(&mut self, flight: Flight, absent: &Absent) {
+        let message = format!("handler {} is not running: {}", absent.handler, absent.why);
+        tracing::warn!(task_id = %flight.id.text, error = %message, "task parked");
+        let settlement = Settlement::Retry { delay: PARK, next_attempt: flight.attempt };
+        let error = TaskError { code: "parked".to_owned(), message, retry_after: None };
+        let key = self.flights.insert(flight);
+        self.carry_out(key, Verdict { settlement, error, follow_ups: Vec::new() });
+    }
+
+    fn on_lost(&mut self, consumer: ConsumerId, why: &str) {
+        tracing::warn!(error = why, "subscription lost; the broker redelivers what was not settled");
+        self.broker.last_error = Some(why.to_owned());
+        self.queues.lost(consumer);
+        let mut dropped = Vec::new();
+        for (key, flight) in &mut self.flights {
+            if !matches!(flight.claim, Claim::Held(held, _) if held == consumer) {
+                continue;
+            }
+            if matches!(flight.state, State::Waiting) {
+                dropped.push(key);
+            } else {
+                flight.claim = Claim::Orphan(self.now);
+                self.orphans.push(key);
+            }
+        }
+        for key in dropped {
+            self.forget_waiting(key);
+        }
+    }
+
+    /// Takes a waiting flight out of its lane and the table.
+    pub(super) fn forget_waiting(&mut self, key: FlightKey) -> Flight {
+        let flight = self.flights.remove(key);
+        if let Some(lane) = self.lanes.all.get_mut(&flight.lane) {
+            lane.waiting_of(flight.queue).retain(|waiting| *waiting != key);
+        }
+        flight
+    }
+
+    /// A redelivery of a task that still runs here, or has finished: it is not run again, its new tag gets that
+    /// outcome.
+    fn adopt(&mut self, queue: QueueKey, delivery: &Delivery) -> bool {
+        let found = self.orphans.iter().position(|key| {
+            let flight = &self.flights[*key];
+            flight.queue == queue && flight.is_same_message(delivery)
+        });
+        let Some(at) = found else { return false };
+        let key = self.orphans.swap_remove(at);
+        let flight = &mut self.flights[key];
+        flight.claim = Claim::Held(delivery.consumer, delivery.tag);
+        tracing::info!(task_id = %flight.id.text, "redelivery adopted: the task runs or has finished here");
+        if let State::Finished(_) = flight.state
+            && let State::Finished(verdict) = std::mem::replace(&mut flight.state, State::Settling)
+        {
+            self.carry_out(key, *verdict);
+        }
+        true
+    }
+
+    /// Drops finished orphans that nobody adopted.
+    pub(super) fn expire_orphans(&mut self) {
+        let now = self.now;
+        let flights = &mut self.flights;
+        self.orphans.retain(|key| {
+            let flight = &flights[*key];
+            let Claim::Orphan(since) = flight.claim else { return false };
+            let expired = matches!(flight.state, State::Finished(_)) && now >= since + ORPHAN_LIFE;
+            if expired {
+                flights.remove(*key);
+            }
+            !expired
+        });
+    }
+}
+
+/// Where `part`, a piece of `whole`, stands in it.
+fn range_of(part: &str, whole: &[u8]) -> Range<usize> {
+    if part.is_empty() {
+        return 0..0;
+    }
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    start..start + part.len()
+}

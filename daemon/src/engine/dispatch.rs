@@ -1,0 +1,140 @@
+//! Waiting tasks go to hosts, as far as workers reach.
+
+use std::time::Duration;
+
+use crate::host::{Host, HostId, HostTask};
+use crate::task::Headers;
+
+use super::Engine;
+use super::drain::Phase;
+use super::flight::{FlightKey, State};
+use super::lane::{Lane, LaneKey, Place};
+use super::queues::QueueKey;
+
+/// Once the task in front has run this long, those queued behind it are asked back, so that another host can
+/// take them. Well above what tasks that are queued at all usually take.
+const RECALL_AFTER: Duration = Duration::from_millis(20);
+
+impl Engine {
+    /// Gives every waiting task that can run to a host.
+    pub(super) fn dispatch(&mut self) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let lanes: Vec<LaneKey> = self
+            .lanes
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lane.waiting_total() > 0)
+            .map(|(key, _)| *key)
+            .collect();
+        for lane in lanes {
+            for queue in 0..self.queues.len() {
+                self.dispatch_queue(lane, queue);
+            }
+        }
+    }
+
+    fn dispatch_queue(&mut self, lane: LaneKey, queue: QueueKey) {
+        while self.lanes.all[&lane].waiting.get(queue).is_some_and(|waiting| !waiting.is_empty()) {
+            let state = &self.queues[queue];
+            let has_worker = state.busy_hosts < usize::from(state.config.workers);
+            match self.lanes.place(lane, queue, has_worker, self.now) {
+                Place::Host(host) => {
+                    let Some(lane) = self.lanes.all.get_mut(&lane) else { return };
+                    let Some(key) = lane.waiting[queue].pop_front() else { return };
+                    self.send(host, queue, key);
+                }
+                Place::Start => self.start_host(lane),
+                Place::None => return,
+            }
+        }
+    }
+
+    /// Writes a task to a host. An idle one becomes busy, on this queue's account.
+    fn send(&mut self, id: HostId, queue: QueueKey, key: FlightKey) {
+        let Some(slot) = self.lanes.hosts.get_mut(&id) else {
+            unreachable!("place() names hosts that exist");
+        };
+        let Some(lane) = self.lanes.all.get_mut(&slot.lane) else {
+            unreachable!("a lane outlives its hosts");
+        };
+        if slot.sent.is_empty() {
+            lane.idle.retain(|idle| *idle != id);
+            lane.busy.push(id);
+            slot.queue = Some(queue);
+            self.queues[queue].busy_hosts += 1;
+        }
+        let seq = slot.push(key, self.now);
+        let flight = &mut self.flights[key];
+        flight.state = State::Sent;
+        let properties = &flight.delivery.properties;
+        slot.host.send(&HostTask {
+            seq,
+            attempt: flight.attempt,
+            redelivered: flight.delivery.redelivered,
+            id_generated: flight.id.generated,
+            id: &flight.id.text,
+            queue: &self.queues[queue].config.name,
+            prefix: &flight.prefix,
+            argument: flight.argument(),
+            content_type: properties.content_type().as_ref().map_or("", |text| text.as_str()),
+            headers: &Headers::of(properties.headers().as_ref()).fields,
+            body: &flight.delivery.body,
+            timeout: lane.generation.timeout,
+        });
+        self.log.started(self.task_ref(key));
+    }
+
+    fn start_host(&mut self, key: LaneKey) {
+        let id = self.lanes.next_host_id();
+        let generation = &self.lanes.all[&key].generation;
+        let spec = generation.host_spec(self.config.plugins.probe_timeout);
+        let host = Host::start(id, &spec, &self.spawner, self.event_sink());
+        self.lanes.add_host(host, id, key, self.now);
+    }
+
+    /// Time limits, recalls, idle hosts, retired lanes: everything that the clock decides.
+    pub(super) fn on_tick(&mut self) {
+        self.expire_orphans();
+        self.expire_drain();
+        let now = self.now;
+        for (id, slot) in &mut self.lanes.hosts {
+            let Some(lane) = self.lanes.all.get_mut(&slot.lane) else { continue };
+            let limits = &lane.generation.limits;
+            let Some(head) = slot.sent.front().copied() else {
+                if slot.ready
+                    && !slot.leaving
+                    && (lane.retired || now >= slot.idle_since + limits.idle_timeout)
+                {
+                    slot.leaving = true;
+                    lane.idle.retain(|idle| idle != id);
+                    slot.host.quit();
+                }
+                continue;
+            };
+            let running = now.saturating_duration_since(slot.head_since);
+            if let Some(since) = slot.cancelled_at {
+                if now >= since + limits.grace && !slot.leaving {
+                    slot.leaving = true;
+                    slot.host.kill();
+                }
+            } else if running >= lane.generation.timeout {
+                slot.cancelled_at = Some(now);
+                slot.host.cancel(head.seq);
+                self.flights[head.flight].cancelled.get_or_insert(crate::settlement::CancelCause::Timeout);
+            }
+            if running >= RECALL_AFTER {
+                for queued in slot.sent.iter_mut().skip(1).filter(|queued| !queued.recalled) {
+                    queued.recalled = true;
+                    slot.host.cancel(queued.seq);
+                }
+            }
+        }
+        self.lanes.all.retain(|key, lane: &mut Lane| {
+            let done = lane.retired && lane.is_empty() && lane.idle.is_empty();
+            let used = || self.flights.iter().any(|(_, flight)| flight.lane == *key);
+            !done || used()
+        });
+    }
+}

@@ -1,0 +1,308 @@
+//! Outcomes come in: what they mean is decided in [`crate::settlement`], and carried out here.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::copy::{Failure, Grave, RetryCopy};
+use crate::broker::{Delivery, PublishError, Publisher};
+use crate::config;
+use crate::control::api::RecentError;
+use crate::host::{FollowUp, HostId, Outcome, Report, TaskError};
+use crate::settlement::{self, Settlement};
+use crate::task::TaskId;
+use crate::telemetry::Finished;
+
+use super::drain::Phase;
+use super::flight::{Claim, FlightKey, State, Verdict};
+use super::{Engine, Event};
+
+/// Pause before a copy that the broker refused is tried again. The task stays unacknowledged meanwhile.
+const COPY_REFUSED: Duration = Duration::from_secs(30);
+
+/// What the future that publishes a copy needs of its flight.
+struct Copied {
+    publisher: Publisher,
+    delivery: Rc<Delivery>,
+    queue: Arc<config::Queue>,
+    handler: Option<Arc<str>>,
+    id: TaskId,
+    attempt: u32,
+    redeliveries: u32,
+    error: TaskError,
+}
+
+impl Copied {
+    fn failure(&self) -> Failure<'_> {
+        Failure {
+            handler: self.handler.as_deref().unwrap_or_default(),
+            code: &self.error.code,
+            message: &self.error.message,
+        }
+    }
+}
+
+/// Errors kept for `warrenctl status`.
+const ERRORS: usize = 16;
+
+impl Engine {
+    /// A host reported the end of a task.
+    pub(super) fn on_report(&mut self, id: HostId, report: Report) {
+        let Some(slot) = self.lanes.hosts.get_mut(&id) else { return };
+        let Some(sent) = slot.take(report.seq, self.now) else {
+            tracing::error!(host = id.0, seq = report.seq, "report of a task that was not sent; ignored");
+            return;
+        };
+        slot.tasks += 1;
+        // After a panic or a broken contract the handler's state is unknown: its next task gets a new host.
+        slot.leaving |= report.outcome == Outcome::Fault;
+        let lane = slot.lane;
+        self.host_freed(id);
+        let recalled = sent.recalled && report.outcome == Outcome::Cancelled;
+        if recalled && self.flights[sent.flight].cancelled.is_none() {
+            self.give_back_to_lane(sent.flight);
+            return;
+        }
+        if let Some(lane) = self.lanes.all.get_mut(&lane) {
+            lane.observe(report.duration);
+        }
+        self.conclude(sent.flight, report);
+    }
+
+    /// Decides what an outcome means and starts doing it.
+    pub(super) fn conclude(&mut self, key: FlightKey, report: Report) {
+        let flight = &mut self.flights[key];
+        flight.state = State::Settling;
+        let Some(lane) = self.lanes.all.get_mut(&flight.lane) else {
+            unreachable!("a lane outlives its flights");
+        };
+        let generation = lane.generation.clone();
+        let ruling = settlement::settle(
+            &report.outcome,
+            report.error.as_ref(),
+            flight.attempt,
+            generation.retry(),
+            flight.cancelled,
+            fastrand::f64(),
+        );
+        if report.outcome == Outcome::Fault {
+            lane.totals.borrow_mut().counts.faults += 1;
+            self.queues[flight.queue].counts.faults += 1;
+        }
+        self.log_outcome(key, &report, ruling);
+        let follow_ups = match ruling {
+            Settlement::Ack => report.follow_ups,
+            _ => Vec::new(),
+        };
+        let error = report.error.unwrap_or_else(|| TaskError {
+            code: "no-error-given".to_owned(),
+            message: "the handler gave no reason".to_owned(),
+            retry_after: None,
+        });
+        self.carry_out(key, Verdict { settlement: ruling, error, follow_ups });
+    }
+
+    /// Does at the broker what was decided. A flight whose tag is lost waits for its redelivery instead.
+    pub(super) fn carry_out(&mut self, key: FlightKey, verdict: Verdict) {
+        let flight = &mut self.flights[key];
+        let Claim::Held(consumer, tag) = flight.claim else {
+            flight.state = State::Finished(Box::new(verdict));
+            return;
+        };
+        flight.state = State::Settling;
+        match verdict.settlement {
+            Settlement::Ack if verdict.follow_ups.is_empty() => {
+                self.count(key, |counts| counts.done += 1);
+                self.link.ack(consumer, tag);
+                self.flights.remove(key);
+            }
+            Settlement::Requeue => {
+                self.count(key, |counts| counts.requeued += 1);
+                self.link.requeue(consumer, tag);
+                self.flights.remove(key);
+            }
+            Settlement::Ack => {
+                self.count(key, |counts| counts.done += 1);
+                self.publish_follow_ups(key, verdict.follow_ups);
+            }
+            Settlement::Retry { delay, next_attempt } => {
+                self.count(key, |counts| counts.retried += 1);
+                self.publish_retry(key, delay, next_attempt, verdict.error);
+            }
+            Settlement::Dead { reason } => {
+                self.count(key, |counts| counts.dead += 1);
+                self.publish_dead(key, reason, verdict.error);
+            }
+        }
+    }
+
+    fn publish_retry(&self, key: FlightKey, delay: Duration, next_attempt: u32, error: TaskError) {
+        let copy = self.copy_of(key, error);
+        self.spawn_copy(key, async move || {
+            let retry = RetryCopy {
+                delay,
+                attempt: next_attempt,
+                redeliveries: copy.redeliveries,
+                id: &copy.id,
+                failure: Some(copy.failure()),
+            };
+            copy.publisher.retry(&copy.queue, &copy.delivery, retry).await
+        });
+    }
+
+    fn publish_dead(&self, key: FlightKey, reason: settlement::DeadReason, error: TaskError) {
+        let copy = self.copy_of(key, error);
+        self.spawn_copy(key, async move || {
+            let grave = Grave {
+                reason,
+                attempt: copy.attempt,
+                redeliveries: copy.redeliveries,
+                id: &copy.id,
+                failure: copy.failure(),
+            };
+            copy.publisher.dead(&copy.queue, &copy.delivery, grave).await
+        });
+    }
+
+    fn copy_of(&self, key: FlightKey, error: TaskError) -> Copied {
+        let flight = &self.flights[key];
+        Copied {
+            publisher: self.publisher.clone(),
+            delivery: flight.delivery.clone(),
+            queue: self.queues[flight.queue].config.clone(),
+            handler: self.lanes.all.get(&flight.lane).map(|lane| lane.generation.handler.clone()),
+            id: flight.id.clone(),
+            attempt: flight.attempt,
+            redeliveries: flight.redeliveries,
+            error,
+        }
+    }
+
+    /// Publishes a copy until the broker took it; the original stays unacknowledged until then.
+    fn spawn_copy(&self, key: FlightKey, publish: impl AsyncFn() -> Result<(), PublishError> + 'static) {
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            while let Err(error) = publish().await {
+                tracing::error!(%error, "a copy cannot be published; the task stays unacknowledged, trying again in {COPY_REFUSED:?}");
+                tokio::time::sleep(COPY_REFUSED).await;
+            }
+            let _ = sender.send(Event::Copied(key, Ok(())));
+        });
+    }
+
+    /// Follow-ups in order, each confirmed before the next. One that the broker refuses fails the task.
+    fn publish_follow_ups(&self, key: FlightKey, follow_ups: Vec<FollowUp>) {
+        let flight = &self.flights[key];
+        let publisher = self.publisher.clone();
+        let (id, queue) = (flight.id.text.clone(), self.queues[flight.queue].config.clone());
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            let mut result = Ok(());
+            for (n, follow_up) in follow_ups.into_iter().enumerate() {
+                result = publisher.follow_up(&queue, &id, n + 1, &follow_up).await;
+                if result.is_err() {
+                    break;
+                }
+            }
+            let _ = sender.send(Event::Copied(key, result));
+        });
+    }
+
+    /// The copies of a flight are confirmed: now, and only now, the original is acknowledged.
+    pub(super) fn on_copied(&mut self, key: FlightKey, result: Result<(), PublishError>) {
+        let flight = &mut self.flights[key];
+        if let Err(error) = result {
+            let message = format!("a follow-up task was refused: {error}");
+            let error = Some(TaskError { code: "publish-failed".to_owned(), message, retry_after: None });
+            self.count(key, |counts| counts.done -= 1);
+            let report = Report {
+                seq: 0,
+                outcome: Outcome::Retry,
+                error,
+                result: None,
+                follow_ups: Vec::new(),
+                duration: Duration::ZERO,
+            };
+            self.conclude(key, report);
+            return;
+        }
+        match flight.claim {
+            Claim::Held(consumer, tag) => {
+                self.link.ack(consumer, tag);
+                self.flights.remove(key);
+            }
+            // The copy exists, so the original's redelivery only needs its ack.
+            Claim::Orphan(_) => {
+                let error = TaskError::default();
+                let verdict = Verdict { settlement: Settlement::Ack, error, follow_ups: Vec::new() };
+                flight.state = State::Finished(Box::new(verdict));
+            }
+        }
+    }
+
+    /// Counts for the flight's queue and handler.
+    fn count(&mut self, key: FlightKey, add: impl Fn(&mut crate::control::api::Counts)) {
+        let flight = &self.flights[key];
+        add(&mut self.queues[flight.queue].counts);
+        if let Some(lane) = self.lanes.all.get_mut(&flight.lane) {
+            add(&mut lane.totals.borrow_mut().counts);
+        }
+    }
+
+    fn log_outcome(&mut self, key: FlightKey, report: &Report, settlement: Settlement) {
+        self.log.finished(
+            self.task_ref(key),
+            Finished {
+                outcome: &report.outcome,
+                error: report.error.as_ref(),
+                settlement,
+                duration: report.duration,
+            },
+        );
+        if !matches!(settlement, Settlement::Retry { .. } | Settlement::Dead { .. }) {
+            return;
+        }
+        let flight = &self.flights[key];
+        let error = report.error.clone().unwrap_or_default();
+        let message = format!("{}: {}", error.code, error.message);
+        let (id, lane) = (flight.id.text.clone(), &self.lanes.all[&flight.lane]);
+        lane.totals.borrow_mut().last_error = Some(message.clone());
+        let handler = lane.generation.handler.clone();
+        self.remember(Some(&handler), Some(&id), &message);
+    }
+
+    /// Keeps an error for `warrenctl status`.
+    pub(super) fn remember(&mut self, handler: Option<&str>, task_id: Option<&str>, message: &str) {
+        self.errors.truncate(ERRORS - 1);
+        self.errors.push_front(RecentError {
+            at_ms: super::status::now_ms(),
+            handler: handler.map(str::to_owned),
+            task_id: task_id.map(str::to_owned),
+            message: message.to_owned(),
+        });
+    }
+
+    /// A flight that a host never started goes back to the front of its lane, its attempt not counted.
+    pub(super) fn give_back_to_lane(&mut self, key: FlightKey) {
+        let flight = &mut self.flights[key];
+        if let Claim::Orphan(_) = flight.claim {
+            self.orphans.retain(|orphan| *orphan != key);
+            self.flights.remove(key);
+            return; // the broker redelivers it
+        }
+        if !matches!(self.phase, Phase::Running) {
+            self.give_back(key);
+            return;
+        }
+        flight.state = State::Waiting;
+        flight.cancelled = None;
+        let (lane, queue) = (flight.lane, flight.queue);
+        let retired = self.lanes.all.get(&lane).is_none_or(|lane| lane.retired);
+        if retired {
+            self.reroute(key);
+            return;
+        }
+        debug_assert!(Rc::strong_count(&flight.delivery) == 1, "only a settling flight shares its delivery");
+        self.wait_in(lane, queue, key, true);
+    }
+}

@@ -1,0 +1,106 @@
+//! One delivery in the daemon's hands, from arrival to settlement.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::broker::{ConsumerId, Delivery};
+use crate::host::{FollowUp, TaskError};
+use crate::settlement::{CancelCause, Settlement};
+use crate::task::TaskId;
+
+use super::lane::LaneKey;
+use super::queues::QueueKey;
+
+/// Index of a [`Flight`] in the engine's table.
+pub(super) type FlightKey = usize;
+
+/// One delivery in hand. It leaves the table when it is settled, or when the broker took it back.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// The message itself; shared with the future that publishes its copy.
+    pub(super) delivery: Rc<Delivery>,
+    /// Where it is settled. Differs from the delivery's own after an adoption.
+    pub(super) claim: Claim,
+    /// The queue it came from.
+    pub(super) queue: QueueKey,
+    /// Its identity.
+    pub(super) id: TaskId,
+    /// Attempt, from 1.
+    pub(super) attempt: u32,
+    /// How often its start was cut short by the daemon's own end.
+    pub(super) redeliveries: u32,
+    /// The prefix that matched.
+    pub(super) prefix: Arc<str>,
+    /// Where its argument text stands in the body.
+    pub(super) argument: Range<usize>,
+    /// The lane it waits in or runs on.
+    pub(super) lane: LaneKey,
+    /// How far it is.
+    pub(super) state: State,
+    /// Why it was asked to stop, if it was.
+    pub(super) cancelled: Option<CancelCause>,
+    /// The handler's last word on its progress.
+    pub(super) progress: Option<(u32, String)>,
+}
+
+/// Who may still settle a delivery at the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// This subscription, by this tag.
+    Held(ConsumerId, u64),
+    /// Nobody: its link was lost. A redelivery of the same message may adopt it.
+    Orphan(Instant),
+}
+
+/// How far a flight is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// In its lane, not given to a host.
+    Waiting,
+    /// Written to a host, which runs it now or next.
+    Sent,
+    /// Its outcome is known; its copies are on their way to the broker, or it waits for its adoption.
+    Settling,
+    /// Its outcome is known and nobody holds a tag for it.
+    Finished(Box<Verdict>),
+}
+
+/// What is to be done at the broker for a task whose outcome is known.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) settlement: Settlement,
+    /// Goes into the headers of a retry or dead letter.
+    pub(super) error: TaskError,
+    /// Confirmed before the ack; empty unless the settlement is an ack.
+    pub(super) follow_ups: Vec<FollowUp>,
+}
+
+impl Flight {
+    /// The argument text. The router only hands out ranges of valid UTF-8.
+    pub(super) fn argument(&self) -> &str {
+        std::str::from_utf8(&self.delivery.body[self.argument.clone()]).unwrap_or_default()
+    }
+
+    /// The beginning of the body for people, one line.
+    pub(super) fn preview(&self) -> String {
+        const CHARS: usize = 80;
+        let text = String::from_utf8_lossy(&self.delivery.body[..self.delivery.body.len().min(4 * CHARS)]);
+        text.chars()
+            .take(CHARS)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect::<String>()
+            .trim()
+            .to_owned()
+    }
+
+    /// Whether `other` is the same message again: same id where the producer gave one, same type and body.
+    /// Two equal messages without an id are interchangeable, so that swapping them loses nothing.
+    pub(super) fn is_same_message(&self, other: &Delivery) -> bool {
+        let mine = &self.delivery;
+        mine.properties.message_id() == other.properties.message_id()
+            && mine.properties.kind() == other.properties.kind()
+            && mine.body == other.body
+    }
+}

@@ -1,0 +1,106 @@
+//! The configured queues as the engine sees them.
+
+use std::sync::Arc;
+
+use crate::broker::ConsumerId;
+use crate::config;
+use crate::control::api::Counts;
+
+/// Index of a queue in [`Queues`]; stable over reloads, so that flights can hold it.
+pub(super) type QueueKey = usize;
+
+/// One queue.
+#[derive(Debug)]
+pub(super) struct QueueState {
+    pub(super) config: Arc<config::Queue>,
+    /// The live subscription, if there is one.
+    pub(super) consumer: Option<ConsumerId>,
+    /// Still configured. A removed queue stays until its flights are settled.
+    pub(super) configured: bool,
+    /// Hosts busy with its tasks; at most `workers`.
+    pub(super) busy_hosts: usize,
+    pub(super) counts: Counts,
+}
+
+/// All queues, and which subscription feeds which.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    list: Vec<QueueState>,
+    by_consumer: Vec<(ConsumerId, QueueKey)>,
+}
+
+impl Queues {
+    /// Takes over the configured queues; known ones keep their counts and subscription.
+    pub(super) fn configure(&mut self, configured: &[config::Queue]) {
+        for queue in &mut self.list {
+            queue.configured = false;
+        }
+        for config in configured {
+            let config = Arc::new(config.clone());
+            match self.list.iter_mut().find(|q| q.config.name == config.name) {
+                Some(known) => {
+                    known.config = config;
+                    known.configured = true;
+                }
+                None => self.list.push(QueueState {
+                    config,
+                    consumer: None,
+                    configured: true,
+                    busy_hosts: 0,
+                    counts: Counts::default(),
+                }),
+            }
+        }
+    }
+
+    /// A queue's new subscription.
+    pub(super) fn consuming(&mut self, consumer: ConsumerId, name: &str) {
+        if let Some(key) = self.list.iter().position(|q| &*q.config.name == name) {
+            self.list[key].consumer = Some(consumer);
+            self.by_consumer.push((consumer, key));
+        }
+    }
+
+    /// A subscription ended.
+    pub(super) fn lost(&mut self, consumer: ConsumerId) {
+        self.by_consumer.retain(|(c, _)| *c != consumer);
+        for queue in &mut self.list {
+            if queue.consumer == Some(consumer) {
+                queue.consumer = None;
+            }
+        }
+    }
+
+    /// The queue that a subscription feeds. The list is as short as there are queues.
+    pub(super) fn fed_by(&self, consumer: ConsumerId) -> Option<QueueKey> {
+        self.by_consumer.iter().rev().find(|(c, _)| *c == consumer).map(|(_, key)| *key)
+    }
+
+    /// Whether every configured queue is being consumed.
+    pub(super) fn all_consuming(&self) -> bool {
+        self.iter().all(|q| !q.configured || q.consumer.is_some())
+    }
+
+    /// How many there are, removed ones included.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &QueueState> {
+        self.list.iter()
+    }
+}
+
+impl std::ops::Index<QueueKey> for Queues {
+    type Output = QueueState;
+
+    fn index(&self, key: QueueKey) -> &QueueState {
+        &self.list[key]
+    }
+}
+
+impl std::ops::IndexMut<QueueKey> for Queues {
+    fn index_mut(&mut self, key: QueueKey) -> &mut QueueState {
+        &mut self.list[key]
+    }
+}

@@ -1,0 +1,172 @@
+//! What the engine shows of itself: status, running tasks, routes, health.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::control::api::{ActiveTask, HandlerStatus, QueueStatus, RouteReply};
+use crate::registry::{Generation, Slot};
+
+use super::drain::Phase;
+use super::flight::State;
+use super::lane::Lane;
+use super::{Engine, EngineStatus, Health};
+
+/// How often the status line may change. Readiness is shown at once.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl Engine {
+    pub(super) fn status(&self) -> EngineStatus {
+        EngineStatus {
+            broker: self.broker.clone(),
+            queues: self.queue_status(),
+            handlers: self.registry.slots.iter().map(|slot| self.handler_status(slot)).collect(),
+            last_errors: self.errors.iter().cloned().collect(),
+        }
+    }
+
+    fn queue_status(&self) -> Vec<QueueStatus> {
+        let draining = !matches!(self.phase, Phase::Running);
+        let mut rows: Vec<QueueStatus> = self
+            .queues
+            .iter()
+            .map(|queue| {
+                let state = match (draining, queue.consumer) {
+                    (true, _) => "draining",
+                    (false, Some(_)) => "consuming",
+                    (false, None) => "away",
+                };
+                QueueStatus {
+                    name: queue.config.name.to_string(),
+                    state: state.to_owned(),
+                    prefetch: queue.config.prefetch,
+                    workers: queue.config.workers,
+                    counts: queue.counts,
+                    ..QueueStatus::default()
+                }
+            })
+            .collect();
+        for (_, flight) in &self.flights {
+            let row = &mut rows[flight.queue];
+            match flight.state {
+                State::Waiting => row.waiting += 1,
+                State::Sent => row.running += 1,
+                State::Settling | State::Finished(_) => row.settling += 1,
+            }
+        }
+        let configured: Vec<bool> = self.queues.iter().map(|queue| queue.configured).collect();
+        rows.into_iter().zip(configured).filter(|(_, configured)| *configured).map(|(row, _)| row).collect()
+    }
+
+    fn handler_status(&self, slot: &Slot) -> HandlerStatus {
+        match slot {
+            Slot::Absent(absent) => HandlerStatus {
+                name: absent.handler.to_string(),
+                plugin: absent.plugin.clone(),
+                state: "failing".to_owned(),
+                prefixes: absent.prefixes.iter().map(ToString::to_string).collect(),
+                last_error: Some(absent.why.clone()),
+                ..HandlerStatus::default()
+            },
+            Slot::Active(generation) => self.active_handler_status(generation),
+        }
+    }
+
+    fn active_handler_status(&self, generation: &Generation) -> HandlerStatus {
+        let same = |lane: &&Lane| lane.generation.handler == generation.handler;
+        let lanes: Vec<&Lane> = self.lanes.all.values().filter(same).collect();
+        let numbers: Vec<u64> = lanes.iter().map(|lane| lane.generation.number).collect();
+        let hosts = || self.lanes.hosts.values().filter(|slot| numbers.contains(&slot.lane));
+        let failing = lanes.iter().any(|lane| !lane.retired && lane.start_after.is_some());
+        let mut pids: Vec<u32> = hosts().filter_map(|slot| slot.host.pid()).collect();
+        pids.sort_unstable();
+        let totals = lanes.first().map(|lane| lane.totals.borrow());
+        HandlerStatus {
+            name: generation.handler.to_string(),
+            plugin: generation.plugin.manifest.name.clone(),
+            plugin_version: generation.plugin.manifest.version.clone(),
+            path: generation.plugin.path.display().to_string(),
+            sha256: generation.plugin.sha256.clone(),
+            generation: generation.number,
+            state: if failing { "failing" } else { "active" }.to_owned(),
+            prefixes: generation.prefixes.iter().map(ToString::to_string).collect(),
+            queues: generation.queues.clone().unwrap_or_default(),
+            workers: generation.limits.workers.unwrap_or(0),
+            timeout_ms: generation.timeout.as_millis() as u64,
+            running: hosts().map(|slot| slot.sent.len()).sum(),
+            waiting: lanes.iter().map(|lane| lane.waiting_total()).sum(),
+            hosts: pids,
+            counts: totals.as_ref().map(|totals| totals.counts).unwrap_or_default(),
+            last_error: totals.and_then(|totals| totals.last_error.clone()),
+        }
+    }
+
+    /// The tasks that run now: the first one of every busy host.
+    pub(super) fn active(&self) -> Vec<ActiveTask> {
+        let mut rows: Vec<ActiveTask> = self
+            .lanes
+            .hosts
+            .values()
+            .filter_map(|slot| {
+                let flight = &self.flights[slot.sent.front()?.flight];
+                let generation = &self.lanes.all[&slot.lane].generation;
+                let (permille, note) = flight.progress.clone().unzip();
+                Some(ActiveTask {
+                    id: flight.id.text.to_string(),
+                    queue: self.queues[flight.queue].config.name.to_string(),
+                    handler: generation.handler.to_string(),
+                    generation: generation.number,
+                    attempt: flight.attempt,
+                    text: flight.preview(),
+                    running_ms: slot.head_since.elapsed().as_millis() as u64,
+                    timeout_ms: generation.timeout.as_millis() as u64,
+                    pid: slot.host.pid().unwrap_or(0),
+                    permille,
+                    note,
+                })
+            })
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.running_ms));
+        rows
+    }
+
+    pub(super) fn explain_route(
+        &self,
+        text: &[u8],
+        queue: Option<&str>,
+        message_type: Option<&str>,
+    ) -> RouteReply {
+        let first = self.queues.iter().find(|queue| queue.configured).map(|queue| queue.config.name.clone());
+        let queue = queue.map_or_else(|| first.unwrap_or_else(|| "".into()), Into::into);
+        self.registry.explain(&queue, message_type, text)
+    }
+
+    /// Publishes readiness at once and the line now and then.
+    pub(super) fn show_health(&mut self) {
+        let ready = matches!(self.phase, Phase::Running) && self.queues.all_consuming();
+        let before = self.health.borrow().ready;
+        if ready == before && self.now < self.health_at + LINE_EVERY {
+            return;
+        }
+        self.health_at = self.now;
+        let running = self.running();
+        let rest = self.flights.len() - running;
+        let line = match (&self.phase, ready) {
+            (Phase::Draining(_), _) => format!("draining: {running} running, {rest} to settle"),
+            (Phase::Running, true) => format!("consuming: {running} running, {rest} waiting"),
+            (Phase::Running, false) => {
+                let why = self.broker.last_error.as_deref().unwrap_or("connecting");
+                format!("not consuming ({why}): {running} running")
+            }
+        };
+        let health = Health { ready, line, ended: false, running };
+        self.health.send_if_modified(|shown| {
+            let changed = *shown != health;
+            *shown = health;
+            changed
+        });
+    }
+}
