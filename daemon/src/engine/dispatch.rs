@@ -21,13 +21,8 @@ impl Engine {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
-        let lanes: Vec<LaneKey> = self
-            .lanes
-            .lanes
-            .iter()
-            .filter(|(_, lane)| lane.waiting_total() > 0)
-            .map(|(key, _)| *key)
-            .collect();
+        let lanes: Vec<LaneKey> =
+            self.lanes.all.iter().filter(|(_, lane)| lane.waiting_total() > 0).map(|(key, _)| *key).collect();
         for lane in lanes {
             for queue in 0..self.queues.len() {
                 self.dispatch_queue(lane, queue);
