@@ -25,10 +25,7 @@ impl Engine {
             .collect();
         for generation in &generations {
             let totals = self.totals_of(&generation.handler);
-            self.lanes
-                .lanes
-                .entry(generation.number)
-                .or_insert_with(|| Lane::new(generation.clone(), totals));
+            self.lanes.all.entry(generation.number).or_insert_with(|| Lane::new(generation.clone(), totals));
         }
         let mut homeless: Vec<FlightKey> = Vec::new();
         for (key, lane) in &mut self.lanes.all {
