@@ -35,7 +35,9 @@
 //! - Everything that goes wrong is a retry, also a database that is not there: it may be mounted or put back
 //!   meanwhile, and the handler's attempts are bounded. Start-up only warns of it. A directory that is not there
 //!   stops start-up: a backup must not begin to fill the disk below a missing mount.
-//! - The result is JSON: `file`, `bytes`, `pages`, `removed`, `duration_ms`. A repeated task makes another backup.
+//! - The result is JSON: `file`, `bytes`, `pages`, `check`, `removed`, `duration_ms`. A repeated task makes another
+//!   backup. `check` is `full`; where the schema uses collations, functions or modules that only the application has,
+//!   and SQLite therefore cannot check them, it is `pages`: what was read back is what was copied, page for page.
 
 mod copy;
 mod directory;
@@ -50,6 +52,7 @@ use retention::Retention;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
+use verify::Verdict;
 use warren_plugin::{Call, Done, Failure, Handler, Host, Level, Outcome, Task, reject};
 
 /// The handler: its checked settings.
@@ -90,6 +93,7 @@ struct Summary<'a> {
     file: &'a Path,
     bytes: u64,
     pages: i32,
+    check: Verdict,
     removed: usize,
     duration_ms: u64,
 }
@@ -118,33 +122,33 @@ impl Handler for BackupDatabase {
         let begun = Instant::now();
         let directory = Directory::lock(&self.directory, &self.naming, call)?;
         let (moment, path) = directory.free_name(Moment::of(SystemTime::now()), self.gzip);
-        let (bytes, pages) = self.back_up(&directory, moment, &path, call)?;
+        let (bytes, pages, check) = self.back_up(&directory, moment, &path, call)?;
         let (removed, kept) = directory.retain(self.retention, moment);
         for failed in kept {
             // The backup is good; the task is done. What could not be removed is tried again by the next one.
             call.logger().log(Level::Warn, "an expired backup could not be removed", &[("FILE", &failed)]);
         }
         let duration_ms = begun.elapsed().as_millis() as u64;
-        Done::json(&Summary { file: &path, bytes, pages, removed, duration_ms })
+        Done::json(&Summary { file: &path, bytes, pages, check, removed, duration_ms })
     }
 }
 
 impl BackupDatabase {
-    /// Makes, verifies and publishes one backup; gives its size in bytes and in pages.
+    /// Makes, verifies and publishes one backup; gives its size in bytes and in pages, and how it was checked.
     fn back_up(
         &self,
         directory: &Directory<'_>,
         moment: Moment,
         path: &Path,
         call: &Call<'_>,
-    ) -> Result<(u64, i32), Failure> {
+    ) -> Result<(u64, i32, Verdict), Failure> {
         let phase = |from: u32, to: u32, note: &'static str| {
             move |permille: u32| call.progress(from + permille * (to - from) / 1000, note)
         };
         let copy = directory.temporary(moment, "copy")?;
         let pages = copy::copy(&self.database, &copy.path, call, &phase(0, 500, "copying"))?;
         let size = verify::length(&copy.path)?;
-        let finished = if self.gzip {
+        let (finished, verdict) = if self.gzip {
             let compressed = directory.temporary(moment, "gz")?;
             verify::compress(&copy.path, &compressed.file, call, &phase(500, 800, "compressing"))?;
             drop(copy); // Its room is needed for what is read back.
@@ -152,17 +156,16 @@ impl BackupDatabase {
             let report = phase(800, 900, "reading back");
             verify::restore(&compressed.path, &mut restored.file, size, call, &report)?;
             call.progress(900, "checking");
-            verify::check(&restored.path, pages, call)?;
-            compressed
+            (compressed, verify::check(&restored.path, pages, call)?)
         } else {
             call.progress(800, "checking");
-            verify::check(&copy.path, pages, call)?;
-            copy
+            let verdict = verify::check(&copy.path, pages, call)?;
+            (copy, verdict)
         };
         let bytes = verify::length(&finished.path)?;
         directory.publish(&finished, path)?;
         call.progress(1000, "published");
-        Ok((bytes, pages))
+        Ok((bytes, pages, verdict))
     }
 }
 

@@ -5,6 +5,7 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -40,8 +41,19 @@ pub(crate) fn restore(
     pump(&mut MultiGzDecoder::new(File::open(from)?), to, size, directory, call, report)
 }
 
-/// Checks that a file is a whole SQLite database of this many pages.
-pub(crate) fn check(copy: &Path, pages: i32, call: &Call<'_>) -> Result<(), Failure> {
+/// How a copy was found to be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// `PRAGMA integrity_check`.
+    Full,
+    /// The number of pages only (and the checksum of the compression).
+    Pages,
+}
+
+/// Checks that a file is a whole SQLite database of this many pages, as thoroughly as can be: a schema with
+/// collations, functions or modules of the application's own cannot be checked without them, damaged or not.
+pub(crate) fn check(copy: &Path, pages: i32, call: &Call<'_>) -> Result<Verdict, Failure> {
     let damaged = |what: &str| {
         retry(
             "damaged",
@@ -55,19 +67,30 @@ pub(crate) fn check(copy: &Path, pages: i32, call: &Call<'_>) -> Result<(), Fail
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(uri, flags).map_err(|error| damaged(&error.to_string()))?;
-    let verdict = interruptible(&db, call, || {
-        db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
-    });
-    call.check()?;
-    match verdict {
-        Ok(verdict) if verdict == "ok" => {}
-        Ok(verdict) => return Err(damaged(verdict.lines().next().unwrap_or_default())),
-        Err(error) => return Err(damaged(&error.to_string())),
-    }
     let found: i32 = db
         .query_row("PRAGMA page_count", [], |row| row.get(0))
         .map_err(|error| damaged(&error.to_string()))?;
-    if found == pages { Ok(()) } else { Err(damaged(&format!("it has {found} pages, {pages} were copied"))) }
+    if found != pages {
+        return Err(damaged(&format!("it has {found} pages, {pages} were copied")));
+    }
+    let answer = interruptible(&db, call, || {
+        db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
+    });
+    call.check()?;
+    match answer {
+        Ok(text) if text == "ok" => Ok(Verdict::Full),
+        Ok(text) => Err(damaged(text.lines().next().unwrap_or_default())),
+        Err(error) if is_unknown_to_us(&error) => Ok(Verdict::Pages),
+        Err(error) => Err(damaged(&error.to_string())),
+    }
+}
+
+/// Whether a check could not run for want of what the application adds to SQLite. It has no error code of its own.
+fn is_unknown_to_us(error: &rusqlite::Error) -> bool {
+    let text = error.to_string();
+    ["no such collation sequence", "no such module", "unknown function", "no such function"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 /// The size of a file, in bytes.

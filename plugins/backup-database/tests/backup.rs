@@ -150,6 +150,7 @@ fn a_backup_says_where_it_is_and_only_its_owner_can_read_it() {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     assert_eq!(result["bytes"], metadata.len());
     assert!(result["pages"].as_i64().expect("a number") > 100);
+    assert_eq!(result["check"], "full");
     assert_eq!(result["removed"], 0);
     let permilles: Vec<u32> = ran.progress.iter().map(|(permille, _)| *permille).collect();
     assert!(permilles.is_sorted() && permilles.last() == Some(&1000), "{permilles:?}");
@@ -260,6 +261,25 @@ fn a_damaged_database_makes_no_backup_and_removes_none() {
     assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("damaged", true));
     assert_eq!(place.files().len(), 1);
     assert!(Path::new(good["file"].as_str().expect("a path")).exists(), "the good one is still there");
+}
+
+#[test]
+fn a_schema_with_the_applications_own_collation_is_backed_up_and_checked_as_far_as_can_be() {
+    let place = Place::new("DELETE");
+    Connection::open(place.database())
+        .and_then(|db| {
+            db.execute_batch(
+                "CREATE INDEX by_filler ON accounts (filler COLLATE NOCASE); PRAGMA writable_schema = ON;
+                 UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'phonebook') WHERE name = 'by_filler';",
+            )
+        })
+        .expect("an index that only the application can read");
+    let result = result(&place.kit(&json!({})).run("Backup database"));
+    assert_eq!(result["check"], "pages");
+    let db = place.restore(result["file"].as_str().expect("a path"));
+    let count = "SELECT count(*) FROM accounts NOT INDEXED";
+    let rows: i64 = db.query_row(count, [], |row| row.get(0)).expect("a count");
+    assert_eq!(rows, 1500);
 }
 
 #[test]

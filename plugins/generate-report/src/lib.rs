@@ -36,7 +36,7 @@
 //! - The query must be a single SELECT that only reads. That is checked when the handler starts, if the database is
 //!   there, and before each report; a query that the database refuses then is a retry, as its tables may be on
 //!   their way. Anything else that goes wrong is a retry too, but for too many rows (`max_rows`) or too much text
-//!   (32 MiB), which are a reject.
+//!   (16 MiB), which are a reject.
 //! - The same title and argument give the same file names. Words (`A-Z a-z 0-9 _`) stay; anything else becomes `-`
 //!   and adds eight digits of a hash, so that no argument leaves the directory or replaces another one's report.
 //! - Each file appears whole, the CSV first, replaces the one before, and is readable for its owner and group.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use warren_plugin::{Call, Failure, reject, retry};
 
 /// The most text one report may hold, in bytes: it is built in memory, as a table, as CSV and as HTML.
-const MAX_BYTES: usize = 32 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// How long to wait for a writer of a database without a write-ahead log.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a running query looks at whether to stop.
@@ -131,9 +131,9 @@ pub(crate) fn run(
                     ),
                 ));
             }
-            let cells = (0..columns.len())
-                .map(|index| row.get_ref(index).map(value))
-                .collect::<Result<Vec<Value>, _>>()
+            let cells: Vec<ValueRef<'_>> = (0..columns.len())
+                .map(|index| row.get_ref(index))
+                .collect::<Result<_, _>>()
                 .map_err(|error| explain(&error))?;
             bytes += cells.iter().map(size).sum::<usize>();
             if bytes > MAX_BYTES {
@@ -145,7 +145,7 @@ pub(crate) fn run(
                     ),
                 ));
             }
-            rows.push(cells);
+            rows.push(cells.into_iter().map(value).collect());
         }
         Ok(Table { columns, rows, asked_at })
     })
@@ -172,11 +172,12 @@ fn value(cell: ValueRef<'_>) -> Value {
     }
 }
 
-fn size(cell: &Value) -> usize {
+/// Bytes of a cell as they will stand in a report.
+fn size(cell: &ValueRef<'_>) -> usize {
     match cell {
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => 2 * bytes.len(),
-        Value::Null | Value::Integer(_) | Value::Real(_) => 8,
+        ValueRef::Text(text) => text.len(),
+        ValueRef::Blob(bytes) => 2 * bytes.len(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 8,
     }
 }
 
