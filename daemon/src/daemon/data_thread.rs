@@ -13,6 +13,9 @@ use crate::host::Spawner;
 use crate::registry::Registry;
 use crate::telemetry::TaskLog;
 
+/// Message headers are copied and dropped recursively here; `main` says how deep they can be.
+const STACK: usize = 16 << 20;
+
 /// Joined when the daemon ends.
 pub(super) struct DataThread {
     thread: JoinHandle<()>,
@@ -34,6 +37,7 @@ impl DataThread {
             .context("data path runtime")?;
         let thread = std::thread::Builder::new()
             .name("warren-data".to_owned())
+            .stack_size(STACK)
             .spawn(move || {
                 LocalSet::new()
                     .block_on(&runtime, engine::run(config, registry, spawner, log, commands, health));
