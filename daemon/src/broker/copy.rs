@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::BasicProperties;
@@ -278,12 +279,16 @@ fn keep_record(headers: &mut FieldTable, original: &BasicProperties) {
 /// `<parent>/<n>`, so that a rerun repeats its ids. AMQP allows 255 bytes: a parent that leaves no room is digested.
 fn follow_up_id(parent: &str, n: usize) -> String {
     let id = format!("{parent}/{n}");
-    if id.len() <= usize::from(u8::MAX) {
+    if u8::try_from(id.len()).is_ok() {
         return id;
     }
-    let digest = Sha256::digest(parent.as_bytes());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{hex}/{n}")
+    let mut id = String::with_capacity(80);
+    for byte in Sha256::digest(parent.as_bytes()) {
+        // Writing to a string cannot fail.
+        let _ = write!(id, "{byte:02x}");
+    }
+    let _ = write!(id, "/{n}");
+    id
 }
 
 fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
@@ -315,7 +320,11 @@ fn text(value: &str) -> AMQPValue {
 }
 
 fn bounded(value: &str) -> AMQPValue {
-    text(&value[..value.floor_char_boundary(MAX_ERROR_BYTES)])
+    let mut end = value.len().min(MAX_ERROR_BYTES);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    text(&value[..end])
 }
 
 fn short(what: &str, value: &str) -> Result<ShortString, String> {

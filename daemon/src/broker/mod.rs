@@ -52,6 +52,10 @@ pub struct Delivery {
 
 /// What the broker link tells the engine.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a delivery; a box would be an allocation per task"
+)]
 pub enum LinkEvent {
     /// Both connections are up.
     Connected {

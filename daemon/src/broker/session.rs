@@ -164,7 +164,7 @@ impl Supervisor {
             *turn += 1;
             self.subscriptions.tell(LinkEvent::Away { why: error.to_string() });
             // A cluster's other addresses are tried at once.
-            if *turn % broker.uris.len() == 0 && self.pause(backoff.failed()).await.is_some() {
+            if turn.is_multiple_of(broker.uris.len()) && self.pause(backoff.failed()).await.is_some() {
                 return None;
             }
         }
@@ -188,7 +188,7 @@ impl Supervisor {
                 self.wanted = replan(std::mem::take(&mut self.wanted), &queues, self.started.elapsed()).1;
                 false
             }
-            Some(Command::Stop(done)) | Some(Command::Close(_, done)) => {
+            Some(Command::Stop(done) | Command::Close(_, done)) => {
                 let _ = done.send(());
                 self.retiring = true;
                 true

@@ -13,9 +13,8 @@ fn copy<'a>(id: &'a TaskId, failure: Option<Failure<'a>>) -> RetryCopy<'a> {
     RetryCopy { delay: Duration::from_secs(5), attempt: 3, redeliveries: 0, id, failure }
 }
 
-fn failed() -> Option<Failure<'static>> {
-    Some(Failure { handler: "backup", code: "io", message: "disk full" })
-}
+const FAILED: Option<Failure<'static>> =
+    Some(Failure { handler: "backup", code: "io", message: "disk full" });
 
 fn with_headers(fields: &[(&str, AMQPValue)]) -> BasicProperties {
     let mut table = FieldTable::default();
@@ -80,7 +79,7 @@ fn a_copy_is_read_back_as_the_next_attempt_of_the_same_task() {
         } else {
             BasicProperties::default().with_message_id("t-9".into())
         };
-        let copy = RetryCopy { redeliveries: 2, ..copy(&id, failed()) };
+        let copy = RetryCopy { redeliveries: 2, ..copy(&id, FAILED) };
         let seen = identify(&retry(&original, "tasks", &copy, NOW));
         assert_eq!((seen.id, seen.attempt, seen.redeliveries), (id, 3, 2));
     }
@@ -102,10 +101,10 @@ fn an_expiration_becomes_a_deadline_and_stays_the_same_from_copy_to_copy() {
         if let Some(timestamp) = timestamp {
             original = original.with_timestamp(timestamp);
         }
-        let first = retry(&original, "tasks", &copy(&id, failed()), NOW);
+        let first = retry(&original, "tasks", &copy(&id, FAILED), NOW);
         let expected = expected.map(|ms| AMQPValue::LongLongInt(ms as i64));
         assert_eq!(deadline(&first), expected, "{expiration} {timestamp:?}");
-        let second = retry(&first, "tasks", &copy(&id, failed()), NOW.plus(Duration::from_secs(30)));
+        let second = retry(&first, "tasks", &copy(&id, FAILED), NOW.plus(Duration::from_secs(30)));
         assert_eq!(deadline(&second), expected);
     }
 }
@@ -122,7 +121,7 @@ fn a_task_is_expired_from_its_deadline_on() {
 #[test]
 fn the_first_failure_is_kept_and_the_last_one_replaced() {
     let id = given("o-1");
-    let first = retry(&BasicProperties::default(), "tasks", &copy(&id, failed()), UnixMs(5_000));
+    let first = retry(&BasicProperties::default(), "tasks", &copy(&id, FAILED), UnixMs(5_000));
     let parked = retry(&first, "tasks", &copy(&id, None), UnixMs(7_000));
     let grave = Grave {
         reason: DeadReason::Attempts,
