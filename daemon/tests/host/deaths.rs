@@ -1,5 +1,8 @@
 //! Every way a host can die is told apart, and only the task that was running pays.
 
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use warren::host::{HostEvent, HostTask, Outcome};
@@ -130,15 +133,44 @@ fn a_dropped_host_dies() {
         let mut host = Watched::start(&spawner);
         host.send("spin");
         host.running().await;
-        let pid = host.host.pid().unwrap();
-        let end = rustix::process::pidfd_open(
-            rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
-            rustix::process::PidfdFlags::empty(),
-        )
-        .unwrap();
+        let end = pidfd(host.host.pid().unwrap());
         drop(host);
-        let mut fds = [rustix::event::PollFd::new(&end, rustix::event::PollFlags::IN)];
-        let bound = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut fds, Some(&bound)), Ok(1));
+        assert!(dies(&end));
     });
+}
+
+#[test]
+fn a_host_dies_with_its_daemon_even_while_its_handler_spins() {
+    if std::env::var_os("BE_THE_DAEMON").is_some() {
+        run(async {
+            let mut host = Watched::start(&spawner());
+            host.send("spin");
+            host.running().await;
+            println!("host {}", host.host.pid().unwrap());
+            std::future::pending::<()>().await;
+        });
+    }
+    let mut daemon = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "deaths::a_host_dies_with_its_daemon_even_while_its_handler_spins", "--nocapture"])
+        .env("BE_THE_DAEMON", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(daemon.stdout.take().unwrap()).lines();
+    let pid = lines.map_while(Result::ok).find_map(|line| line.split_once("host ")?.1.parse().ok());
+    let end = pidfd(pid.expect("the host's pid"));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(dies(&end));
+}
+
+fn pidfd(pid: u32) -> OwnedFd {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a pid");
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("the process is there")
+}
+
+fn dies(pidfd: &OwnedFd) -> bool {
+    let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    let bound = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&bound)) == Ok(1)
 }
