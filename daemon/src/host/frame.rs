@@ -112,6 +112,29 @@ pub(super) fn put_quit(out: &mut Vec<u8>) {
     put_frame(out, to_host::QUIT, |_| {});
 }
 
+/// A message on the control socket: stop this task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ControlMessage {
+    pub(super) seq: Seq,
+    /// If it runs already, too; else only if it still waits.
+    pub(super) started_too: bool,
+}
+
+impl ControlMessage {
+    /// Every message has this many bytes.
+    pub(super) const LEN: usize = 9;
+
+    pub(super) fn bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [u8::from(self.started_too); Self::LEN];
+        bytes[1..].copy_from_slice(&self.seq.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn parse([started_too, seq @ ..]: [u8; Self::LEN]) -> Self {
+        Self { seq: u64::from_le_bytes(seq), started_too: started_too != 0 }
+    }
+}
+
 /// A task as the host reads it: everything points into the read buffer.
 #[derive(Debug)]
 pub(super) struct TaskFrame<'a> {

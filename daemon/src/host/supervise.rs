@@ -7,7 +7,7 @@ mod listen;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use self::link::{Link, register};
 use self::listen::{Pumped, READS_PER_TURN};
-use super::frame::{self, Buffer, Init, MAX_FROM_HOST, Malformed};
+use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST, Malformed};
 use super::output::Lines;
 use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError, ring};
 
@@ -24,6 +24,8 @@ use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawne
 const CHUNK: usize = 16 << 10;
 /// How long a host may live on with its socket closed: a process closes its descriptors first and is dead next.
 const EOF_GRACE: Duration = Duration::from_secs(1);
+/// How old a look at a host's memory may be: reading it costs more than a small task.
+const RSS_EVERY: Duration = Duration::from_secs(1);
 
 /// One plugin host. Dropping it kills the process; no event comes after that.
 pub struct Host(Rc<Inner>);
@@ -46,7 +48,9 @@ struct Inner {
     quitting: Cell<bool>,
     killed: Cell<bool>,
     dropped: Cell<bool>,
-    early_cancels: RefCell<Vec<Seq>>,
+    /// The last look at its memory.
+    rss: Cell<Option<(Instant, u64)>>,
+    early_cancels: RefCell<Vec<ControlMessage>>,
     create_error: RefCell<Option<TaskError>>,
     /// Why this side killed it, when it did so on its own account.
     verdict: RefCell<Option<String>>,
@@ -85,6 +89,7 @@ impl Host {
             quitting: Cell::new(false),
             killed: Cell::new(false),
             dropped: Cell::new(false),
+            rss: Cell::new(None),
             early_cancels: RefCell::default(),
             create_error: RefCell::default(),
             verdict: RefCell::default(),
@@ -110,13 +115,13 @@ impl Host {
     /// Asks the handler to stop `seq`, if that is the task that runs; one that waits in the host reports
     /// [`Outcome::Cancelled`](super::Outcome::Cancelled) without being started; for one that ended it is too late.
     pub fn cancel(&mut self, seq: Seq) {
-        if seq <= self.0.reported.get() {
-            return;
-        }
-        match self.0.link() {
-            Some(link) => link.cancel(seq),
-            None => self.0.early_cancels.borrow_mut().push(seq),
-        }
+        self.0.cancel(ControlMessage { seq, started_too: true });
+    }
+
+    /// Takes back `seq` if it still waits in the host: it reports [`Outcome::Cancelled`](super::Outcome::Cancelled)
+    /// without being started. One that runs already is left alone.
+    pub fn recall(&mut self, seq: Seq) {
+        self.0.cancel(ControlMessage { seq, started_too: false });
     }
 
     /// Has the host finish what was sent, free the handler and end. It is killed when it has not done so within `grace`
@@ -141,11 +146,20 @@ impl Host {
         process.as_ref().map(|process| process.pid().as_raw_nonzero().get() as u32)
     }
 
-    /// Resident memory, file mappings included; reads `/proc`, so not for every task.
+    /// Resident memory, file mappings included. Read from `/proc` at most once a second, so that it may be asked after every
+    /// task.
     pub fn rss_bytes(&self) -> Option<u64> {
+        let now = Instant::now();
+        if let Some((at, rss)) = self.0.rss.get()
+            && now < at + RSS_EVERY
+        {
+            return Some(rss);
+        }
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+        let rss = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
+        self.0.rss.set(Some((now, rss)));
+        Some(rss)
     }
 
     /// The highest task started and the highest ended, as of now: they differ while one runs. For watching time limits
@@ -190,8 +204,8 @@ async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
     if inner.killed.get() {
         link.kill();
     }
-    for seq in inner.early_cancels.take() {
-        link.cancel(seq);
+    for message in inner.early_cancels.take() {
+        link.cancel(message);
     }
     inner.flush();
     tokio::select! {
@@ -220,6 +234,16 @@ impl Inner {
     fn emit(&self, event: HostEvent) {
         if !self.dropped.get() {
             (self.events)(self.id, event);
+        }
+    }
+
+    fn cancel(&self, message: ControlMessage) {
+        if message.seq <= self.reported.get() {
+            return;
+        }
+        match self.link() {
+            Some(link) => link.cancel(message),
+            None => self.early_cancels.borrow_mut().push(message),
         }
     }
 

@@ -58,6 +58,23 @@ fn a_waiting_task_that_is_cancelled_is_never_started() {
 }
 
 #[test]
+fn a_recall_takes_back_what_waits_and_leaves_what_runs() {
+    run(async {
+        let mut host = Watched::start(&spawner());
+        let running = host.send("wait");
+        host.running().await;
+        let waiting = host.send("abort");
+        host.host.recall(running);
+        host.host.recall(waiting);
+        host.host.cancel(running);
+        let report = host.report().await;
+        assert_eq!((report.seq, report.outcome), (running, Outcome::Cancelled));
+        let report = host.report().await;
+        assert_eq!((report.seq, report.outcome), (waiting, Outcome::Cancelled));
+    });
+}
+
+#[test]
 fn a_cancel_before_the_process_is_there_is_kept_for_it() {
     run(async {
         let mut host = Watched::start(&spawner());

@@ -143,6 +143,14 @@ fn the_initial_frame_is_read_as_it_was_written() {
 }
 
 #[test]
+fn a_control_message_is_read_as_it_was_written() {
+    for started_too in [false, true] {
+        let message = ControlMessage { seq: 1 << 40, started_too };
+        assert_eq!(ControlMessage::parse(message.bytes()), message);
+    }
+}
+
+#[test]
 fn a_report_cut_anywhere_is_malformed() {
     let mut out = Vec::new();
     put_report(&full_report(), &mut out);

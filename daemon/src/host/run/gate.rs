@@ -15,6 +15,7 @@ use rustix::time::{
 };
 
 use super::setup::move_up;
+use crate::host::frame::ControlMessage;
 use crate::host::{QUEUE_LIMIT, Seq};
 
 /// How long a report may wait behind the task after it.
@@ -183,9 +184,9 @@ impl Gate {
     pub(super) fn take_cancels(&self, control: &OwnedFd) -> io::Result<()> {
         let mut state = self.lock();
         loop {
-            let mut seq = [0; 8];
-            match rustix::net::recv(control, &mut seq, RecvFlags::DONTWAIT) {
-                Ok((8, _)) => self.cancel(&mut state, u64::from_le_bytes(seq)),
+            let mut message = [0; ControlMessage::LEN];
+            match rustix::net::recv(control, &mut message, RecvFlags::DONTWAIT) {
+                Ok((ControlMessage::LEN, _)) => self.cancel(&mut state, ControlMessage::parse(message)),
                 Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
@@ -194,11 +195,13 @@ impl Gate {
         }
     }
 
-    /// The daemon cancels `seq`: the running task, one that waits, or one that ended, for which it is too late.
-    fn cancel(&self, state: &mut State, seq: Seq) {
+    /// The daemon cancels or recalls a task: the running one, one that waits, or one that ended, for which it is too late.
+    fn cancel(&self, state: &mut State, ControlMessage { seq, started_too }: ControlMessage) {
         if seq == state.running {
-            state.asked = true;
-            self.signal(state);
+            if started_too {
+                state.asked = true;
+                self.signal(state);
+            }
         } else if seq > state.newest && state.pending.len() < MAX_PENDING && !state.pending.contains(&seq) {
             state.pending.push(seq);
         }
@@ -257,7 +260,7 @@ mod tests {
     use super::*;
 
     fn cancel(gate: &Gate, seq: Seq) {
-        gate.cancel(&mut gate.lock(), seq);
+        gate.cancel(&mut gate.lock(), ControlMessage { seq, started_too: true });
     }
 
     fn readable(gate: &Gate) -> bool {
@@ -297,6 +300,18 @@ mod tests {
         gate.end(1);
         assert_eq!(gate.begin(2, 1, 0, false), Begin::Cancelled);
         assert_eq!(gate.begin(3, 1, 0, false), Begin::Run);
+    }
+
+    #[test]
+    fn a_recall_takes_back_a_waiting_task_and_leaves_a_running_one_alone() {
+        let gate = Gate::new().unwrap();
+        gate.begin(1, 0, 0, false);
+        for seq in [1, 2] {
+            gate.cancel(&mut gate.lock(), ControlMessage { seq, started_too: false });
+        }
+        assert!(!gate.cancelled() && !readable(&gate));
+        assert_eq!(gate.end(1), Cancel::No);
+        assert_eq!(gate.begin(2, 1, 0, false), Begin::Cancelled);
     }
 
     #[test]

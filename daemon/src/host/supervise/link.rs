@@ -7,7 +7,7 @@ use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::host::Seq;
+use crate::host::frame::ControlMessage;
 use crate::host::spawn::{Process, Spawned};
 
 /// All are registered for reading only: a registration for writing would wake the
@@ -46,11 +46,10 @@ impl Link {
         }
     }
 
-    pub(super) fn cancel(&self, seq: Seq) {
+    pub(super) fn cancel(&self, message: ControlMessage) {
         // A host reads its cancels at once, whatever its handler does: when it cannot take one, it is dead or stopped, and
         // the engine's kill comes after the grace.
-        let _ =
-            rustix::net::send(&self.control, &seq.to_le_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let _ = rustix::net::send(&self.control, &message.bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 }
 
