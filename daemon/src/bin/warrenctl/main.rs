@@ -4,6 +4,7 @@ mod active;
 mod config;
 mod exit;
 mod handlers;
+mod interrupt;
 mod output;
 mod place;
 mod plugin;

@@ -16,13 +16,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
-use tokio::net::UnixStream;
 use warren::config::{Config, Queue};
 
 use self::input::Source;
 use self::ledger::Report;
 use self::send::{Envelope, Run, Stop};
 use crate::exit::{Code, Failure};
+use crate::interrupt::Interrupt;
 use crate::output::{note, print_json, span};
 use crate::{Global, place};
 
@@ -94,13 +94,13 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
         .map_err(|e| Failure::new(Code::Software, e))?;
     let started = Instant::now();
     let (report, reason) = runtime.block_on(async {
-        let signals = signals().map_err(|e| Failure::new(Code::Software, e))?;
+        let interrupt = Interrupt::listen().map_err(|e| Failure::new(Code::Software, e))?;
         let link = link::open(&config, &queue).await?;
         let input = source.read(config.daemon.max_task_bytes).map_err(|e| Failure::new(Code::Software, e))?;
         let envelope =
             Envelope { queue: queue.name.to_string(), properties: properties(args), id: args.id.clone() };
         let run = Run::new(envelope, input.tasks);
-        watch(&run, run.send(&link, channels), signals, &Bar::new(size, input.bytes)).await;
+        watch(&run, run.send(&link, channels), interrupt, &Bar::new(size, input.bytes)).await;
         let closed = run.close();
         // Whatever it says, the books are closed.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.close(200, "done".into())).await;
@@ -112,42 +112,22 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
 }
 
 /// Drives the sending, the progress bar and the signals until the sending has ended.
-async fn watch(run: &Run, sending: impl Future<Output = ()>, signals: UnixStream, bar: &Bar) {
+async fn watch(run: &Run, sending: impl Future<Output = ()>, interrupt: Interrupt, bar: &Bar) {
     let mut tick = tokio::time::interval(TICK);
     let mut heard = false;
     tokio::pin!(sending);
     loop {
         tokio::select! {
             () = &mut sending => break,
-            ready = signals.readable(), if !heard => {
-                // A spurious wake-up stops nothing.
-                heard = ready.is_ok() && signals.try_read(&mut [0; 8]).is_ok();
-                if heard {
-                    run.stop(Stop::Signal);
-                    bar.say("stopping; waiting for confirms in flight (Ctrl-C again ends at once)");
-                }
+            () = interrupt.wait(), if !heard => {
+                heard = true;
+                run.stop(Stop::Signal);
+                bar.say("stopping; waiting for confirms in flight (Ctrl-C again ends at once)");
             }
             _ = tick.tick(), if bar.is_shown() => bar.update(run),
         }
     }
     bar.finish();
-}
-
-/// Becomes readable on SIGINT and SIGTERM; the second one ends the program at once.
-fn signals() -> io::Result<UnixStream> {
-    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let asked = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            Code::Interrupted as i32,
-            Arc::clone(&asked),
-        )?;
-        signal_hook::flag::register(signal, asked)?;
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-    }
-    reader.set_nonblocking(true)?;
-    UnixStream::from_std(reader)
 }
 
 fn source(args: &PublishArgs) -> Result<Source, Failure> {
@@ -213,7 +193,7 @@ fn properties(args: &PublishArgs) -> BasicProperties {
     properties
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+pub(crate) fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a header is NAME=VALUE")?;
     if name.is_empty() || name.len() > MAX_SHORT {
         return Err(format!("a header's name has 1 to {MAX_SHORT} bytes"));
@@ -228,7 +208,7 @@ fn short(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     /// RabbitMQ refuses a longer expiration.
     const MOST: Duration = Duration::from_millis(u32::MAX as u64);
     match warren::config::duration::parse_duration(text) {

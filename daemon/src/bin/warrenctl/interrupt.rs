@@ -1,0 +1,43 @@
+//! Ctrl-C and SIGTERM: the first is heard and asks for an orderly end, the second ends the program at once.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::net::UnixStream;
+
+use crate::exit::Code;
+
+/// The ear for both signals.
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    heard: UnixStream,
+}
+
+impl Interrupt {
+    /// Takes the signals over, for the rest of the program's life. Needs a tokio runtime with I/O.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // In this order: the first signal sets the flag, the next one finds it set.
+            let code = Code::Interrupted as i32;
+            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&asked))?;
+            signal_hook::flag::register(signal, Arc::clone(&asked))?;
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        reader.set_nonblocking(true)?;
+        Ok(Self { heard: UnixStream::from_std(reader)? })
+    }
+
+    /// Returns when a signal has come.
+    pub(crate) async fn wait(&self) {
+        // An error would mean that the writing end is gone, which lives as long as the program.
+        while self.heard.readable().await.is_ok() {
+            if self.heard.try_read(&mut [0; 8]).is_ok() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+}

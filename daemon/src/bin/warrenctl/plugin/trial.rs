@@ -1,0 +1,149 @@
+//! What `plugin check` and `plugin run` share: a plugin host for a file, with settings from the command line or of
+//! a configured handler.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use warren::config::{Limits, Plugins};
+use warren::host::{HostSpec, Spawner, TaskError, become_subreaper};
+use warren::plugin::Snapshot;
+
+use super::inspect;
+use crate::exit::{Code, Failure};
+use crate::output::note;
+use crate::{Global, place};
+
+/// Which plugin, with which settings.
+#[derive(Debug, Args)]
+pub(crate) struct TrialArgs {
+    /// The plugin's file
+    pub(super) file: PathBuf,
+    /// The settings, a JSON object, or @FILE that holds one
+    #[arg(long, value_name = "JSON|@FILE")]
+    settings: Option<String>,
+    /// Take settings and limits of this handler of the configuration
+    #[arg(long, value_name = "NAME", conflicts_with = "settings")]
+    handler: Option<String>,
+}
+
+/// A plugin that passed inspection, ready to be started.
+#[derive(Debug)]
+pub(super) struct Trial {
+    pub(super) spec: HostSpec,
+    pub(super) prefixes: Vec<String>,
+    /// The operator's, else the plugin's, else the default.
+    pub(super) timeout: Duration,
+}
+
+impl Trial {
+    /// Inspects the file, takes a snapshot and collects the settings.
+    pub(super) fn prepare(global: &Global, args: &TrialArgs) -> Result<Self, Failure> {
+        inspect::verdict(&inspect::facts(&args.file)?)?;
+        let plugin = Snapshot::take(&args.file).map_err(|e| {
+            Failure::text(Code::Data, format!("{} cannot be loaded: {e}", args.file.display()))
+        })?;
+        let manifest = &plugin.manifest;
+        let mut trial = Self {
+            prefixes: manifest.prefixes.clone(),
+            timeout: manifest.timeout.unwrap_or(Limits::DEFAULT_TIMEOUT),
+            spec: HostSpec {
+                handler: Arc::from(manifest.name.as_str()),
+                settings_json: Arc::from(settings(args.settings.as_deref())?),
+                plugin: Arc::new(plugin),
+                create_timeout: Plugins::default().probe_timeout,
+                grace: Limits::default().grace,
+                max_output: Limits::default().max_output,
+            },
+        };
+        if let Some(name) = &args.handler {
+            trial.adopt(global, name)?;
+        }
+        Ok(trial)
+    }
+
+    fn adopt(&mut self, global: &Global, name: &str) -> Result<(), Failure> {
+        let config = place::config(global)?;
+        let Some(handler) = config.handlers.iter().find(|handler| &*handler.name == name) else {
+            let names: Vec<_> = config.handlers.iter().map(|handler| &*handler.name).collect();
+            let text = format!("no handler `{name}` is configured; there is {}", names.join(", "));
+            return Err(Failure::text(Code::Usage, text));
+        };
+        let manifest = &self.spec.plugin.manifest;
+        if handler.plugin != manifest.name {
+            note(&format!(
+                "warning: {}: handler `{name}` is for plugin `{}`, this file is `{}`",
+                handler.origin, handler.plugin, manifest.name
+            ));
+        }
+        self.timeout = handler.limits.timeout.unwrap_or(self.timeout);
+        self.spec.handler = Arc::clone(&handler.name);
+        self.spec.settings_json = Arc::from(handler.settings_json.as_str());
+        self.spec.create_timeout = config.plugins.probe_timeout;
+        self.spec.grace = handler.limits.grace;
+        self.spec.max_output = handler.limits.max_output;
+        if let Some(prefixes) = &handler.prefixes {
+            self.prefixes.clone_from(prefixes);
+        }
+        Ok(())
+    }
+}
+
+/// What starts the host; whatever its handler leaves behind dies with it.
+pub(super) fn spawner() -> Result<Spawner, Failure> {
+    become_subreaper().and_then(|()| Spawner::start()).map_err(|e| {
+        let error = anyhow::Error::new(e).context("cannot start plugin hosts");
+        Failure::new(Code::Software, error)
+    })
+}
+
+/// The failure that a plugin's refusal to start is: its own words are about its settings, the host's about a fault.
+pub(super) fn not_created(spec: &HostSpec, error: &TaskError) -> Failure {
+    let is_fault = ["abi", "crash", "load", "panic", "spawn", "timeout"].contains(&&*error.code);
+    let code = if is_fault { Code::Software } else { Code::Config };
+    let path = spec.plugin.path.display();
+    Failure::text(code, format!("{path} does not start: {}", words(error)))
+}
+
+/// An error in one line.
+pub(super) fn words(error: &TaskError) -> String {
+    match (&*error.code, &*error.message) {
+        ("", message) => message.to_owned(),
+        (code, "") => code.to_owned(),
+        (code, message) => format!("{code}: {message}"),
+    }
+}
+
+fn settings(argument: Option<&str>) -> Result<String, Failure> {
+    let Some(argument) = argument else { return Ok("{}".to_owned()) };
+    let text = match argument.strip_prefix('@') {
+        None => argument.to_owned(),
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|e| Failure::text(Code::Data, format!("cannot read the settings from {path}: {e}")))?,
+    };
+    match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(serde_json::Value::Object(_)) => Ok(text),
+        Ok(_) => {
+            Err(Failure::text(Code::Usage, "the settings are JSON, but no object: write {\"key\": value}"))
+        }
+        Err(e) => Err(Failure::text(Code::Usage, format!("the settings are no JSON: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_an_object_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("settings.json");
+        std::fs::write(&file, "{\"a\": 1}\n").unwrap();
+        assert_eq!(settings(None).unwrap(), "{}");
+        assert_eq!(settings(Some(&format!("@{}", file.display()))).unwrap(), "{\"a\": 1}\n");
+        for bad in ["[1]", "{", "", "@/nonexistent"] {
+            assert!(settings(Some(bad)).is_err(), "{bad}");
+        }
+    }
+}
