@@ -4,26 +4,18 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-use lapin::message::BasicGetMessage;
-use lapin::options::{BasicGetOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::types::AMQPValue;
 use serde_json::Value;
 use tempfile::TempDir;
-use warren_tests::Node;
-
-/// Tells "stuck" from "slow".
-const BOUND: Duration = Duration::from_secs(60);
+use warren_tests::broker::{Broker, Letter};
+use warren_tests::{Node, artefacts, wait};
 
 /// A configuration with one queue of the test's own, and a link to look into that queue.
 struct Bench {
     directory: TempDir,
     queue: String,
-    runtime: tokio::runtime::Runtime,
-    link: Connection,
-    channel: Channel,
+    broker: Broker,
 }
 
 impl Bench {
@@ -34,14 +26,7 @@ impl Bench {
             node.uri()
         );
         std::fs::write(directory.path().join("warren.toml"), config).unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (link, channel) = runtime.block_on(async {
-            let link = Connection::connect(&node.uri(), ConnectionProperties::default()).await.unwrap();
-            let channel = link.create_channel().await.unwrap();
-            (link, channel)
-        });
-        Self { directory, queue: queue.to_owned(), runtime, link, channel }
+        Self { directory, queue: queue.to_owned(), broker: Broker::connect(&node.uri()) }
     }
 
     fn config(&self) -> PathBuf {
@@ -49,50 +34,17 @@ impl Bench {
     }
 
     fn declare(&self, arguments: &[(&str, AMQPValue)]) {
-        let mut table = FieldTable::default();
-        for (name, value) in arguments {
-            table.insert((*name).into(), value.clone());
-        }
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        self.runtime
-            .block_on(self.channel.queue_declare(self.queue.as_str().into(), options, table))
-            .unwrap();
-    }
-
-    /// Messages in the queue; 0 while it does not exist.
-    fn depth(&self) -> u32 {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        self.runtime.block_on(async {
-            let channel = self.link.create_channel().await.unwrap();
-            match channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default()).await {
-                Ok(queue) => {
-                    let _ = channel.close(200, "seen".into()).await;
-                    queue.message_count()
-                }
-                Err(_) => 0,
-            }
-        })
+        self.broker.declare(&self.queue, arguments);
     }
 
     fn wait_for_depth(&self, least: u32) {
-        let end = Instant::now() + BOUND;
-        while self.depth() < least {
-            assert!(Instant::now() < end, "the queue stays below {least}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait::until(&format!("{least} messages in {}", self.queue), || {
+            self.broker.depth(&self.queue).filter(|&depth| depth >= least)
+        });
     }
 
-    fn take_all(&self) -> Vec<BasicGetMessage> {
-        self.runtime.block_on(async {
-            let mut all = Vec::new();
-            let options = BasicGetOptions { no_ack: true };
-            while let Some(message) =
-                self.channel.basic_get(self.queue.as_str().into(), options).await.unwrap()
-            {
-                all.push(message);
-            }
-            all
-        })
+    fn take_all(&self) -> Vec<Letter> {
+        self.broker.take_all(&self.queue)
     }
 
     fn publish(&self, arguments: &[&str]) -> Output {
@@ -113,18 +65,10 @@ impl Bench {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(warrenctl());
+        let mut command = Command::new(artefacts::program("warrenctl"));
         command.arg("publish").arg("--config").arg(self.config()).args(arguments);
         command
     }
-}
-
-/// The program beside this test's own: `target/debug/warrenctl`.
-fn warrenctl() -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    let program = this.ancestors().nth(2).unwrap().join("warrenctl");
-    assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
-    program
 }
 
 #[track_caller]
@@ -138,11 +82,10 @@ fn report(output: &Output) -> Value {
 
 /// Every line that the report calls confirmed is in the queue once; nothing is there that it calls unsent.
 #[track_caller]
-fn assert_truthful(report: &Value, messages: &[BasicGetMessage]) {
+fn assert_truthful(report: &Value, letters: &[Letter]) {
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
-    for message in messages {
-        let text = String::from_utf8(message.data.clone()).unwrap();
-        *seen.entry(text.strip_prefix("line ").unwrap().parse().unwrap()).or_default() += 1;
+    for letter in letters {
+        *seen.entry(letter.text.strip_prefix("line ").unwrap().parse().unwrap()).or_default() += 1;
     }
     assert!(seen.values().all(|&count| count == 1), "a line was sent twice");
     let mut confirmed = 0;
@@ -170,21 +113,18 @@ fn a_missing_queue_is_created_and_tasks_are_persistent_with_all_their_properties
     let more = ["--content-type", "application/json", "--header", "tenant=a=b", "--header", "n=1", "{}"];
     assert_ends(&bench.publish(&[&options[..], &more[..]].concat()), 0);
 
-    let messages = bench.take_all();
-    let bodies: Vec<_> = messages.iter().map(|m| String::from_utf8(m.data.clone()).unwrap()).collect();
-    assert_eq!(bodies, ["Task 1: Process order #1001", "two", "{}"]);
-    let ids: Vec<_> =
-        messages.iter().map(|m| m.properties.message_id().as_ref().unwrap().to_string()).collect();
-    assert!(ids[0] != ids[1] && ids[0].len() == 36, "{ids:?}");
-    assert!(messages.iter().all(|m| *m.properties.delivery_mode() == Some(2)));
-    let properties = &messages[2].properties;
-    assert_eq!(ids[2], "o-1");
+    let letters = bench.take_all();
+    let texts: Vec<_> = letters.iter().map(|letter| letter.text.as_str()).collect();
+    assert_eq!(texts, ["Task 1: Process order #1001", "two", "{}"]);
+    assert!(letters[0].id() != letters[1].id() && letters[0].id().len() == 36, "{letters:?}");
+    assert!(letters.iter().all(|letter| *letter.properties.delivery_mode() == Some(2)));
+    let properties = &letters[2].properties;
+    assert_eq!(letters[2].id(), "o-1");
     assert_eq!(properties.kind().as_ref().unwrap().as_str(), "order.v1");
     assert_eq!(*properties.priority(), Some(7));
     assert_eq!(properties.expiration().as_ref().unwrap().as_str(), "600000");
     assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
-    let header = properties.headers().as_ref().unwrap().inner()["tenant"].as_long_string().unwrap();
-    assert_eq!(header.as_bytes(), b"a=b");
+    assert_eq!(letters[2].header("tenant").as_deref(), Some("a=b"));
 }
 
 #[test]
@@ -288,10 +228,9 @@ fn ctrl_c_ends_it_while_the_broker_blocks_publishers() {
     node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).unwrap();
     let (mut child, mut stdin) = bench.publish_pipe();
     writeln!(stdin, "line 1").unwrap();
-    let end = Instant::now() + BOUND;
-    while !node.ctl(&["list_connections", "state"]).unwrap().contains("blocked") {
-        assert!(Instant::now() < end, "the broker blocks nobody");
-    }
+    wait::until("a blocked connection", || {
+        node.ctl(&["list_connections", "state"]).unwrap().contains("blocked").then_some(())
+    });
     assert!(child.try_wait().unwrap().is_none(), "it gave up while the broker blocks");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
