@@ -95,6 +95,7 @@ fn keep_writing(database: &Path, stop: &AtomicBool, committed: &AtomicU32) {
         tx.execute("UPDATE accounts SET balance = balance + 1 WHERE id = ?1", [to]).expect("given");
         tx.commit().expect("committed");
         committed.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(1)); // Its pace: many commits within one backup, not all of a core.
     }
 }
 
@@ -110,7 +111,7 @@ fn back_up_under_writes(journal: &str) {
     std::thread::scope(|scope| {
         scope.spawn(|| keep_writing(&place.database(), &stop, &committed));
         let mut kit = place.kit(&json!({})).real_clock();
-        for _ in 0..4 {
+        for _ in 0..2 {
             // Writing goes on: each backup waits for commits of its own.
             let seen = committed.load(Ordering::Relaxed);
             while committed.load(Ordering::Relaxed) < seen + 5 {
@@ -120,7 +121,7 @@ fn back_up_under_writes(journal: &str) {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert_eq!(place.files().len(), 4, "{:?}", place.files());
+    assert_eq!(place.files().len(), 2, "{:?}", place.files());
     for backup in backups {
         let db = place.restore(backup["file"].as_str().expect("a path"));
         let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
@@ -218,7 +219,7 @@ fn what_a_killed_backup_left_is_removed_by_the_next() {
 fn a_cancelled_backup_leaves_nothing() {
     let place = Place::new("WAL");
     let mut kit = place.kit(&json!({}));
-    for checks in [0, 1, 3, 6, 9] {
+    for checks in [0, 1, 3, 6] {
         kit.cancel_after(checks);
         assert!(kit.run("Backup database").failure().is_cancelled(), "after {checks} looks");
         assert_eq!(place.files(), [] as [&str; 0], "after {checks} looks");
@@ -325,4 +326,25 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
             .unwrap_or_else(|| panic!("{settings} is refused"));
         assert!(failure.message().contains(expected), "{settings}: {}", failure.message());
     }
+}
+
+#[test]
+fn the_documented_settings_are_taken() {
+    let place = Place::new("WAL");
+    let mut settings = documented_settings();
+    settings["database"] = json!(place.database());
+    settings["directory"] = json!(place.directory());
+    Kit::<BackupDatabase>::new(settings).expect("they are good").run("Backup database").done();
+    assert_eq!(place.files().len(), 1);
+}
+
+/// The settings that the crate's documentation shows.
+fn documented_settings() -> Value {
+    let source = include_str!("../src/lib.rs");
+    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
+    let example: Vec<&str> =
+        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
+    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
+    let handlers = config["handlers"].as_object().expect("it configures handlers");
+    handlers.values().next().expect("one handler")["settings"].clone()
 }

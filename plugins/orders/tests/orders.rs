@@ -289,3 +289,25 @@ fn another_programs_database_and_a_newer_store_are_refused() {
     let failure = kit(&database, &json!({})).err().expect("refused");
     assert!(failure.message().contains("settings.database"), "{failure}");
 }
+
+#[test]
+fn the_documented_settings_are_taken() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut settings = documented_settings();
+    settings["database"] = json!(directory.path().join("orders.db"));
+    let mut kit = Kit::<Orders>::new(settings).expect("they are good").prefixes(PREFIXES);
+    let ran = kit.run("Process order #1");
+    ran.done();
+    assert_eq!(ran.published[0].queue.as_deref(), Some("payments"));
+}
+
+/// The settings that the crate's documentation shows.
+fn documented_settings() -> Value {
+    let source = include_str!("../src/lib.rs");
+    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
+    let example: Vec<&str> =
+        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
+    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
+    let handlers = config["handlers"].as_object().expect("it configures handlers");
+    handlers.values().next().expect("one handler")["settings"].clone()
+}

@@ -289,3 +289,33 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
         assert!(!failure.message().contains("open sesame"), "{more}: {}", failure.message());
     }
 }
+
+#[test]
+fn the_documented_settings_are_taken() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("password");
+    std::fs::write(&file, "open sesame").expect("the file");
+    let server = Server::start(Script { starttls: true, login: true, ..Script::default() });
+    let mut settings = documented_settings();
+    settings["server"] = json!("localhost");
+    settings["port"] = json!(server.port());
+    settings["password_file"] = json!(file);
+    settings["ca_file"] = json!(certificate("authority.pem"));
+    let mut kit = Kit::<SendEmail>::new(settings).expect("they are good");
+    let body = json!({"to": "ada@example.com", "name": "Ada"});
+    kit.run(TaskSpec::typed("Send email", body.to_string())).done();
+    let talk = server.conversation();
+    assert_eq!(talk.header("Subject").as_deref(), Some("News for ada@example.com"));
+    assert_eq!(talk.commands[0], "EHLO worker1.example.com");
+}
+
+/// The settings that the crate's documentation shows.
+fn documented_settings() -> Value {
+    let source = include_str!("../src/lib.rs");
+    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
+    let example: Vec<&str> =
+        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
+    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
+    let handlers = config["handlers"].as_object().expect("it configures handlers");
+    handlers.values().next().expect("one handler")["settings"].clone()
+}
