@@ -1,27 +1,29 @@
-//! journald's native protocol: one datagram of named fields per record. Written here rather than through a
-//! `tracing` layer, because the layers send from the thread that logs, and a journal that is behind would hold up
-//! the data path.
+//! Records → the journal, through `tracing-journald`'s layer.
+//!
+//! The layer is not the process's own: it sends from the thread that logs, and a journal that is behind would hold
+//! up the data path. Here it sits under a subscriber that only the log thread calls, and calls directly: as any
+//! thread's default subscriber, one without a filter would have `tracing` ask about every disabled event of the
+//! whole process.
 
+use std::borrow::Cow;
 use std::io;
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 
-use tracing::Level;
+use tracing::field::Value;
+use tracing::{Event, Subscriber};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
 
-use super::record::Record;
+use super::record::{MAX_FIELDS, Record};
+use super::site::HANDLER_FIELDS;
 use crate::config::Environment;
 
-/// Where journald listens.
-pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
+/// More than a record can have: its own fields, the eight of its task, the message, and the handler's as one.
+const MAX_VALUES: usize = MAX_FIELDS + 16;
 
-/// journald's bound on the length of a field's name.
-const MAX_NAME: usize = 64;
-
-/// A connection to the journal.
-#[derive(Debug)]
+/// The way into the journal.
 pub(super) struct Journal {
-    socket: UnixDatagram,
-    path: PathBuf,
+    subscriber: Box<dyn Subscriber + Send + Sync>,
 }
 
 /// Whether stderr leads to the journal: systemd names the device and inode of the stream it connected.
@@ -34,59 +36,56 @@ pub(super) fn is_stderr(environment: &Environment) -> bool {
 }
 
 impl Journal {
-    pub(super) fn connect(path: &Path) -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
-        Ok(Self { socket, path: path.to_owned() })
+    /// The journal of this machine. Each record is sent to journald's socket by its path, so a journald that
+    /// restarts is found again; what is logged while there is none is lost.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub(super) fn connect() -> io::Result<Self> {
+        // No prefix: handlers cannot make up names of fields, so nothing can be mistaken for another's.
+        let layer = tracing_journald::layer()?
+            .with_field_prefix(None)
+            .with_syslog_identifier("warrend".to_owned())
+            .with_priority_mappings(priorities());
+        Ok(Self::through(layer))
     }
 
-    /// Sends one record. When journald has restarted meanwhile, it is connected to anew; an error means that the
-    /// record is lost.
-    pub(super) fn send(&mut self, record: &Record) -> io::Result<()> {
-        let datagram = encode(record);
-        if self.socket.send(&datagram).is_ok() {
-            return Ok(());
+    /// Whatever takes events in the place of the journal.
+    pub(super) fn through(layer: impl Layer<Registry> + Send + Sync) -> Self {
+        Self { subscriber: Box::new(Registry::default().with(layer)) }
+    }
+
+    /// Sends one record, or loses it: a log has nowhere to complain about that.
+    pub(super) fn send(&self, record: &Record) {
+        let fields = record.metadata.fields();
+        let mut texts = Vec::with_capacity(16);
+        let mut put = |name: &str, text: Cow<'_, str>| {
+            texts.extend(fields.field(name).map(|field| (field, text.into_owned())));
+        };
+        put("message", Cow::Borrowed(&record.message));
+        record.each_field(|name, value| put(name, Cow::Borrowed(value)));
+        if !record.foreign.is_empty() {
+            put(HANDLER_FIELDS, Cow::Owned(json(&record.foreign)));
         }
-        *self = Self::connect(&self.path)?;
-        self.socket.send(&datagram).map(drop)
+        // The length of the list is part of its type. What is over belongs to the first field and has no value.
+        let Some((first, _)) = texts.first() else { return };
+        let mut values = [(first, None); MAX_VALUES];
+        for (slot, (field, text)) in values.iter_mut().zip(&texts) {
+            *slot = (field, Some(text as &dyn Value));
+        }
+        self.subscriber.event(&Event::new(record.metadata, &fields.value_set(&values)));
     }
 }
 
-fn encode(record: &Record) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
-    let priority = match record.level {
-        Level::ERROR => "3",
-        Level::WARN => "4",
-        Level::INFO => "6",
-        Level::DEBUG | Level::TRACE => "7",
-    };
-    put(&mut out, "MESSAGE", &record.message);
-    put(&mut out, "PRIORITY", priority);
-    put(&mut out, "SYSLOG_IDENTIFIER", "warrend");
-    put(&mut out, "TARGET", record.target);
-    record.each_field(|name, value| put(&mut out, &field_name("", name), value));
-    for (name, value) in &record.foreign {
-        put(&mut out, &field_name("F_", name), value);
-    }
-    out
+/// As syslog understands the words: `info` is not worth a "notice", and there is nothing below "debug".
+fn priorities() -> PriorityMappings {
+    PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() }
 }
 
-/// The form that holds any value, newlines included: name, newline, 64-bit little-endian length, value, newline.
-fn put(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.extend_from_slice(name.as_bytes());
-    out.push(b'\n');
-    out.extend_from_slice(&(value.len() as u64).to_le_bytes());
-    out.extend_from_slice(value.as_bytes());
-    out.push(b'\n');
-}
-
-/// A name that journald accepts: capitals, digits and `_`, a letter first.
-fn field_name(prefix: &str, name: &str) -> String {
-    let clean = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    let name: String = name.chars().map(clean).collect();
-    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphabetic() && prefix.is_empty());
-    let name = if name.is_empty() { "FIELD" } else { name };
-    prefix.chars().chain(name.chars()).take(MAX_NAME).collect()
+fn json(fields: &[(String, String)]) -> String {
+    let object: serde_json::Map<_, _> =
+        fields.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    serde_json::Value::Object(object).to_string()
 }
 
 #[cfg(test)]
@@ -94,20 +93,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn field_names_are_what_journald_accepts() {
-        let table = [
-            ("", "duration_ms", "DURATION_MS"),
-            ("", "log.target", "LOG_TARGET"),
-            ("", "_1a", "A"),
-            ("", "é", "FIELD"),
-            ("F_", "message", "F_MESSAGE"),
-            ("F_", "1", "F_1"),
-            ("F_", "", "F_FIELD"),
-        ];
-        for (prefix, name, expected) in table {
-            assert_eq!(field_name(prefix, name), expected);
-        }
-        assert_eq!(field_name("F_", &"x".repeat(100)).len(), 64);
+    fn priorities_are_those_of_syslog() {
+        let PriorityMappings { error, warn, info, debug, trace } = priorities();
+        let numbers = [error, warn, info, debug, trace].map(|priority| char::from(priority as u8));
+        assert_eq!(numbers, ['3', '4', '6', '7', '7']);
     }
 
     #[test]

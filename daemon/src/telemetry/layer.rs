@@ -23,8 +23,7 @@ impl Forward {
 impl<S: Subscriber> Layer<S> for Forward {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut fields =
-            Fields { message: String::new(), record: Record::new(*metadata.level(), metadata.target(), "") };
+        let mut fields = Fields { message: String::new(), record: Record::new(metadata, "") };
         event.record(&mut fields);
         let Fields { message, record } = fields;
         self.queue.push(record.with_message(message));

@@ -1,4 +1,4 @@
-//! Logs: journald's native protocol under systemd, human text on stderr otherwise.
+//! Logs: the journal's own fields under systemd, human text on stderr otherwise.
 //!
 //! Whoever logs only makes a [`record::Record`] and puts it into a bounded queue; one thread renders and writes.
 //! So a slow journal or terminal never holds up the data path: what does not fit is dropped, counted, and the
@@ -14,6 +14,7 @@ mod filter;
 mod journald;
 mod layer;
 mod record;
+mod site;
 mod task_log;
 mod text;
 mod writer;
@@ -92,17 +93,14 @@ fn assemble(
 }
 
 fn sink(target: LogTarget, environment: &Environment) -> anyhow::Result<Sink> {
-    let journal = || journald::Journal::connect(journald::SOCKET.as_ref());
     match target {
         LogTarget::Journald => {
-            let journal = journal().with_context(|| {
-                format!("no journal at {}: set log.target = \"stderr\" or \"auto\"", journald::SOCKET)
-            })?;
-            Ok(Sink::Journal(journal))
+            let journal = journald::Journal::connect();
+            journal.map(Sink::Journal).context("no journal here: set log.target = \"stderr\" or \"auto\"")
         }
         // A journal that is announced but does not answer is no reason not to start: stderr leads there as well.
         LogTarget::Auto if journald::is_stderr(environment) => {
-            Ok(journal().map_or_else(|_| stderr(environment), Sink::Journal))
+            Ok(journald::Journal::connect().map_or_else(|_| stderr(environment), Sink::Journal))
         }
         LogTarget::Auto | LogTarget::Stderr => Ok(stderr(environment)),
     }

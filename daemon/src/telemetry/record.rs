@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tracing::Level;
+use tracing::{Level, Metadata};
 
 use crate::registry::Generation;
 
@@ -12,15 +12,15 @@ use crate::registry::Generation;
 pub(super) const MAX_MESSAGE: usize = 4096;
 /// Longest value of one field kept, in bytes.
 pub(super) const MAX_VALUE: usize = 1024;
-/// Most fields kept. With the bounds above a record stays far below what one datagram to the journal can be.
+/// Most fields kept.
 pub(super) const MAX_FIELDS: usize = 32;
 
 /// One log line.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) time: SystemTime,
-    pub(super) level: Level,
-    pub(super) target: &'static str,
+    /// Where it comes from: level, target, and the names of Warren's own fields.
+    pub(super) metadata: &'static Metadata<'static>,
     pub(super) message: Cow<'static, str>,
     pub(super) task: Option<TaskPart>,
     /// Fields of Warren's own code.
@@ -41,16 +41,23 @@ pub(super) struct TaskPart {
 }
 
 impl Record {
-    pub(super) fn new(level: Level, target: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(metadata: &'static Metadata<'static>, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             time: SystemTime::now(),
-            level,
-            target,
+            metadata,
             message: bounded(message.into(), MAX_MESSAGE),
             task: None,
             fields: Vec::new(),
             foreign: Vec::new(),
         }
+    }
+
+    pub(super) fn level(&self) -> Level {
+        *self.metadata.level()
+    }
+
+    pub(super) fn target(&self) -> &'static str {
+        self.metadata.target()
     }
 
     /// The same with this message.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tracing::Level;
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
 
-use super::filter::{HANDLER, TASK};
 use super::record::{Record, TaskPart};
+use super::site;
 use super::writer::Queue;
 use crate::host::{Outcome, TaskError};
 use crate::registry::Generation;
@@ -88,7 +88,7 @@ impl TaskLog {
     #[inline]
     pub fn received(&self, task: TaskRef<'_>, body_bytes: usize, redelivered: bool) {
         if self.enabled(Level::DEBUG) {
-            let mut record = about(task, Level::DEBUG, TASK, "task received");
+            let mut record = about(task, site::task(Level::DEBUG), "task received");
             record.field("bytes", body_bytes.to_string());
             record.field("redelivered", redelivered.to_string());
             self.push(record);
@@ -99,7 +99,7 @@ impl TaskLog {
     #[inline]
     pub fn started(&self, task: TaskRef<'_>) {
         if self.enabled(Level::DEBUG) {
-            self.push(about(task, Level::DEBUG, TASK, "task started"));
+            self.push(about(task, site::task(Level::DEBUG), "task started"));
         }
     }
 
@@ -120,7 +120,7 @@ impl TaskLog {
     #[inline]
     pub fn refused(&self, task: TaskRef<'_>, reason: &'static str) {
         if self.enabled(Level::WARN) {
-            let mut record = about(task, Level::WARN, TASK, "task is dead before it ran");
+            let mut record = about(task, site::task(Level::WARN), "task is dead before it ran");
             record.field("reason", reason);
             self.push(record);
         }
@@ -137,7 +137,7 @@ impl TaskLog {
             5.. => Level::TRACE,
         };
         if self.handler_enabled(level) {
-            let mut record = about(task, level, HANDLER, "").with_message(message.to_owned());
+            let mut record = about(task, site::handler(level), "").with_message(message.to_owned());
             for (name, value) in fields {
                 record.foreign(name, value);
             }
@@ -149,7 +149,7 @@ impl TaskLog {
     #[inline]
     pub fn handler_output(&self, task: TaskRef<'_>, stderr: bool, line: &str) {
         if self.handler_enabled(Level::INFO) {
-            let mut record = about(task, Level::INFO, HANDLER, "").with_message(line.to_owned());
+            let mut record = about(task, site::handler(Level::INFO), "").with_message(line.to_owned());
             record.field("stream", if stderr { "stderr" } else { "stdout" });
             self.push(record);
         }
@@ -162,8 +162,8 @@ impl TaskLog {
     }
 }
 
-fn about(task: TaskRef<'_>, level: Level, target: &'static str, message: &'static str) -> Record {
-    let mut record = Record::new(level, target, message);
+fn about(task: TaskRef<'_>, place: &'static Metadata<'static>, message: &'static str) -> Record {
+    let mut record = Record::new(place, message);
     record.task = Some(TaskPart {
         id: task.id.into(),
         queue: task.queue.cloned(),
@@ -182,7 +182,7 @@ fn ending(task: TaskRef<'_>, level: Level, end: Finished<'_>) -> Record {
         Settlement::Dead { .. } => "task failed, now a dead letter",
         Settlement::Requeue => "task given back",
     };
-    let mut record = about(task, level, TASK, message);
+    let mut record = about(task, site::task(level), message);
     if let Some(part) = &mut record.task {
         part.duration = Some(end.duration);
         part.outcome = Some(match end.outcome {

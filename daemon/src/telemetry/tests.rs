@@ -1,11 +1,15 @@
 //! Logging from end to end, but for the process-wide subscriber: what is logged arrives, in the form promised.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::Write;
-use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
 
 use super::journald::Journal;
 use super::writer::{Sink, Writer};
@@ -39,7 +43,7 @@ impl Pages {
     }
 }
 
-fn log_at(level: &str, sink: Sink) -> (Guard, impl tracing::Subscriber + Send + Sync) {
+fn log_at(level: &str, sink: Sink) -> (Guard, impl tracing::Subscriber + Send + Sync + use<>) {
     let log = Log { level: level.to_owned(), target: LogTarget::Auto };
     assemble(&log, Writer::start(sink).expect("a thread")).expect("a level")
 }
@@ -225,74 +229,136 @@ fn long_lines_are_cut_at_a_character() {
     assert_eq!(line, format!("INFO  {}…  stream=stdout", "é".repeat(2048)));
 }
 
-/// One datagram of the native protocol, taken apart.
-fn decode(mut datagram: &[u8]) -> BTreeMap<String, String> {
-    let mut fields = BTreeMap::new();
-    while !datagram.is_empty() {
-        let end = datagram.iter().position(|b| *b == b'\n').expect("a name");
-        let name = String::from_utf8(datagram[..end].to_vec()).expect("text");
-        let (length, rest) = datagram[end + 1..].split_first_chunk::<8>().expect("a length");
-        let (value, rest) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).expect("small"));
-        assert_eq!(rest[0], b'\n');
-        assert_eq!(fields.insert(name, String::from_utf8(value.to_vec()).expect("text")), None);
-        datagram = &rest[1..];
+/// What the journal's layer is given: level, target and fields of each event.
+#[derive(Clone, Default)]
+struct Entries(Arc<Mutex<Vec<Entry>>>);
+
+type Entry = (Level, String, BTreeMap<String, String>);
+
+impl<S: Subscriber> Layer<S> for Entries {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        struct Fields(BTreeMap<String, String>);
+        impl Visit for Fields {
+            fn record_debug(&mut self, field: &Field, _: &dyn Debug) {
+                panic!("{field} is not text");
+            }
+
+            fn record_str(&mut self, field: &Field, value: &str) {
+                assert_eq!(
+                    self.0.insert(field.to_string(), value.to_owned()),
+                    None,
+                    "{field} is there twice"
+                );
+            }
+        }
+        let mut fields = Fields(BTreeMap::new());
+        event.record(&mut fields);
+        let (level, target) = (*event.metadata().level(), event.metadata().target().to_owned());
+        self.0.lock().expect("not poisoned").push((level, target, fields.0));
     }
-    fields
+}
+
+impl Entries {
+    fn log(&self, level: &str) -> (Guard, impl tracing::Subscriber + Send + Sync + use<>) {
+        log_at(level, Sink::Journal(Journal::through(self.clone())))
+    }
+
+    fn take(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.0.lock().expect("not poisoned"))
+    }
+}
+
+fn entry(level: Level, target: &str, fields: &[(&str, &str)]) -> Entry {
+    let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    (level, target.to_owned(), fields.collect())
 }
 
 #[test]
-fn the_journal_gets_the_documented_fields() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("journal");
-    let journal = UnixDatagram::bind(&path).expect("a socket");
-    journal.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-    let (guard, _) = log_at("info", Sink::Journal(Journal::connect(&path).expect("connected")));
-    let (queue, generation) = ("task_queue".into(), generation());
+fn the_journal_gets_every_field_of_a_task_and_none_that_it_does_not_have() {
+    let entries = Entries::default();
+    let (guard, _) = entries.log("debug");
+    let (log, queue, generation) = (guard.task_log(), "task_queue".into(), generation());
     let task = TaskRef { id: "t-1", queue: Some(&queue), generation: Some(&generation), attempt: 1 };
-    guard.task_log().finished(task, done());
-    guard.task_log().handler_log(task, 3, "two\nlines", &[("task_id".to_owned(), "forged".to_owned())]);
-    let receive = || {
-        let mut buffer = vec![0; 65_536];
-        let length = journal.recv(&mut buffer).expect("a datagram");
-        decode(&buffer[..length])
-    };
-    let first = receive();
-    let expected = [
-        ("MESSAGE", "task done"),
-        ("PRIORITY", "6"),
-        ("SYSLOG_IDENTIFIER", "warrend"),
-        ("TASK_ID", "t-1"),
-        ("HANDLER", "backup"),
-        ("QUEUE", "task_queue"),
-        ("ATTEMPT", "1"),
-        ("OUTCOME", "done"),
-        ("DURATION_MS", "1234"),
-        ("GENERATION", "7"),
-        ("PLUGIN_SHA256", "ab12"),
+    log.finished(task, done());
+    let error = TaskError { code: "busy".to_owned(), message: "later".to_owned(), retry_after: None };
+    let retry = Settlement::Retry { delay: Duration::from_secs(5), next_attempt: 2 };
+    let bare = TaskRef::default();
+    log.finished(
+        bare,
+        Finished { outcome: &Outcome::Retry, error: Some(&error), settlement: retry, ..done() },
+    );
+    log.received(bare, 30, true);
+    log.refused(bare, "unroutable");
+    guard.flush();
+    let of_the_task = [
+        ("message", "task done"),
+        ("task_id", "t-1"),
+        ("handler", "backup"),
+        ("queue", "task_queue"),
+        ("attempt", "1"),
+        ("outcome", "done"),
+        ("duration_ms", "1234"),
+        ("generation", "7"),
+        ("plugin_sha256", "ab12"),
     ];
-    for (name, value) in expected {
-        assert_eq!(first.get(name).map(String::as_str), Some(value), "{name}");
-    }
-    let second = receive();
-    assert_eq!(second.get("MESSAGE").map(String::as_str), Some("two\nlines"));
-    assert_eq!(second.get("TASK_ID").map(String::as_str), Some("t-1"));
-    assert_eq!(second.get("F_TASK_ID").map(String::as_str), Some("forged"));
+    let of_the_retry = [
+        ("message", "task failed, to be retried"),
+        ("outcome", "retry"),
+        ("duration_ms", "1234"),
+        ("retry_in_ms", "5000"),
+        ("code", "busy"),
+        ("error", "later"),
+    ];
+    let received = [("message", "task received"), ("bytes", "30"), ("redelivered", "true")];
+    let refused = [("message", "task is dead before it ran"), ("reason", "unroutable")];
+    let expected = [
+        entry(Level::INFO, "task", &of_the_task),
+        entry(Level::WARN, "task", &of_the_retry),
+        entry(Level::DEBUG, "task", &received),
+        entry(Level::WARN, "task", &refused),
+    ];
+    assert_eq!(entries.take(), expected);
 }
 
 #[test]
-fn a_journal_that_restarted_is_found_again() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("journal");
-    let old = UnixDatagram::bind(&path).expect("a socket");
-    let (guard, _) = log_at("info", Sink::Journal(Journal::connect(&path).expect("connected")));
-    drop(old);
-    std::fs::remove_file(&path).expect("gone");
-    let new = UnixDatagram::bind(&path).expect("a socket");
-    new.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-    guard.task_log().handler_output(TaskRef::default(), false, "after");
-    let mut buffer = vec![0; 65_536];
-    let length = new.recv(&mut buffer).expect("a datagram");
-    assert_eq!(decode(&buffer[..length]).get("MESSAGE").map(String::as_str), Some("after"));
+fn what_a_handler_names_stays_in_one_field_of_the_journal() {
+    let entries = Entries::default();
+    let (guard, _) = entries.log("trace");
+    let task = TaskRef { id: "t-1", ..TaskRef::default() };
+    let own = [("task_id", "forged"), ("PRIORITY", "0"), ("a\nb", "\"")];
+    let own: Vec<_> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    guard.task_log().handler_log(task, 1, "two\nlines", &own);
+    guard.task_log().handler_log(task, 5, "fine", &[]);
+    guard.task_log().handler_output(task, true, "printed");
+    guard.flush();
+    let json = r#"{"PRIORITY":"0","a\nb":"\"","task_id":"forged"}"#;
+    let expected = [
+        entry(
+            Level::ERROR,
+            "handler",
+            &[("message", "two\nlines"), ("task_id", "t-1"), ("handler_fields", json)],
+        ),
+        entry(Level::TRACE, "handler", &[("message", "fine"), ("task_id", "t-1")]),
+        entry(Level::INFO, "handler", &[("message", "printed"), ("task_id", "t-1"), ("stream", "stderr")]),
+    ];
+    assert_eq!(entries.take(), expected);
+}
+
+#[test]
+fn the_journal_gets_events_under_their_own_names_and_places() {
+    let entries = Entries::default();
+    let (guard, subscriber) = entries.log("info");
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(path = "/a b", count = 3, "snapshot {}", "taken");
+        tracing::warn!(target: "lapin::channel", "trouble");
+    });
+    guard.flush();
+    let fields = [("message", "snapshot taken"), ("path", "/a b"), ("count", "3")];
+    let expected = [
+        entry(Level::INFO, module_path!(), &fields),
+        entry(Level::WARN, "lapin::channel", &[("message", "trouble")]),
+    ];
+    assert_eq!(entries.take(), expected);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::record::Record;
 /// Appends the record's line, its newline included.
 pub(super) fn render(record: &Record, color: bool, line: &mut String) {
     timestamp(record.time, line);
-    let (code, name) = match record.level {
+    let (code, name) = match record.level() {
         Level::ERROR => (31, "ERROR"),
         Level::WARN => (33, "WARN "),
         Level::INFO => (32, "INFO "),
@@ -34,9 +34,9 @@ pub(super) fn render(record: &Record, color: bool, line: &mut String) {
     for (name, value) in &record.foreign {
         field(name, value);
     }
-    let own = [TASK, HANDLER].contains(&record.target) || record.target.starts_with("warren");
+    let own = [TASK, HANDLER].contains(&record.target()) || record.target().starts_with("warren");
     if !own {
-        field("target", record.target);
+        field("target", record.target());
     }
     line.push('\n');
 }
@@ -93,8 +93,10 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use super::super::site;
+    use super::*;
 
     #[test]
     fn times_are_rfc_3339() {
@@ -115,7 +117,7 @@ mod tests {
     }
 
     fn line(message: &'static str, fields: &[(&'static str, &str)], color: bool) -> String {
-        let mut record = Record::new(Level::INFO, "warren::x", message);
+        let mut record = Record::new(site::task(Level::INFO), message);
         record.time = UNIX_EPOCH;
         for (name, value) in fields {
             record.field(name, *value);

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use tracing::Level;
-
 use super::journald::Journal;
 use super::record::Record;
+use super::site;
 use super::text;
 
 /// Records that may wait for the log thread. At 5 ms a turn that is 1.6 million a second; when the journal or the
@@ -108,8 +107,7 @@ fn run(mut sink: Sink, receiver: &Receiver<Item>, dropped: &AtomicU64) {
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let mut record =
-                Record::new(Level::WARN, module_path!(), "log lines were lost: the log is too slow");
+            let mut record = Record::new(&site::LOSS, "log lines were lost: the log is too slow");
             record.field("lost", lost.to_string());
             sink.put(&record, &mut text);
         }
@@ -132,8 +130,7 @@ impl Sink {
                     self.write(buffer);
                 }
             }
-            // A lost line is nothing a log can complain about in the log.
-            Self::Journal(journal) => drop(journal.send(record)),
+            Self::Journal(journal) => journal.send(record),
         }
     }
 
