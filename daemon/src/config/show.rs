@@ -12,9 +12,27 @@ use super::{Broker, Config, Daemon, Handler, Limits, LogTarget, Plugins, Queue, 
 /// What stands in place of a secret.
 const MASK: &str = "***";
 
-/// Parts of a setting's name that make its value a secret.
-const SECRET_WORDS: [&str; 8] =
-    ["password", "passwd", "passphrase", "secret", "token", "credential", "api_key", "private_key"];
+/// Parts of a setting's name that make its value a secret. Too many rather than too few: what is hidden in vain
+/// can be looked up in the file.
+const SECRET_WORDS: [&str; 13] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "credential",
+    "authorization",
+    "bearer",
+    "cookie",
+    "api_key",
+    "apikey",
+    "access_key",
+    "private_key",
+];
+/// Names that are secrets as they are or after a `_`, and harmless as the beginning of others.
+const SECRET_ENDS: [&str; 4] = ["key", "auth", "pass", "pwd"];
+/// Names that say where a secret is, which is none.
+const PLACES: [&str; 5] = ["_file", "_files", "_path", "_dir", "_directory"];
 
 impl Config {
     /// The effective configuration by table and key. What has no value (a handler without a cap on its workers)
@@ -146,7 +164,9 @@ fn mask(value: &mut Value) {
         Value::Object(table) => {
             for (key, value) in table {
                 let key = key.to_lowercase().replace('-', "_");
-                if SECRET_WORDS.iter().any(|word| key.contains(word)) && !value.is_boolean() {
+                if PLACES.iter().any(|end| key.ends_with(end)) {
+                    mask_texts(value);
+                } else if is_secret(&key) && !value.is_boolean() {
                     *value = json!(MASK);
                 } else {
                     mask(value);
@@ -154,7 +174,81 @@ fn mask(value: &mut Value) {
             }
         }
         Value::Array(list) => list.iter_mut().for_each(mask),
+        _ => mask_texts(value),
+    }
+}
+
+/// Masks texts by what they say, not by the names they stand under.
+fn mask_texts(value: &mut Value) {
+    match value {
+        Value::Object(table) => table.values_mut().for_each(mask_texts),
+        Value::Array(list) => list.iter_mut().for_each(mask_texts),
+        Value::String(text) if tells_a_secret(text) => MASK.clone_into(text),
         Value::String(text) => *text = mask_userinfo(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Whether what is called this, in lower case and with `_` for `-`, is a secret.
+fn is_secret(name: &str) -> bool {
+    let last = name.rsplit('_').next().unwrap_or(name);
+    SECRET_WORDS.iter().any(|word| name.contains(word)) || SECRET_ENDS.contains(&last)
+}
+
+/// Whether a secret is in the text by name, as in `--password=…`, `?access_token=…` and `Authorization: …`.
+fn tells_a_secret(text: &str) -> bool {
+    let text = text.to_lowercase().replace('-', "_");
+    let named = |sign| {
+        text.match_indices(sign).any(|(end, _)| {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let start = text[..end].trim_end_matches(is_name).len();
+            is_secret(&text[start..end])
+        })
+    };
+    named('=') || text.contains("authorization:") || text.contains("bearer ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_hold_a_credential_is_masked() {
+        let table = [
+            (
+                json!({"smtp_password": "x", "Password": 7}),
+                json!({"smtp_password": "***", "Password": "***"}),
+            ),
+            (json!({"headers": {"Authorization": "x"}}), json!({"headers": {"Authorization": "***"}})),
+            (json!({"headers": {"X-Api-Key": "x"}}), json!({"headers": {"X-Api-Key": "***"}})),
+            (json!({"headers": ["authorization: Basic x"]}), json!({"headers": ["***"]})),
+            (json!({"tokens": ["x", "y"], "secret": {"a": 1}}), json!({"tokens": "***", "secret": "***"})),
+            (json!({"signing-key": "x", "auth": "x"}), json!({"signing-key": "***", "auth": "***"})),
+            (json!({"env": {"PGPASSWORD": "x"}}), json!({"env": {"PGPASSWORD": "***"}})),
+            (json!({"command": ["a", "--db-password=x"]}), json!({"command": ["a", "***"]})),
+            (
+                json!({"url": "https://u:p@h/", "dsn": "host=h password=x"}),
+                json!({"url": "https://***@h/", "dsn": "***"}),
+            ),
+            (json!({"url": "https://h/?access_token=x"}), json!({"url": "***"})),
+        ];
+        for (mut value, expected) in table {
+            mask(&mut value);
+            assert_eq!(value, expected);
+        }
+    }
+
+    #[test]
+    fn what_says_where_a_credential_is_or_only_sounds_like_one_is_shown() {
+        let table = [
+            json!({"password_file": "/etc/p", "header_files": {"Authorization": "/etc/a"}}),
+            json!({"keep": 3, "keyword": "a", "monkey": "b", "author": "c", "passive": true}),
+            json!({"use_token": true, "query": "SELECT a FROM t WHERE b=1", "url": "https://h/?a=1"}),
+        ];
+        for value in table {
+            let mut masked = value.clone();
+            mask(&mut masked);
+            assert_eq!(masked, value);
+        }
     }
 }
