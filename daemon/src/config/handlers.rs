@@ -6,7 +6,7 @@ use super::diagnostic::{Place, Problems, did_you_mean};
 use super::duration::MAX_DURATION;
 use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
-use super::{Handler, Limits, Queue, Retry, keys};
+use super::{Handler, Limits, Queue, Retry, consumer_timeout, keys};
 
 /// A routing prefix can also be an AMQP `type`, which is a short string.
 const MAX_PREFIX: usize = 255;
@@ -51,7 +51,7 @@ pub(super) fn cross_check(drafts: &[Draft], queues: Option<&Vec<Queue>>, problem
 pub(super) fn warn_of_consumer_timeout(
     drafts: &[Draft],
     queues: &[Queue],
-    consumer_timeout: Duration,
+    broker_limit: Duration,
     problems: &mut Problems,
 ) {
     for draft in drafts {
@@ -59,10 +59,9 @@ pub(super) fn warn_of_consumer_timeout(
         // A plugin's own limit is not known here; it is compared when the plugin is loaded.
         let Some(timeout) = handler.limits.timeout else { continue };
         for queue in queues.iter().filter(|q| takes_from(handler, &q.name)) {
-            if let Some(message) = queue.consumer_timeout_risk(&handler.limits, timeout, consumer_timeout) {
+            if let Some(message) = queue.consumer_timeout_risk(&handler.limits, timeout, broker_limit) {
                 let key = format!("handlers.{}.timeout", handler.name);
-                let remedy = "shorten timeout, lower prefetch or workers of the queue, or raise consumer_timeout here and at the broker";
-                problems.warning(&draft.place, &key, message, remedy);
+                problems.warning(&draft.place, &key, message, consumer_timeout::REMEDY);
             }
         }
     }

@@ -60,6 +60,22 @@ impl Config {
         let config = validate(&tree, environment, files.clone(), complete, &mut problems);
         problems.finish(&files).map(|warnings| Loaded { config, warnings })
     }
+
+    /// Where [`Config::load`] would have the control socket, as far as can be said: what cannot be read or is
+    /// wrong is passed over. For whoever must find the daemon while its configuration is being edited, or may not
+    /// read all of it.
+    pub fn socket(path: &Path, environment: &Environment) -> PathBuf {
+        let mut passed_over = Problems::default();
+        let mut tree = Table::new();
+        for file in std::iter::once(path.to_owned()).chain(drop_ins(path, &mut passed_over)) {
+            if let Ok(text) = read_text(&file) {
+                tree::merge(&mut tree, tree::parse(&file, &text, &mut passed_over));
+            }
+        }
+        let overrides = environment::overrides(environment, &tree, &mut passed_over);
+        tree::merge(&mut tree, overrides);
+        daemon(&tree, environment, &mut passed_over).socket
+    }
 }
 
 /// `conf.d/*.toml` beside the file, in name order. Names that begin with a dot are editors' own.

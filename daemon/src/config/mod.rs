@@ -10,6 +10,7 @@
 //! | `show` | the effective configuration as TOML and JSON, without its secrets |
 
 mod broker;
+mod consumer_timeout;
 mod defaults;
 mod diagnostic;
 pub mod duration;
@@ -114,32 +115,6 @@ impl Queue {
     pub fn window(&self) -> u16 {
         self.prefetch.saturating_mul(self.workers)
     }
-
-    /// Why a handler with these bounds can hold a delivery of this queue longer than the broker's
-    /// `consumer_timeout`, which then closes the channel and redelivers everything on it; `None`: it cannot.
-    /// The worst case is a window full of this handler's tasks. A `consumer_timeout` of zero means: none.
-    pub fn consumer_timeout_risk(
-        &self,
-        limits: &Limits,
-        timeout: Duration,
-        consumer_timeout: Duration,
-    ) -> Option<String> {
-        let at_once = limits.workers.unwrap_or(self.workers).min(self.workers).max(1);
-        let rounds = self.window().div_ceil(at_once);
-        let worst = (timeout + limits.grace).saturating_mul(u32::from(rounds));
-        (!consumer_timeout.is_zero() && worst > consumer_timeout).then(|| {
-            format!(
-                "queue {:?} may hold a delivery for {} ({} × {} unacknowledged, {at_once} at once, {} each), \
-                 the broker's consumer_timeout is {}",
-                &*self.name,
-                duration::format_duration(worst),
-                self.prefetch,
-                self.workers,
-                duration::format_duration(timeout + limits.grace),
-                duration::format_duration(consumer_timeout),
-            )
-        })
-    }
 }
 
 /// `[plugins]`.
@@ -240,7 +215,7 @@ pub struct Log {
 pub enum LogTarget {
     /// journald when started by systemd (`JOURNAL_STREAM`), stderr otherwise.
     Auto,
-    /// The journald native protocol.
+    /// The journal, by its own protocol.
     Journald,
     /// Human text on stderr.
     Stderr,

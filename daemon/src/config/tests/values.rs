@@ -1,8 +1,9 @@
 //! What good files come out as: defaults, merging, the environment, credentials, warnings, rendering.
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::super::{Broker, Daemon, Environment, Limits, Log, LogTarget, Plugins, Queue, QueueType};
+use super::super::{Broker, Config, Daemon, Environment, Limits, Log, LogTarget, Plugins, Queue, QueueType};
 use super::{Files, load, loaded};
 
 #[test]
@@ -177,6 +178,52 @@ fn a_wait_longer_than_the_consumer_timeout_is_warned_of() {
     ] {
         assert_eq!(warn(quiet), Vec::<String>::new(), "{quiet}");
     }
+}
+
+#[test]
+fn what_is_loaded_is_judged_by_the_limit_in_force_and_told_once() {
+    let day = Duration::from_secs(24 * 3600);
+    let config = load("[handlers.stated]\ntimeout = '24h'\n[handlers.plain]\n[queues.other]");
+    let [plain, stated] = &config.handlers[..] else { panic!("two handlers") };
+    let risks = |name: &str, queues: Option<&[String]>, limits, timeout| {
+        config.consumer_timeout_risks(name, queues, limits, timeout)
+    };
+    let plugins_own = risks("plain", None, &plain.limits, day);
+    assert_eq!(plugins_own.len(), 2, "both queues: {plugins_own:?}");
+    assert!(plugins_own[0].starts_with("handler \"plain\": queue \"other\" may hold"), "{plugins_own:?}");
+    let narrowed = risks("found", Some(&["other".to_owned()]), &plain.limits, day);
+    assert_eq!(narrowed.len(), 1, "{narrowed:?}");
+    let none: Vec<String> = Vec::new();
+    assert_eq!(risks("plain", None, &plain.limits, Duration::from_secs(60)), none);
+    assert_eq!(risks("stated", None, &stated.limits, day), none, "the files were judged with it");
+    let kept = risks("stated", None, &stated.limits, 2 * day);
+    assert_eq!(kept.len(), 2, "left running by a failed reload, with another limit: {kept:?}");
+}
+
+#[test]
+fn the_socket_is_found_where_the_loader_would_have_it() {
+    let files = Files::new(&[
+        ("warren.toml", "[queues.q]\n[daemon]\nsocket = '/first'"),
+        ("conf.d/10.toml", "[daemon]\nsocket = 'run/second'"),
+        ("conf.d/20.toml", "[daemon"),
+        ("conf.d/.30.toml", "[daemon]\nsocket = '/hidden'"),
+        ("conf.d/40.txt", "[daemon]\nsocket = '/other'"),
+        ("conf.d/50.toml", "[daemon]\nmax_task_bytes = 'much'"),
+    ]);
+    let socket = |environment: &[(&str, &str)]| {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::socket(&files.path("warren.toml"), &environment)
+    };
+    assert_eq!(socket(&[]), files.path("conf.d/run/second"));
+    assert_eq!(socket(&[("WARREN_DAEMON__SOCKET", "")]), files.path("conf.d/run/second"));
+    assert_eq!(socket(&[("WARREN_DAEMON__SOCKET", "/env")]), Path::new("/env"));
+    let nowhere = Environment::from([("RUNTIME_DIRECTORY".to_owned(), "/run/w".to_owned())]);
+    assert_eq!(Config::socket(&files.path("none.toml"), &nowhere), files.path("conf.d/run/second"));
+    assert_eq!(Config::socket(Path::new("/nowhere/w.toml"), &nowhere), Path::new("/run/w/control.sock"));
+    assert_eq!(
+        Config::socket(Path::new("/nowhere/w.toml"), &Environment::new()),
+        Path::new("/run/warren/control.sock")
+    );
 }
 
 #[test]
