@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::broker::copy::{UnixMs, is_expired};
 use crate::broker::{ConsumerId, Delivery, LinkEvent};
 use crate::host::TaskError;
 use crate::registry::{Absent, Slot};
@@ -70,6 +71,12 @@ impl Engine {
             return;
         }
         if delivery.redelivered && self.adopt(queue, &delivery) {
+            return;
+        }
+        if is_expired(&delivery.properties, UnixMs::now()) {
+            // What the broker would have done, had the deadline been its own `expiration` still.
+            tracing::info!(task_id = %task::identify(&delivery.properties).id.text, "the task has expired; discarded");
+            self.link.ack(delivery.consumer, delivery.tag);
             return;
         }
         self.route(queue, delivery);

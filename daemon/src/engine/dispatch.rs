@@ -33,8 +33,8 @@ impl Engine {
     fn dispatch_queue(&mut self, lane: LaneKey, queue: QueueKey) {
         while self.lanes.all[&lane].waiting.get(queue).is_some_and(|waiting| !waiting.is_empty()) {
             let state = &self.queues[queue];
-            let has_worker = state.busy_hosts < usize::from(state.config.workers);
-            match self.lanes.place(lane, queue, has_worker, self.now) {
+            let free = usize::from(state.config.workers).saturating_sub(state.busy_hosts);
+            match self.lanes.place(lane, queue, free, self.now) {
                 Place::Host(host) => {
                     let Some(lane) = self.lanes.all.get_mut(&lane) else { return };
                     let Some(key) = lane.waiting[queue].pop_front() else { return };

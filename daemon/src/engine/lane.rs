@@ -160,22 +160,21 @@ impl Lane {
         self.start_backoff = START_BACKOFF.0;
     }
 
-    fn worker_free(&self, queue_has_worker: bool) -> bool {
+    /// How many more hosts may be busy, given what the queue has left.
+    fn free_workers(&self, of_queue: usize) -> usize {
         let cap = self.generation.limits.workers.map_or(usize::MAX, usize::from);
-        queue_has_worker && self.busy.len() < cap
+        of_queue.min(cap.saturating_sub(self.busy.len()))
     }
 
-    fn may_start(&self, waiting: usize, now: Instant) -> bool {
-        let cap = self.generation.limits.workers.map_or(usize::MAX, usize::from);
-        self.starting < STARTING_LIMIT.min(waiting)
-            && self.busy.len() + self.starting < cap
-            && self.start_after.is_none_or(|at| now >= at)
+    fn may_start(&self, waiting: usize, free: usize, now: Instant) -> bool {
+        self.starting < STARTING_LIMIT.min(waiting).min(free) && self.start_after.is_none_or(|at| now >= at)
     }
 }
 
 impl Lanes {
-    /// Where the next waiting task of `queue` can go. `queue_has_worker`: the queue is below its `workers`.
-    pub(super) fn place(&self, key: LaneKey, queue: QueueKey, queue_has_worker: bool, now: Instant) -> Place {
+    /// Where the next waiting task of `queue` can go. `free`: workers of that queue that
+    /// are not busy.
+    pub(super) fn place(&self, key: LaneKey, queue: QueueKey, free: usize, now: Instant) -> Place {
         let lane = &self.all[&key];
         let depth = depth(lane.typical);
         if fills_first(lane.typical)
@@ -184,11 +183,12 @@ impl Lanes {
             return Place::Host(host);
         }
         let waiting = lane.waiting.get(queue).map_or(0, VecDeque::len);
-        if lane.worker_free(queue_has_worker) {
+        let free = lane.free_workers(free);
+        if free > 0 {
             if let Some(host) = lane.idle.last() {
                 return Place::Host(*host);
             }
-            if lane.may_start(waiting, now) {
+            if lane.may_start(waiting, free, now) {
                 return Place::Start;
             }
         }
