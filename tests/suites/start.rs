@@ -1,0 +1,194 @@
+//! The start: bad configuration, a broker that refuses or is away, and how long it takes.
+
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use lapin::types::AMQPValue;
+use warren_tests::{Broker, Daemon, Home, Keys, Node};
+
+/// Runs a daemon that is to end by itself; gives its status and all it said.
+fn fails(home: &Home, environment: &[(&str, &str)]) -> (ExitStatus, String) {
+    let mut daemon = Daemon::spawn(home, environment);
+    let status = daemon.wait_end();
+    let told = daemon.notified().since(0);
+    assert!(!told.iter().any(|line| line == "READY=1"), "{told:?}");
+    (status, daemon.log().since(0).join("\n"))
+}
+
+#[test]
+fn a_bad_configuration_is_exit_78_with_every_error_at_its_place() {
+    let home = Home::new(&Node::shared().uri(), "start_config");
+    let table: [(&str, &[&str]); 8] = [
+        ("[queues.q]\nprefetch = \n", &["warren.toml:2"]),
+        ("[queues.q]\nprefetsch = 1\n", &["prefetsch", "prefetch"]),
+        ("[queues.q]\nprefetch = \"many\"\n", &["prefetch"]),
+        ("[queues.q]\nprefetch = 0\n[broker]\nheartbeet = \"1s\"\n", &["prefetch", "heartbeet", "heartbeat"]),
+        ("[queues.q]\nworkers = 0\n", &["workers"]),
+        ("[queues.q]\n[handlers.a]\nprefixes = [\"X\"]\n[handlers.b]\nprefixes = [\"X\"]\n", &["\"X\""]),
+        ("[broker]\nuri_file = \"/nonexistent/uri\"\n[queues.q]\n", &["/nonexistent/uri"]),
+        ("[broker]\nuri = \"http://localhost\"\n[queues.q]\n", &["amqp://"]),
+    ];
+    for (text, parts) in table {
+        home.write_config(text);
+        let (status, log) = fails(&home, &[]);
+        assert_eq!(status.code(), Some(78), "{text}: {log}");
+        for part in parts {
+            assert!(log.contains(part), "{text} names {part}: {log}");
+        }
+    }
+    std::fs::remove_file(home.config()).expect("remove");
+    let (status, log) = fails(&home, &[]);
+    assert_eq!(status.code(), Some(78));
+    assert!(log.contains("warren.toml"), "{log}");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_is_refused() {
+    let home = Home::new(&Node::shared().uri(), "start_second");
+    home.install("fixture-scenario");
+    home.configure(Keys { rest: &home.scenario("scenario", "scenario", ""), ..Keys::default() });
+    let mut first = Daemon::start(&home);
+    let (status, log) = fails(&home, &[]);
+    assert_eq!(status.code(), Some(75), "{log}");
+    assert!(log.contains("control.sock"), "{log}");
+    assert!(first.is_running());
+    assert_eq!(first.status()["ready"], true, "the first one's socket still works");
+}
+
+/// What the broker refuses: the URI or the set-up, and what the daemon says of it.
+#[test]
+fn what_the_broker_refuses_is_named_with_its_remedy() {
+    let node = Node::shared();
+    for (arguments, what) in [
+        (&["add_user", "start_stranger", "secret-word"][..], "a user without any permission"),
+        (&["add_vhost", "start_vhost"], "a vhost of which guest has no permission"),
+        (&["add_user", "start_reader", "secret-word"], "a user"),
+        (&["set_permissions", "start_reader", "^$", "^$", ".*"], "that may read only"),
+    ] {
+        node.ctl(arguments).expect(what);
+    }
+    let port = node.port();
+    let table = [
+        ("login", format!("amqp://guest:secret-word@127.0.0.1:{port}/%2f"), "start_refused", "password"),
+        ("vhost", format!("amqp://guest:guest@127.0.0.1:{port}/nowhere"), "start_refused", "vhost"),
+        (
+            "vhost access",
+            format!("amqp://guest:guest@127.0.0.1:{port}/start_vhost"),
+            "start_refused",
+            "vhost",
+        ),
+        (
+            "permission",
+            format!("amqp://start_reader:secret-word@127.0.0.1:{port}/%2f"),
+            "start_refused",
+            "permission",
+        ),
+    ];
+    for (what, uri, queue, says) in table {
+        let home = Home::new(&uri, queue);
+        home.install("fixture-scenario");
+        let rest = home.scenario("scenario", "scenario", "");
+        let keys = "require_broker = true\nstart_wait = \"1s\"";
+        home.configure(Keys { daemon: keys, rest: &rest, ..Keys::default() });
+        let (status, log) = fails(&home, &[]);
+        assert_eq!(status.code(), Some(69), "{what}: {log}");
+        assert!(log.to_lowercase().contains(says), "{what} names {says}: {log}");
+        assert!(!log.contains("secret-word"), "no credential in the log: {log}");
+    }
+}
+
+#[test]
+fn a_stream_queue_is_refused_and_other_arguments_are_taken_as_they_are() {
+    let node = Node::shared();
+    let broker = Broker::connect(&node.uri());
+    broker.declare("start_stream", &[("x-queue-type", AMQPValue::LongString("stream".into()))]);
+    let home = Home::new(&node.uri(), "start_stream");
+    home.install("fixture-scenario");
+    let rest = home.scenario("scenario", "scenario", "");
+    let keys = "require_broker = true\nstart_wait = \"1s\"";
+    home.configure(Keys { daemon: keys, rest: &rest, ..Keys::default() });
+    let (status, log) = fails(&home, &[]);
+    assert_eq!(status.code(), Some(69), "{log}");
+    assert!(log.contains("stream"), "{log}");
+
+    for (queue, arguments) in [
+        ("start_max", &[("x-max-length", AMQPValue::LongInt(1000))][..]),
+        ("start_quorum", &[("x-queue-type", AMQPValue::LongString("quorum".into()))]),
+        ("start_priority", &[("x-max-priority", AMQPValue::LongInt(5))]),
+    ] {
+        broker.declare(queue, arguments);
+        let home = Home::new(&node.uri(), queue);
+        home.install("fixture-scenario");
+        home.configure(Keys { rest: &home.scenario("scenario", "scenario", ""), ..Keys::default() });
+        let daemon = Daemon::start(&home);
+        broker.publish(queue, "one", "Scenario ok");
+        daemon.wait_count("done", 1);
+    }
+}
+
+#[test]
+fn start_to_ready_is_short_with_a_broker_there() {
+    // A second is the aim on an idle machine; tests run beside each other.
+    const LIMIT: Duration = Duration::from_secs(10);
+    let home = Home::new(&Node::shared().uri(), "start_quick");
+    home.install("fixture-scenario");
+    home.configure(Keys { rest: &home.scenario("scenario", "scenario", ""), ..Keys::default() });
+    let begin = Instant::now();
+    let _daemon = Daemon::start(&home);
+    assert!(begin.elapsed() < LIMIT, "took {:?}", begin.elapsed());
+}
+
+#[test]
+fn without_a_broker_the_daemon_is_active_and_not_ready_and_consumes_when_it_is_there() {
+    let mut node = Node::start().expect("a node");
+    let home = Home::new(&node.uri(), "start_away");
+    home.install("fixture-scenario");
+    let rest = home.scenario("scenario", "scenario", "");
+    home.configure(Keys { daemon: "start_wait = \"500ms\"", rest: &rest, ..Keys::default() });
+    node.stop().expect("stop");
+    let daemon = Daemon::start(&home);
+    assert_eq!(daemon.status()["ready"], false);
+    node.resume().expect("resume");
+    let broker = Broker::connect(&node.uri());
+    warren_tests::wait::until("ready", || (daemon.status()["ready"] == true).then_some(()));
+    broker.publish(home.queue(), "first", "Scenario ok");
+    daemon.wait_count("done", 1);
+}
+
+#[test]
+fn a_restarted_broker_is_found_again_and_no_task_is_lost() {
+    let mut node = Node::start().expect("a node");
+    let home = Home::new(&node.uri(), "start_restart");
+    home.install("fixture-scenario");
+    home.configure(Keys { rest: &home.scenario("scenario", "scenario", ""), ..Keys::default() });
+    let daemon = Daemon::start(&home);
+    {
+        let broker = Broker::connect(&node.uri());
+        broker.publish(home.queue(), "held", "Scenario hold gate");
+        broker.publish(home.queue(), "before", "Scenario ok");
+        home.wait_run("end", "before", 1);
+        home.wait_run("start", "held", 1);
+    }
+    let from = daemon.log().next();
+    node.restart().expect("restart");
+    let broker = Broker::connect(&node.uri());
+    broker.publish(home.queue(), "after", "Scenario ok");
+    home.wait_run("end", "after", 1);
+    home.release("gate");
+    wait_settled(&broker, &daemon, &home);
+    assert_eq!(
+        home.wait_run("end", "held", 1).len(),
+        1,
+        "the redelivery was adopted by the run that went on"
+    );
+    assert!(!daemon.log().since(from).iter().any(|line| line.contains("guest:")), "no credential in the log");
+}
+
+/// Everything acknowledged: nothing is ready, running or waiting.
+fn wait_settled(broker: &Broker, daemon: &Daemon, home: &Home) {
+    warren_tests::wait::until("every task settled", || {
+        let queue = daemon.status()["queues"][0].clone();
+        let idle = ["running", "waiting", "settling"].iter().all(|key| queue[*key] == 0);
+        (idle && broker.depth(home.queue()) == Some(0)).then_some(())
+    });
+}
