@@ -12,6 +12,9 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 
 use crate::wait;
 
+/// The delays for which a daemon makes queues, where the default retry policy reaches.
+const DELAYS_MS: [u32; 9] = [250, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000];
+
 /// A connection with one channel. Not the daemon's.
 pub struct Broker {
     runtime: tokio::runtime::Runtime,
@@ -165,6 +168,15 @@ impl Broker {
     /// Deletes a queue with its messages; one that is not there is fine.
     pub fn delete(&self, queue: &str) {
         let _ = self.runtime.block_on(self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()));
+    }
+
+    /// Deletes a work queue with what a daemon made for it: dead letters and delay queues.
+    pub fn delete_family(&self, queue: &str) {
+        self.delete(queue);
+        self.delete(&format!("{queue}.dead"));
+        for ms in DELAYS_MS {
+            self.delete(&format!("{queue}.retry.{ms}"));
+        }
     }
 
     /// A further channel on this connection, and the runtime to use it on: for consumers beside the daemon.

@@ -87,6 +87,11 @@ impl Daemon {
         &self.log
     }
 
+    /// The log, for a thread that outlives the borrow.
+    pub fn log_lines(&self) -> Arc<Lines> {
+        self.log.clone()
+    }
+
     /// What the service manager was told, one assignment per line.
     pub fn notified(&self) -> &Lines {
         &self.notified
@@ -190,6 +195,12 @@ impl Daemon {
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait_end()
+    }
+
+    /// SIGKILL, if it still runs; waits for the end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.wait_end();
     }
 
     /// Waits until the process ends by itself, and its log with it.
