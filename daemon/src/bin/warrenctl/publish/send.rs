@@ -227,8 +227,9 @@ fn explain(error: &lapin::Error) -> (Code, String) {
     match error.kind() {
         ErrorKind::ProtocolError(said) => {
             let code = match said.get_id() {
-                // content-too-large and precondition-failed: this message will never be taken.
-                311 | 406 => Code::Data,
+                // content-too-large, precondition-failed, frame-error (headers over one frame): this message will
+                // never be taken.
+                311 | 406 | 501 => Code::Data,
                 403 => Code::Unavailable,
                 _ => Code::TryAgain,
             };
