@@ -38,7 +38,8 @@ demo: build
 	@scripts/demo
 
 bench: setup
-	$(CARGO) run --locked --release --package warren-tests --bin bench
+	$(CARGO) build --locked --release --package warren --package warren-fixture-noop --package warren-tests
+	$(TARGET)/bench
 
 # Puts a release build in place. The configuration is only written where there is none; sources name /usr, which
 # becomes PREFIX. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now warrend.

@@ -117,6 +117,7 @@ async fn start(
         .await
         .map_err(|error| Refusal(exit::CONFIG, error.into()))?;
     reloads::log_rows(&plan.rows);
+    reloads::warn_of_consumer_timeout(&config, &plan.registry.slots);
     let slots = plan.registry.slots.clone();
     let (data, engine, health) =
         DataThread::start(config.clone(), plan.registry, spawner.clone(), telemetry.task_log())

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::control::api::{ReloadReply, ReloadRow};
 use crate::engine::Command;
 use crate::host::Spawner;
-use crate::registry::Slot;
+use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
 
 use super::{Daemon, requests};
@@ -111,6 +111,7 @@ impl Daemon {
     async fn swap(&mut self, config: Arc<Config>, plan: Plan) -> ReloadReply {
         let ok = plan.ok();
         log_rows(&plan.rows);
+        warn_of_consumer_timeout(&config, &plan.registry.slots);
         if config.daemon.socket != self.config.daemon.socket {
             tracing::warn!("daemon.socket takes effect at the next start");
         }
@@ -123,6 +124,19 @@ impl Daemon {
         self.engine.send(Command::Swap(config, plan.registry, swapped));
         let error = done.await.err().map(|_| "the daemon is ending".to_owned());
         ReloadReply { ok: ok && error.is_none(), at_ms: 0, error, handlers: plan.rows }
+    }
+}
+
+/// Handlers that can hold a delivery longer than the broker allows. What the files alone tell was said with the
+/// configuration's other warnings.
+pub(super) fn warn_of_consumer_timeout(config: &Config, slots: &[Slot]) {
+    for slot in slots {
+        if let Slot::Active(generation) = slot {
+            let Generation { handler, queues, limits, timeout, .. } = &**generation;
+            for risk in config.consumer_timeout_risks(handler, queues.as_deref(), limits, *timeout) {
+                tracing::warn!("{risk}");
+            }
+        }
     }
 }
 

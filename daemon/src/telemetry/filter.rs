@@ -42,6 +42,8 @@ impl Filter {
         }
         let targets = Targets::new()
             .with_default(own.min(LevelFilter::WARN))
+            // What it reports as an error reaches the broker's supervisor as well, which says what becomes of it.
+            .with_target("lapin", LevelFilter::OFF)
             .with_targets(OWN.map(|target| (target, own)))
             .with_targets(named);
         let highest = |target| {
@@ -68,9 +70,10 @@ mod tests {
             ("info", "warren::daemon", Level::INFO, true),
             ("info", "warrend", Level::DEBUG, false),
             ("debug", "task", Level::DEBUG, true),
-            ("debug", "lapin::channel", Level::INFO, false),
-            ("debug", "lapin::channel", Level::WARN, true),
-            ("error", "lapin::channel", Level::WARN, false),
+            ("debug", "lapin::channel", Level::ERROR, false),
+            ("debug", "hyper", Level::INFO, false),
+            ("debug", "hyper", Level::WARN, true),
+            ("error", "hyper", Level::WARN, false),
             ("info,lapin=debug", "lapin::channel", Level::DEBUG, true),
             ("info,task=warn", "task", Level::INFO, false),
             ("info, task=warn", "handler", Level::INFO, true),
