@@ -1,5 +1,5 @@
-//! What a crashed host leaves behind dies with it. On its own, because the process must be a subreaper whose only children
-//! are hosts.
+//! What a crashed host leaves behind dies with it. On its own, because the process must be a subreaper whose
+//! only children are hosts.
 
 #[allow(dead_code)] // The bed serves another suite too.
 #[path = "host/bed.rs"]

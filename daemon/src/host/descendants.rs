@@ -1,11 +1,13 @@
-//! Finds and kills processes that a handler left behind. A process group is not enough: a child that called `setsid`
-//! has left it. But daemon and host are subreapers, so whatever loses its parent becomes a child of one of them.
+//! Finds and kills processes that a handler left behind. A process group is not enough: a child that called
+//! `setsid` has left it. But daemon and host are subreapers, so whatever loses its parent becomes a child of
+//! one of them.
 
 use std::fs;
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
-/// The live or unreaped children of `parent`, by a walk over `/proc` (`/proc/PID/task/*/children` is not in every kernel).
+/// The live or unreaped children of `parent`, by a walk over `/proc` (`/proc/PID/task/*/children` is not in
+/// every kernel).
 pub(super) fn children_of(parent: Pid) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
@@ -16,8 +18,8 @@ pub(super) fn children_of(parent: Pid) -> Vec<Pid> {
 
 /// Kills every descendant of this process and reaps it. Costs one system call when there is none.
 ///
-/// Killing a child makes its own children ours, hence the loop. `Err` when children are there but cannot be found
-/// (`/proc` missing or hidden): the caller should end, so that its own parent's group kill gets them.
+/// Killing a child makes its own children ours, hence the loop. `Err` when children are there but cannot be
+/// found (`/proc` missing or hidden): the caller should end, so that its own parent's group kill gets them.
 pub(super) fn kill_all_of_this_process() -> Result<(), Unreachable> {
     let mut fruitless = 0;
     loop {
@@ -47,7 +49,8 @@ pub(super) fn kill_all_of_this_process() -> Result<(), Unreachable> {
 #[derive(Debug)]
 pub(super) struct Unreachable;
 
-/// Walks that find nobody although there are children, before giving up: one may lose a race, three in a row do not.
+/// Walks that find nobody although there are children, before giving up: one may lose a race, three in a row
+/// do not.
 const FRUITLESS_WALKS: u32 = 3;
 
 /// The fourth field of `/proc/PID/stat`, behind a name that may hold anything, parentheses included.

@@ -13,8 +13,8 @@ use super::{FollowUp, HostTask, Outcome, Report, Seq, TaskError, TaskResult};
 
 /// Most bytes of a frame to a host: a task is bounded by `daemon.max_task_bytes` long before.
 pub(super) const MAX_TO_HOST: usize = 256 << 20;
-/// Most bytes of a frame from a host: 16 MiB of follow-up bodies, 1,000 × 4 KiB of their properties, a result, and room
-/// for the lengths of thousands of empty headers.
+/// Most bytes of a frame from a host: 16 MiB of follow-up bodies, 1,000 × 4 KiB of their properties, a
+/// result, and room for the lengths of thousands of empty headers.
 pub(super) const MAX_FROM_HOST: usize = 64 << 20;
 
 /// Kinds of frames to a host.

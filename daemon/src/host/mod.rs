@@ -22,8 +22,8 @@ pub use spawn::{Spawner, become_subreaper};
 pub use supervise::Host;
 pub use trial::{probe, run_one};
 
-/// Most tasks that may wait or run in one host: enough to spread the cost of a wake-up, few enough that what waits behind
-/// a long task can be given to another host soon.
+/// Most tasks that may wait or run in one host: enough to spread the cost of a wake-up, few enough that what
+/// waits behind a long task can be given to another host soon.
 pub const QUEUE_LIMIT: usize = 16;
 
 /// What a host is started with.
@@ -43,8 +43,8 @@ pub struct HostSpec {
     pub max_output: u64,
 }
 
-/// Where a host's events go. Called on the runtime that the host was started on, never while the host's own functions run;
-/// it may call them, and may drop the host.
+/// Where a host's events go. Called on the runtime that the host was started on, never while the host's own
+/// functions run; it may call them, and may drop the host.
 pub type HostEvents = Rc<dyn Fn(HostId, HostEvent)>;
 
 /// Identifies one plugin host within this daemon; never reused.
@@ -79,8 +79,8 @@ pub struct HostTask<'a> {
     pub headers: &'a [(String, String)],
     /// The whole body.
     pub body: &'a [u8],
-    /// Time limit, counted by the host from when it starts this task; zero: none. The host itself asks the handler to
-    /// stop then; killing it, should it not, is the engine's.
+    /// Time limit, counted by the host from when it starts this task; zero: none. The host itself asks the
+    /// handler to stop then; killing it, should it not, is the engine's.
     pub timeout: Duration,
 }
 
@@ -93,8 +93,8 @@ pub enum Outcome {
     Retry,
     /// Never try again.
     Reject,
-    /// It stopped because it was asked to, or was asked before it started. When nobody asked and its time limit had
-    /// passed, the error's code is `timeout`.
+    /// It stopped because it was asked to, or was asked before it started. When nobody asked and its time
+    /// limit had passed, the error's code is `timeout`.
     Cancelled,
     /// Panic, oversize output, unknown status, or the host died: the error says which.
     Fault,
@@ -196,7 +196,8 @@ pub enum HostEvent {
         /// Without its newline; bytes that are not UTF-8 replaced.
         line: String,
     },
-    /// The host is gone: every way a host can end, `create` having failed included. Always the last event of a host.
+    /// The host is gone: every way a host can end, `create` having failed included. Always the last event of
+    /// a host.
     Exited(Exit),
 }
 
@@ -209,7 +210,8 @@ pub struct Exit {
     pub create_error: Option<TaskError>,
     /// The highest task that was started, 0 for none (read from the ring that survives the host).
     pub started: Seq,
-    /// Tasks that ended, done and without follow-ups, whose report did not arrive any more (a result is lost with it).
+    /// Tasks that ended, done and without follow-ups, whose report did not arrive any more (a result is lost
+    /// with it).
     pub done_unreported: Vec<Seq>,
     /// The highest task that ended, whatever its outcome. `started > ended` names the one that was running.
     pub ended: Seq,

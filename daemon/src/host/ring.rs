@@ -1,6 +1,7 @@
-//! What a host started and ended, in a page of memory that survives it. The host maps the page and stores into it
-//! (`run::ledger`); the daemon reads it with `pread` once the host is dead, so that only the task that was running
-//! pays for the death. Reports alone cannot tell: they are written in batches, and a batch dies with its host.
+//! What a host started and ended, in a page of memory that survives it. The host maps the page and stores
+//! into it (`run::ledger`); the daemon reads it with `pread` once the host is dead, so that only the task
+//! that was running pays for the death. Reports alone cannot tell: they are written in batches, and a batch
+//! dies with its host.
 
 use std::os::fd::{AsFd, OwnedFd};
 

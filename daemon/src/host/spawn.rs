@@ -1,8 +1,8 @@
-//! Starts host processes, all from one thread that lives as long as any of them: a host asks the kernel to be killed
-//! when its parent ends, and the kernel means the *thread* that forked it.
+//! Starts host processes, all from one thread that lives as long as any of them: a host asks the kernel to be
+//! killed when its parent ends, and the kernel means the *thread* that forked it.
 //!
-//! The same thread kills what a dead host leaves behind. As it is the only one that forks, it alone knows at every
-//! moment which children of the daemon are hosts; every other one is such a stray.
+//! The same thread kills what a dead host leaves behind. As it is the only one that forks, it alone knows at
+//! every moment which children of the daemon are hosts; every other one is such a stray.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -24,19 +24,21 @@ use tokio::sync::oneshot;
 use super::{descendants, ring};
 use crate::plugin::Snapshot;
 
-/// What `argv[0]` of a host begins with; its handler's name follows. `ps` shows it, and `run_if_host` goes by it.
+/// What `argv[0]` of a host begins with; its handler's name follows. `ps` shows it, and `run_if_host` goes by
+/// it.
 pub(super) const ARGV0_PREFIX: &str = "warren-host: ";
 /// The word that carries a host's descriptors.
 pub(super) const HELLO: &[u8; 8] = b"warrenFD";
 /// What a host inherits of the environment. Nothing of systemd's, nothing of ours, no credentials.
 const ENVIRONMENT: [&str; 8] =
     ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// How long strays may take to die of a SIGKILL before the next request is served: one in uninterruptible sleep is
-/// left to the next sweep.
+/// How long strays may take to die of a SIGKILL before the next request is served: one in uninterruptible
+/// sleep is left to the next sweep.
 const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 
-/// Makes this process adopt what the descendants of its hosts leave behind when they end. From then on every child that a
-/// [`Spawner`] did not start is killed after a host's death: call it where nothing else starts processes.
+/// Makes this process adopt what the descendants of its hosts leave behind when they end. From then on every
+/// child that a [`Spawner`] did not start is killed after a host's death: call it where nothing else starts
+/// processes.
 pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
@@ -86,13 +88,14 @@ enum Request {
 }
 
 impl Spawner {
-    /// Starts the thread. Hosts run this process's own executable, even when its file has been replaced since.
+    /// Starts the thread. Hosts run this process's own executable, even when its file has been replaced
+    /// since.
     pub fn start() -> io::Result<Self> {
         Self::with_executable(PathBuf::from("/proc/self/exe"))
     }
 
-    /// As [`start`](Self::start), with another executable whose `main` begins with [`run_if_host`](super::run_if_host):
-    /// for tests, whose own `main` does not.
+    /// As [`start`](Self::start), with another executable whose `main` begins with
+    /// [`run_if_host`](super::run_if_host): for tests, whose own `main` does not.
     pub fn with_executable(executable: PathBuf) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         std::thread::Builder::new()
@@ -129,8 +132,8 @@ impl Process {
         }
     }
 
-    /// Once it is dead: kills what is left of its group, reaps it and has its strays killed. Returns how it ended, and
-    /// whether that was exit status 0.
+    /// Once it is dead: kills what is left of its group, reaps it and has its strays killed. Returns how it
+    /// ended, and whether that was exit status 0.
     pub(super) async fn reap(mut self, asked_to_end: bool) -> (String, bool) {
         let Some(pidfd) = self.pidfd.take() else { return ("reaped before".into(), false) };
         kill_group(self.pid);
@@ -155,7 +158,8 @@ impl Drop for Process {
     }
 }
 
-/// Reaps a host that is dead, and says how it ended and whether that was exit status 0; `None`: it is not dead.
+/// Reaps a host that is dead, and says how it ended and whether that was exit status 0; `None`: it is not
+/// dead.
 fn reap(pidfd: BorrowedFd<'_>) -> Option<(String, bool)> {
     match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
         Ok(None) => None,
@@ -168,8 +172,8 @@ fn reap(pidfd: BorrowedFd<'_>) -> Option<(String, bool)> {
     }
 }
 
-/// Kills a host's whole group, and the host should it have left that. Only while it is not reaped: the pid could be
-/// another's afterwards.
+/// Kills a host's whole group, and the host should it have left that. Only while it is not reaped: the pid
+/// could be another's afterwards.
 fn kill_group(pid: Pid) {
     let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -247,7 +251,8 @@ impl Thread {
 
     fn abandoned(&mut self, ticket: Ticket, pid: Pid, pidfd: &OwnedFd) {
         kill_group(pid);
-        // SIGKILL is not refused: this waits for the kernel alone, and not for ever should the process hang in it.
+        // SIGKILL is not refused: this waits for the kernel alone, and not for ever should the process hang
+        // in it.
         if wait_dead(pidfd, Instant::now() + SWEEP_WITHIN) && reap(pidfd.as_fd()).is_some() {
             self.hosts.remove(&ticket);
             self.sweep();

@@ -1,5 +1,5 @@
-//! The daemon side of one host: a queue of frames to it, and one local task that reads what comes back, watches the
-//! process and its time limits, and reports its end. Nothing here blocks.
+//! The daemon side of one host: a queue of frames to it, and one local task that reads what comes back,
+//! watches the process and its time limits, and reports its end. Nothing here blocks.
 
 mod link;
 mod listen;
@@ -22,7 +22,8 @@ use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawne
 
 /// Bytes read from a host at once.
 const CHUNK: usize = 16 << 10;
-/// How long a host may live on with its socket closed: a process closes its descriptors first and is dead next.
+/// How long a host may live on with its socket closed: a process closes its descriptors first and is dead
+/// next.
 const EOF_GRACE: Duration = Duration::from_secs(1);
 /// How old a look at a host's memory may be: reading it costs more than a small task.
 const RSS_EVERY: Duration = Duration::from_secs(1);
@@ -61,8 +62,9 @@ struct Inner {
 }
 
 impl Host {
-    /// Starts a host; returns at once. Must be called inside a `LocalSet` of a current-thread runtime. Tasks may be sent
-    /// right away. Every way it can end, a failed start included, is reported as [`HostEvent::Exited`].
+    /// Starts a host; returns at once. Must be called inside a `LocalSet` of a current-thread runtime. Tasks
+    /// may be sent right away. Every way it can end, a failed start included, is reported as
+    /// [`HostEvent::Exited`].
     pub fn start(id: HostId, spec: &HostSpec, spawner: &Spawner, events: HostEvents) -> Self {
         let mut out = Vec::new();
         let init = Init {
@@ -113,19 +115,21 @@ impl Host {
     }
 
     /// Asks the handler to stop `seq`, if that is the task that runs; one that waits in the host reports
-    /// [`Outcome::Cancelled`](super::Outcome::Cancelled) without being started; for one that ended it is too late.
+    /// [`Outcome::Cancelled`](super::Outcome::Cancelled) without being started; for one that ended it is too
+    /// late.
     pub fn cancel(&mut self, seq: Seq) {
         self.0.cancel(ControlMessage { seq, started_too: true });
     }
 
-    /// Takes back `seq` if it still waits in the host: it reports [`Outcome::Cancelled`](super::Outcome::Cancelled)
-    /// without being started. One that runs already is left alone.
+    /// Takes back `seq` if it still waits in the host: it reports
+    /// [`Outcome::Cancelled`](super::Outcome::Cancelled) without being started. One that runs already is left
+    /// alone.
     pub fn recall(&mut self, seq: Seq) {
         self.0.cancel(ControlMessage { seq, started_too: false });
     }
 
-    /// Has the host finish what was sent, free the handler and end. It is killed when it has not done so within `grace`
-    /// of its last report. No task may be sent after this.
+    /// Has the host finish what was sent, free the handler and end. It is killed when it has not done so
+    /// within `grace` of its last report. No task may be sent after this.
     pub fn quit(&mut self) {
         if !self.0.quitting.replace(true) {
             frame::put_quit(&mut self.0.out.borrow_mut());
@@ -146,8 +150,8 @@ impl Host {
         process.as_ref().map(|process| process.pid().as_raw_nonzero().get() as u32)
     }
 
-    /// Resident memory, file mappings included. Read from `/proc` at most once a second, so that it may be asked after every
-    /// task.
+    /// Resident memory, file mappings included. Read from `/proc` at most once a second, so that it may be
+    /// asked after every task.
     pub fn rss_bytes(&self) -> Option<u64> {
         let now = Instant::now();
         if let Some((at, rss)) = self.0.rss.get()
@@ -162,8 +166,8 @@ impl Host {
         Some(rss)
     }
 
-    /// The highest task started and the highest ended, as of now: they differ while one runs. For watching time limits
-    /// of tasks that were queued; one system call.
+    /// The highest task started and the highest ended, as of now: they differ while one runs. For watching
+    /// time limits of tasks that were queued; one system call.
     pub fn counters(&self) -> Option<(Seq, Seq)> {
         ring::counters(&self.0.link()?.ring).ok()
     }
@@ -328,8 +332,8 @@ impl Inner {
         }
     }
 
-    /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end. Pipes that a
-    /// grandchild holds open are closed here all the same.
+    /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.
+    /// Pipes that a grandchild holds open are closed here all the same.
     async fn bury(&self, link: &Link) {
         let mut garbled = None;
         loop {

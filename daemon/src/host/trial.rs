@@ -1,4 +1,5 @@
-//! A host on its own, without the engine: for trying out a plugin before it is swapped in, and for `warrenctl plugin`.
+//! A host on its own, without the engine: for trying out a plugin before it is swapped in, and for `warrenctl
+//! plugin`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use super::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Spawner, 
 /// Lines of a host's output that a failed probe quotes: a crash often says why on standard error.
 const QUOTED_LINES: usize = 5;
 
-/// Starts a host, waits until its handler is created and has it end. The error is the plugin's own when it gave one; else its
-/// code is `timeout`, `crash`, `load`, `abi` or `spawn`. Runs on a current-thread runtime, inside a `LocalSet` or not.
+/// Starts a host, waits until its handler is created and has it end. The error is the plugin's own when it
+/// gave one; else its code is `timeout`, `crash`, `load`, `abi` or `spawn`. Runs on a current-thread runtime,
+/// inside a `LocalSet` or not.
 pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> {
     let mut printed: Vec<String> = Vec::new();
     let exit = LocalSet::new()
@@ -41,9 +43,10 @@ pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> 
     Err(error)
 }
 
-/// Runs one task in a host of its own and has that end. `on_event` gets everything but the report and the exit. A handler
-/// that does not stop within `grace` of the task's time limit is killed. `Err`: the host ended without a report. Dropping
-/// the future kills the host. Runs on a current-thread runtime, inside a `LocalSet` or not.
+/// Runs one task in a host of its own and has that end. `on_event` gets everything but the report and the
+/// exit. A handler that does not stop within `grace` of the task's time limit is killed. `Err`: the host
+/// ended without a report. Dropping the future kills the host. Runs on a current-thread runtime, inside a
+/// `LocalSet` or not.
 pub async fn run_one(
     spec: &HostSpec,
     spawner: &Spawner,

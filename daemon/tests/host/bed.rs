@@ -166,8 +166,8 @@ pub(crate) fn code(report: &Report) -> &str {
     report.error.as_ref().map_or("", |error| &error.code)
 }
 
-/// Whether a process with this command name and ancestor is there: the children that a handler left behind keep the
-/// host's name.
+/// Whether a process with this command name and ancestor is there: the children that a handler left behind
+/// keep the host's name.
 pub(crate) fn group_is_empty(pid: u32) -> bool {
     let session_or_group = |stat: &str| {
         let fields: Vec<&str> =

@@ -1,4 +1,5 @@
-//! Plugin hosts, from the daemon's side of the socket, with real processes and a C plugin that behaves as badly as told.
+//! Plugin hosts, from the daemon's side of the socket, with real processes and a C plugin that behaves as
+//! badly as told.
 
 mod bed;
 mod cancels;

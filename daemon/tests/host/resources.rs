@@ -12,7 +12,8 @@ fn resident_kib() -> u64 {
     line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }
 
-/// Alone in its process (`harness = false` is not worth it): other tests' hosts would be counted, so it starts itself again.
+/// Alone in its process (`harness = false` is not worth it): other tests' hosts would be counted, so it
+/// starts itself again.
 #[test]
 fn two_hundred_hosts_leave_descriptors_and_memory_flat() {
     if std::env::var_os("ALONE").is_none() {

@@ -1,5 +1,6 @@
-//! The functions that a plugin calls back: a host's `log` and a call's sinks. They run on any thread of the plugin's.
-//! What they are given is copied at once, within the ABI's bounds; what breaks a bound makes the task a fault.
+//! The functions that a plugin calls back: a host's `log` and a call's sinks. They run on any thread of the
+//! plugin's. What they are given is copied at once, within the ABI's bounds; what breaks a bound makes the
+//! task a fault.
 
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};

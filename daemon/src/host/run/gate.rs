@@ -1,5 +1,5 @@
-//! Which task runs, until when, and whether it should stop. Everything about cancelling goes by the task's sequence
-//! number under one lock, so that a late cancel or deadline cannot hit the next task.
+//! Which task runs, until when, and whether it should stop. Everything about cancelling goes by the task's
+//! sequence number under one lock, so that a late cancel or deadline cannot hit the next task.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -179,8 +179,9 @@ impl Gate {
         cancel
     }
 
-    /// Takes every cancel that has arrived on the control socket. Reading is under the lock, too: once this has returned, on
-    /// whichever thread, all that had arrived before is in force. An error: the daemon is gone.
+    /// Takes every cancel that has arrived on the control socket. Reading is under the lock, too: once this
+    /// has returned, on whichever thread, all that had arrived before is in force. An error: the daemon is
+    /// gone.
     pub(super) fn take_cancels(&self, control: &OwnedFd) -> io::Result<()> {
         let mut state = self.lock();
         loop {
@@ -195,7 +196,8 @@ impl Gate {
         }
     }
 
-    /// The daemon cancels or recalls a task: the running one, one that waits, or one that ended, for which it is too late.
+    /// The daemon cancels or recalls a task: the running one, one that waits, or one that ended, for which it
+    /// is too late.
     fn cancel(&self, state: &mut State, ControlMessage { seq, started_too }: ControlMessage) {
         if seq == state.running {
             if started_too {

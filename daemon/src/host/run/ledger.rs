@@ -1,4 +1,5 @@
-//! The host's end of the ring (`host::ring`): plain stores into a page that the daemon reads after the host's death.
+//! The host's end of the ring (`host::ring`): plain stores into a page that the daemon reads after the host's
+//! death.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,7 +17,8 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn map(ring: impl AsFd) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice, of a file that the daemon made `LEN` long.
+        // SAFETY: a new mapping at an address of the kernel's choice, of a file that the daemon made `LEN`
+        // long.
         let page = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
@@ -27,7 +29,8 @@ impl Ledger {
                 0,
             )?
         };
-        // SAFETY: the mapping is page-aligned, `LEN` bytes long, never unmapped, and only ever used as atomics here.
+        // SAFETY: the mapping is page-aligned, `LEN` bytes long, never unmapped, and only ever used as
+        // atomics here.
         let words = unsafe { std::slice::from_raw_parts(page.cast::<AtomicU64>(), LEN / 8) };
         Ok(Self { words })
     }

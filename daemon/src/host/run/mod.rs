@@ -1,13 +1,15 @@
 //! The child side: a process that loads exactly one plugin and runs one task at a time.
 //!
-//! Two threads. The main one reads tasks and makes every call into the plugin; the control one (`control`) waits for
-//! cancels and for its timer, runs no plugin code, and takes no part in a task that neither takes long nor is cancelled.
+//! Two threads. The main one reads tasks and makes every call into the plugin; the control one (`control`)
+//! waits for cancels and for its timer, runs no plugin code, and takes no part in a task that neither takes
+//! long nor is cancelled.
 //!
-//! What a handler may rely on besides the ABI: `SIGPIPE` is ignored (as in every Rust program; writing to a child that
-//! ended is an error, not a death), every other signal has its default disposition, standard input is `/dev/null`,
-//! standard output is line-buffered and goes to the log. After each task every process that the plugin started, in
-//! whatever way and whenever, is killed: a helper process does not outlive the task that it was started for.
-#![allow(unsafe_code)] // Plugin code is loaded and called here, and nowhere else; every block says why it is sound.
+//! What a handler may rely on besides the ABI: `SIGPIPE` is ignored (as in every Rust program; writing to a
+//! child that ended is an error, not a death), every other signal has its default disposition, standard input
+//! is `/dev/null`, standard output is line-buffered and goes to the log. After each task every process that
+//! the plugin started, in whatever way and whenever, is killed: a helper process does not outlive the task
+//! that it was started for.
+#![allow(unsafe_code)] // Plugin code is loaded and called here, and nowhere else.
 
 mod call;
 mod control;
@@ -33,8 +35,9 @@ use super::descendants;
 use super::frame::{Init, ReportFrame, TaskFrame, from_host, put_error, put_frame};
 use super::{Outcome, Seq, TaskError};
 
-/// When the arguments say that this process is a plugin host, runs it and never returns. The first statement of every `main`
-/// whose executable spawns hosts: until here nothing may have been printed, opened or started.
+/// When the arguments say that this process is a plugin host, runs it and never returns. The first statement
+/// of every `main` whose executable spawns hosts: until here nothing may have been printed, opened or
+/// started.
 pub fn run_if_host() {
     if setup::is_host() {
         let code = run();
@@ -42,7 +45,8 @@ pub fn run_if_host() {
     }
 }
 
-/// What the sinks (from any thread), the control thread and the main thread share; lives as long as the process.
+/// What the sinks (from any thread), the control thread and the main thread share; lives as long as the
+/// process.
 struct Shared {
     gate: Gate,
     outbox: Outbox,
@@ -204,7 +208,8 @@ impl Server {
             };
             outbox.report(&report, duration);
             if publishes {
-                // The ring cannot hold follow-ups: were the next task to kill this host, this one would have to run again.
+                // The ring cannot hold follow-ups: were the next task to kill this host, this one would have
+                // to run again.
                 outbox.flush();
             }
         });

@@ -1,4 +1,5 @@
-//! What the host has to say, collected and written in batches: a wake-up of the daemon costs more than a small task.
+//! What the host has to say, collected and written in batches: a wake-up of the daemon costs more than a
+//! small task.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,7 +68,8 @@ impl Outbox {
         }
     }
 
-    /// Writes what the socket takes at once. `true`: something is left, by the socket's fault or because another thread is at it.
+    /// Writes what the socket takes at once. `true`: something is left, by the socket's fault or because
+    /// another thread is at it.
     pub(super) fn try_flush(&self) -> bool {
         if !self.is_waiting() {
             return false;
@@ -117,7 +119,7 @@ impl Outbox {
 /// The daemon is gone, or the plugin closed the socket: either way this host is of no use any more.
 fn gone() -> ! {
     setup::complain(
-        "the plugin host cannot reach the daemon: either that is gone, or the handler closed a descriptor not its own",
+        "the plugin host cannot reach the daemon: that is gone, or the handler closed a descriptor not its own",
     );
     setup::exit(super::EXIT_PROTOCOL)
 }

@@ -27,7 +27,8 @@ pub(super) struct Plugin {
 }
 
 impl Plugin {
-    /// Loads the sealed plugin under the name of its descriptor, which stays open for the life of the process.
+    /// Loads the sealed plugin under the name of its descriptor, which stays open for the life of the
+    /// process.
     pub(super) fn load(library: OwnedFd, shared: &'static Shared) -> Result<Self, TaskError> {
         let path = format!("/proc/self/fd/{}", library.as_raw_fd());
         // Never closed: see `setup::Channel::plugin`.
@@ -35,7 +36,8 @@ impl Plugin {
         // SAFETY: the plugin's initialisers run here. That is what this process is for.
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }
             .map_err(|error| refused("load", format!("the plugin cannot be loaded: {error}")))?;
-        // SAFETY: the symbol has this type in every plugin whose note names our ABI, and the note was checked.
+        // SAFETY: the symbol has this type in every plugin whose note names our ABI, and the note was
+        // checked.
         let entry = unsafe { library.get::<abi::EntryPoint>(abi::ENTRY_SYMBOL) }
             .map_err(|error| refused("load", format!("the plugin has no entry point: {error}")))?;
         let entry = *entry;
@@ -137,8 +139,8 @@ impl Plugin {
             body: Bytes::of(task.body),
             headers: headers.as_ptr(),
         };
-        // SAFETY: `create` succeeded and `destroy` was not called; all pointers are valid during the call; one call
-        // at a time, on the main thread.
+        // SAFETY: `create` succeeded and `destroy` was not called; all pointers are valid during the call;
+        // one call at a time, on the main thread.
         unsafe { (self.handle)(self.instance.get(), &raw const task, &raw const call) }
     }
 

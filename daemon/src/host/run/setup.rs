@@ -1,5 +1,5 @@
-//! What a fresh host does before it loads anything: leave the daemon's signals, descriptors and limits behind, and
-//! fetch its own.
+//! What a fresh host does before it loads anything: leave the daemon's signals, descriptors and limits
+//! behind, and fetch its own.
 
 use std::ffi::{CString, OsStr};
 use std::io::{self, IoSliceMut, Write as _};
@@ -24,8 +24,8 @@ unsafe extern "C" {
 pub(super) struct Channel {
     /// Frames, both ways.
     pub(super) socket: OwnedFd,
-    /// The sealed plugin. Must stay open for the life of the process: glibc caches libraries by name, and the next
-    /// library under this number would be the old one.
+    /// The sealed plugin. Must stay open for the life of the process: glibc caches libraries by name, and the
+    /// next library under this number would be the old one.
     pub(super) plugin: OwnedFd,
     pub(super) ring: OwnedFd,
     /// Cancels.
@@ -92,30 +92,34 @@ pub(super) fn flush_stdout() {
     unsafe { libc::fflush(stdout) };
 }
 
-/// A pipe makes C's standard output fully buffered: lines would reach the log much later than they were printed.
+/// A pipe makes C's standard output fully buffered: lines would reach the log much later than they were
+/// printed.
 fn line_buffered_stdout() {
     // SAFETY: nothing has been written to `stdout` yet; a null buffer lets the C library allocate one.
     unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
-/// Ignored signals survive an exec, and so the daemon's parent decides. Handlers get the defaults, except for `SIGPIPE`
-/// (see the module) and for the two that report a stack overflow.
+/// Ignored signals survive an exec, and so the daemon's parent decides. Handlers get the defaults, except for
+/// `SIGPIPE` (see the module) and for the two that report a stack overflow.
 fn default_signals() {
     for signal in 1..libc::SIGRTMAX() {
         if matches!(signal, libc::SIGPIPE | libc::SIGSEGV | libc::SIGBUS | libc::SIGKILL | libc::SIGSTOP) {
             continue;
         }
-        // SAFETY: the default disposition runs no code of ours; the C library refuses the signals it keeps for itself.
+        // SAFETY: the default disposition runs no code of ours; the C library refuses the signals it keeps
+        // for itself.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 
 fn close_from(first: u32) {
-    // SAFETY: called before anything of this process owns a descriptor from `first` on; what is there was inherited.
+    // SAFETY: called before anything of this process owns a descriptor from `first` on; what is there was
+    // inherited.
     unsafe { libc::close_range(first, u32::MAX, 0) };
 }
 
-/// The spawner's first message on standard input: a fixed word, with the plugin, the ring and the control socket.
+/// The spawner's first message on standard input: a fixed word, with the plugin, the ring and the control
+/// socket.
 fn receive_descriptors() -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
     let mut word = [0; HELLO.len()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];

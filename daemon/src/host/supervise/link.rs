@@ -47,8 +47,8 @@ impl Link {
     }
 
     pub(super) fn cancel(&self, message: ControlMessage) {
-        // A host reads its cancels at once, whatever its handler does: when it cannot take one, it is dead or stopped, and
-        // the engine's kill comes after the grace.
+        // A host reads its cancels at once, whatever its handler does: when it cannot take one, it is dead or
+        // stopped, and the engine's kill comes after the grace.
         let _ = rustix::net::send(&self.control, &message.bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 }

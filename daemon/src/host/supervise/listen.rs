@@ -15,8 +15,8 @@ use crate::host::{HostEvent, Seq, ring};
 
 /// Reads from one host before others get their turn.
 pub(super) const READS_PER_TURN: usize = 4;
-/// Bytes of output read from one stream before others get their turn. More than this is never waiting when a host has
-/// died, as it is what a pipe holds.
+/// Bytes of output read from one stream before others get their turn. More than this is never waiting when a
+/// host has died, as it is what a pipe holds.
 const OUTPUT_PER_TURN: usize = 64 << 10;
 
 /// What a turn of reading came to.
