@@ -137,25 +137,47 @@ async fn declare(connection: &Connection, name: &str, arguments: FieldTable) -> 
     ask(connection, name, options, arguments).await.map_err(|answer| answer.about(name))
 }
 
-/// A passive declare succeeds on a stream as well. Asking for a classic queue makes the broker name the real type,
-/// or, when it compares another argument first, name that one: streams have some that nothing else has.
+/// Arguments that a queue of others is asked about one by one, at most.
+const MAX_QUESTIONS: usize = 24;
+
+/// A passive declare succeeds on a stream as well. Asking for a classic queue makes the broker name the first argument
+/// that differs, with its value: either the type, or one to ask with next time.
 async fn refuse_stream(connection: &Connection, name: &str) -> Result<(), QueueError> {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    match ask(connection, name, options, arguments).await {
-        Err(Answer::Different(why)) if names_stream(&why) => Err(QueueError::Stream(name.to_owned())),
-        Err(answer @ Answer::Link(_)) => Err(answer.about(name)),
-        // Equal to ours, or different in what does not matter, or not ours to configure: it works.
-        Ok(()) | Err(_) => Ok(()),
+    for _ in 0..MAX_QUESTIONS {
+        match ask(connection, name, options, arguments.clone()).await {
+            Err(Answer::Different(why)) if why.contains("current is 'stream'") => {
+                return Err(QueueError::Stream(name.to_owned()));
+            }
+            Err(Answer::Different(why)) => match difference(&why) {
+                Some((argument, value)) if !arguments.contains_key(argument) => {
+                    arguments.insert(argument.into(), value);
+                }
+                // The type, or something that a stream cannot be, such as not durable.
+                _ => return Ok(()),
+            },
+            Err(answer @ Answer::Link(_)) => return Err(answer.about(name)),
+            // A classic queue, or not ours to configure: it works, or consuming says why not.
+            Ok(()) | Err(_) => return Ok(()),
+        }
     }
+    Ok(())
 }
 
-fn names_stream(why: &str) -> bool {
-    why.contains("current is 'stream'")
-        || ["'x-max-age'", "'x-stream-max-segment-size-bytes'", "'x-initial-cluster-size'"]
-            .iter()
-            .any(|argument| why.contains(argument))
+/// The argument that a queue has and our declaration had not: `inequivalent arg 'x-max-age' for queue 'q' in vhost
+/// '/': received none but current is the value '1h' of type 'longstr'`.
+fn difference(why: &str) -> Option<(&str, AMQPValue)> {
+    let (argument, rest) = why.split_once("inequivalent arg '")?.1.split_once('\'')?;
+    let (value, rest) = rest.split_once("current is the value '")?.1.rsplit_once("' of type '")?;
+    let value = match rest.split_once('\'')?.0 {
+        "longstr" => AMQPValue::LongString(value.into()),
+        "bool" => AMQPValue::Boolean(value == "true"),
+        // The broker compares numbers whatever their size.
+        _ => AMQPValue::LongLongInt(value.parse().ok()?),
+    };
+    ShortString::try_new(argument).ok().map(|_| (argument, value))
 }
 
 /// What the broker said instead of yes.
@@ -257,5 +279,35 @@ pub(super) fn words(error: &lapin::Error) -> String {
         ErrorKind::IOError(error) => format!("the connection broke: {error}"),
         ErrorKind::MissingHeartbeatError => "the broker's heartbeats stopped".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broker_s_words_give_the_argument_to_ask_with() {
+        let about = |rest: &str| format!("PRECONDITION_FAILED - inequivalent arg {rest}");
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        let table = [
+            (
+                "'x-max-age' for queue 'q' in vhost '/': received none but current is the value '1h' of type 'longstr'",
+                Some(("x-max-age", text("1h"))),
+            ),
+            (
+                "'x-max-length-bytes' for queue 'q' in vhost '/': received none but current is the value '1000' of type 'long'",
+                Some(("x-max-length-bytes", AMQPValue::LongLongInt(1000))),
+            ),
+            (
+                "'x-dead-letter-routing-key' for queue 'q' in vhost '/': received none but current is the value 'it's' of type 'longstr'",
+                Some(("x-dead-letter-routing-key", text("it's"))),
+            ),
+            ("'x-queue-type' for queue 'q' in vhost '/': received 'classic' but current is 'quorum'", None),
+            ("'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'", None),
+        ];
+        for (words, expected) in table {
+            assert_eq!(difference(&about(words)), expected, "{words}");
+        }
     }
 }

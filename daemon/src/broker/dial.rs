@@ -40,7 +40,7 @@ pub async fn dial(broker: &Broker, name: &str) -> Result<Connection, DialError> 
 pub async fn connect(broker: &Broker, name: &str) -> Result<Dialled, DialError> {
     let mut last = DialError::NoAddress;
     for uri in &broker.uris {
-        match dial_one(broker, uri, name, None).await {
+        match dial_one(broker, uri, name).await {
             Ok(dialled) => return Ok(dialled),
             Err(error) => last = error,
         }
@@ -62,16 +62,13 @@ struct State {
 /// Cuts the line when the attempt is given up, whoever drops it.
 struct Attempt(Option<Line>);
 
-/// Connects to one address, under the name that the broker shows for the connection. A smaller `frame_max` (bytes)
-/// than the broker's makes lapin's buffers smaller.
-pub(super) async fn dial_one(
-    broker: &Broker,
-    uri: &Secret,
-    name: &str,
-    frame_max: Option<u32>,
-) -> Result<Dialled, DialError> {
+/// Connects to one address, under the name that the broker shows for the connection.
+///
+/// The frame size is the broker's. A smaller one would save some megabytes of buffers, but the broker does not cut a
+/// task's headers to it: one task with large headers would end every connection that it is delivered on.
+pub(super) async fn dial_one(broker: &Broker, uri: &Secret, name: &str) -> Result<Dialled, DialError> {
     let mut target = parse(uri)?;
-    target.query.frame_max = target.query.frame_max.or(frame_max);
+    target.query.frame_max = None;
     target.query.heartbeat =
         target.query.heartbeat.or_else(|| Some(broker.heartbeat.as_secs().try_into().unwrap_or(u16::MAX)));
     let address = address(&target);

@@ -203,7 +203,7 @@ pub(super) async fn supervise(
         let dialled = tokio::select! {
             dialled = async {
                 status.until_consuming().await;
-                dial_one(&broker, uri, &name, None).await
+                dial_one(&broker, uri, &name).await
             } => dialled,
             command = commands.recv() => return answer(command),
         };

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{Stream, StreamExt};
-use lapin::options::{BasicCancelOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::BasicCancelOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -21,10 +20,6 @@ use super::status::Status;
 use super::subscription::{CONSUMER_TAG, SessionId, Subscriptions};
 use super::{ConsumerId, LinkEvent};
 use crate::config::{Broker, Queue};
-
-/// The consuming connection's frame size, bytes. Larger ones only grow lapin's buffers (4.9 MB instead of 12.5); what
-/// a producer sent in larger frames still arrives, cut to these.
-const FRAME_MAX: u32 = 8192;
 
 /// How often the connection is looked at, besides its own reports.
 const CHECK: Duration = Duration::from_secs(5);
@@ -148,7 +143,7 @@ impl Supervisor {
                 return None;
             }
             let uri = &broker.uris[*turn % broker.uris.len()];
-            let mut dialling = std::pin::pin!(dial_one(&broker, uri, &name, Some(FRAME_MAX)));
+            let mut dialling = std::pin::pin!(dial_one(&broker, uri, &name));
             let error = loop {
                 tokio::select! {
                     dialled = &mut dialling => match dialled {
@@ -210,6 +205,7 @@ impl Supervisor {
             if let Err(why) = self.subscribe_due(dialled, &ended).await {
                 return Leave::Lost(why);
             }
+            self.release().await;
             if self.retiring && self.stopping.is_none() && self.subscriptions.of(self.id).is_empty() {
                 return Leave::Settled;
             }
@@ -303,6 +299,16 @@ impl Supervisor {
         .await;
     }
 
+    /// Lets go of the channels that are settled to their end. A failure means that the broker redelivers.
+    async fn release(&self) {
+        let mut finished = self.subscriptions.of(self.id);
+        finished.retain(|(_, subscription)| subscription.is_finished());
+        join_all(finished.iter().map(|(_, subscription)| subscription.barrier())).await;
+        for (id, _) in finished {
+            self.subscriptions.remove(id);
+        }
+    }
+
     /// A consumer's stream ended.
     fn ended(&mut self, id: ConsumerId, end: End, connected: bool) -> Option<Leave> {
         let cancelled = self.cancelled.iter().position(|&one| one == id);
@@ -364,20 +370,11 @@ pub(super) async fn failure(reports: &mut (impl Stream<Item = lapin::Event> + Un
     None
 }
 
-/// A passive declare on every channel, so that the broker has seen each acknowledgement before the close; then the
-/// close, within the bound. Errors are of no interest: whatever was not seen is redelivered.
+/// Waits until the broker has seen each acknowledgement, then closes; within the bound. Errors are of no interest: whatever was not seen is redelivered.
 async fn close(subscriptions: &Subscriptions, session: SessionId, dialled: &Dialled, limit: Duration) {
     let closing = async {
-        let channels = subscriptions.of(session);
-        join_all(channels.iter().map(|(_, subscription)| {
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            answered(subscription.channel.queue_declare(
-                (&*subscription.queue).into(),
-                options,
-                FieldTable::default(),
-            ))
-        }))
-        .await;
+        let subscriptions = subscriptions.of(session);
+        join_all(subscriptions.iter().map(|(_, subscription)| subscription.barrier())).await;
         dialled.connection.close(200, "done".into()).await
     };
     let _ = timeout(limit, closing).await;

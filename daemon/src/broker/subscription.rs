@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use tokio::task::AbortHandle;
 
-use super::declare::{QueueError, answered, open_channel, words};
+use super::declare::{LinkError, QueueError, answered, open_channel, words};
 use super::dial::Dialled;
 use super::link::End;
 use super::settler::{Frame, Settler};
@@ -64,7 +66,7 @@ impl Subscriptions {
         queue: &Queue,
         ended: impl FnOnce(ConsumerId, End) + 'static,
     ) -> Result<ConsumerId, QueueError> {
-        let broken = |error: super::declare::LinkError| error.about(&queue.name);
+        let broken = |error: LinkError| error.about(&queue.name);
         let name = ShortString::try_new(&*queue.name)
             .map_err(|_| QueueError::NameTooLong(queue.name.to_string()))?;
         let channel = open_channel(&dialled.connection).await.map_err(broken)?;
@@ -116,18 +118,16 @@ impl Subscriptions {
         }
     }
 
-    /// Sends what was noted. True when a subscription that ended is now settled: its channel is closed then.
+    /// Sends what was noted. True when a stopped subscription is now settled to its end.
     pub(super) fn flush(&self) -> bool {
         let mut finished = false;
-        self.all.borrow_mut().retain(|_, subscription| {
+        for subscription in self.all.borrow().values() {
             let mut settler = subscription.settler.borrow_mut();
             if !settler.is_flushed() {
                 settler.flush(|frame| subscription.send(frame));
+                finished |= subscription.stopped.get() && settler.is_done();
             }
-            let done = subscription.stopped.get() && settler.is_done();
-            finished |= done;
-            !done
-        });
+        }
         finished
     }
 
@@ -135,10 +135,12 @@ impl Subscriptions {
     pub(super) fn stopped(&self, id: ConsumerId) {
         let Some(subscription) = self.get(id) else { return };
         subscription.stopped.set(true);
-        if subscription.settler.borrow().is_done() {
-            self.all.borrow_mut().remove(&id);
-        }
         self.tell(LinkEvent::Stopped { consumer: id });
+    }
+
+    /// Everything of it is settled and seen by the broker.
+    pub(super) fn remove(&self, id: ConsumerId) {
+        self.all.borrow_mut().remove(&id);
     }
 
     /// The channel is gone, and with it every unsettled tag.
@@ -153,6 +155,19 @@ impl Subscriptions {
 }
 
 impl Subscription {
+    /// No delivery comes any more, and all are settled.
+    pub(super) fn is_finished(&self) -> bool {
+        self.stopped.get() && self.settler.borrow().is_done()
+    }
+
+    /// Waits until the broker has seen all that was sent: it answers a channel's frames in order. Without this, an
+    /// acknowledgement right before a close may be lost, and its task comes back.
+    pub(super) async fn barrier(&self) -> Result<(), LinkError> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let name = ShortString::from(&*self.queue);
+        answered(self.channel.queue_declare(name, options, FieldTable::default())).await.map(drop)
+    }
+
     /// Queues one frame. Polled once: the first poll puts the frame into lapin's queue, and waiting for it to be
     /// written would tell us nothing. On a dead channel it fails at once, and the broker redelivers.
     fn send(&self, frame: Frame) {
