@@ -19,6 +19,8 @@ pub const MAX_REDELIVERIES: u32 = 10;
 
 /// `TaskError::code` of a fault that cost the plugin host.
 pub const CODE_CRASH: &str = "crash";
+/// `TaskError::code` of a task that stopped at its deadline by itself, before the daemon's cancel reached it.
+pub const CODE_TIMEOUT: &str = "timeout";
 
 /// What is done at the broker for an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub enum CancelCause {
 /// What the handler states as final stands whatever else happened: done is acknowledged and reject is dead even after
 /// a cancel. Cancelled by a drain, everything else goes back un-counted, because a failure then says more about the
 /// cancel than about the task; only a retry with a delay of the handler's own choosing is still a retry. Cancelled by
-/// the time limit, everything else counts as a timeout. `Cancelled` without a cancel is a fault.
+/// the time limit, or stopped at its deadline before it was cancelled, everything else counts as a timeout.
 pub fn settle(
     outcome: &Outcome,
     error: Option<&TaskError>,
@@ -88,12 +90,14 @@ pub fn settle(
         Outcome::Retry => error.and_then(|error| error.retry_after),
         _ => None,
     };
+    let has_code = |code: &str| error.is_some_and(|error| error.code == code);
     let exhausted = match (outcome, cancelled_by) {
         (Outcome::Done, _) => return Settlement::Ack,
         (Outcome::Reject, _) => return Settlement::Dead { reason: DeadReason::Rejected },
         (_, Some(CancelCause::Drain)) if retry_after.is_none() => return Settlement::Requeue,
         (_, Some(CancelCause::Timeout)) => DeadReason::Timeout,
-        (Outcome::Fault, _) if error.is_some_and(|error| error.code == CODE_CRASH) => DeadReason::Poison,
+        (Outcome::Cancelled, None) if has_code(CODE_TIMEOUT) => DeadReason::Timeout,
+        (Outcome::Fault, _) if has_code(CODE_CRASH) => DeadReason::Poison,
         _ => DeadReason::Attempts,
     };
     if attempt >= retry.attempts {

@@ -9,7 +9,7 @@ use crate::broker::{Delivery, PublishError, Publisher};
 use crate::config;
 use crate::control::api::RecentError;
 use crate::host::{FollowUp, HostId, Outcome, Report, TaskError};
-use crate::settlement::{self, Settlement};
+use crate::settlement::{self, CancelCause, Settlement};
 use crate::task::TaskId;
 use crate::telemetry::Finished;
 
@@ -77,12 +77,13 @@ impl Engine {
             unreachable!("a lane outlives its flights");
         };
         let generation = lane.generation.clone();
+        let cancelled = flight.cancelled;
         let ruling = settlement::settle(
             &report.outcome,
             report.error.as_ref(),
             flight.attempt,
             generation.retry(),
-            flight.cancelled,
+            cancelled,
             fastrand::f64(),
         );
         if report.outcome == Outcome::Fault {
@@ -94,11 +95,7 @@ impl Engine {
             Settlement::Ack => report.follow_ups,
             _ => Vec::new(),
         };
-        let error = report.error.unwrap_or_else(|| TaskError {
-            code: "no-error-given".to_owned(),
-            message: "the handler gave no reason".to_owned(),
-            retry_after: None,
-        });
+        let error = report.error.unwrap_or_else(|| unexplained(cancelled));
         self.carry_out(key, Verdict { settlement: ruling, error, follow_ups });
     }
 
@@ -305,4 +302,13 @@ impl Engine {
         debug_assert!(Rc::strong_count(&flight.delivery) == 1, "only a settling flight shares its delivery");
         self.wait_in(lane, queue, key, true);
     }
+}
+
+/// For a handler that failed and said nothing.
+fn unexplained(cancelled: Option<CancelCause>) -> TaskError {
+    let (code, message) = match cancelled {
+        Some(CancelCause::Timeout) => (settlement::CODE_TIMEOUT, "stopped at its time limit"),
+        _ => ("no-error-given", "the handler gave no reason"),
+    };
+    TaskError { code: code.to_owned(), message: message.to_owned(), retry_after: None }
 }

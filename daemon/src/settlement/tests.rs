@@ -36,6 +36,7 @@ fn outcome_attempt_and_cancel_decide_the_settlement() {
     use Outcome::{Cancelled, Done, Fault, Reject, Retry};
     let day = 24 * 60 * 60;
     let crash = Some(error(CODE_CRASH, None));
+    let late = || Some(error(CODE_TIMEOUT, None));
     let table = [
         ("done", Done, None, 1, None, Settlement::Ack),
         ("done on the last attempt", Done, None, 3, None, Settlement::Ack),
@@ -68,6 +69,9 @@ fn outcome_attempt_and_cancel_decide_the_settlement() {
         ("retry after its time", Retry, None, 3, Some(Timeout), dead(DeadReason::Timeout)),
         ("cancelled by nobody", Cancelled, None, 1, None, retry_in(4, 2)),
         ("cancelled by nobody, last attempt", Cancelled, None, 3, None, dead(DeadReason::Attempts)),
+        ("stopped at its deadline", Cancelled, late(), 1, None, retry_in(4, 2)),
+        ("stopped at its last deadline", Cancelled, late(), 3, None, dead(DeadReason::Timeout)),
+        ("a timeout of what it called", Retry, late(), 3, None, dead(DeadReason::Attempts)),
         ("panic", Fault, Some(error("panic", None)), 1, None, retry_in(4, 2)),
         ("panic on the last attempt", Fault, Some(error("panic", None)), 3, None, dead(DeadReason::Attempts)),
         ("a fault has no say in its delay", Fault, Some(error("panic", Some(99))), 1, None, retry_in(4, 2)),

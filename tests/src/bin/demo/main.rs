@@ -141,9 +141,16 @@ fn run(
     Ok(())
 }
 
+/// One by one, each with an id that can be followed in the log.
 fn publish(home: &Home, tasks: &[&str]) -> Result<()> {
-    let status = warrenctl(home).arg("publish").args(tasks).status()?;
-    ensure!(status.success(), "warrenctl publish: {status}");
+    for task in tasks {
+        let number = task.split([' ', ':']).nth(1).context("a task's number")?;
+        let id = format!("task-{number}");
+        println!("warrenctl publish --id {id} {task:?}");
+        let output = warrenctl(home).args(["publish", "--id", &id, task]).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "warrenctl publish: {}: {said}", output.status);
+    }
     Ok(())
 }
 
@@ -172,13 +179,15 @@ fn wait(
     Ok(())
 }
 
-/// Prints the daemon's log as it comes, until it ends.
+/// Prints the daemon's log as it comes, until it ends; without the date, and without the plugin's digest.
 fn show(log: &warren_tests::wait::Lines) {
     let mut next = 0;
     loop {
         match log.wait(next, |_| true) {
             Some((number, line)) => {
-                println!("  {line}");
+                let words = line.split(' ').filter(|word| !word.starts_with("plugin_sha256="));
+                let line = words.collect::<Vec<_>>().join(" ");
+                println!("  {}", line.split_once('T').map_or(line.as_str(), |(_, rest)| rest));
                 next = number + 1;
             }
             None if log.ended() => return,
