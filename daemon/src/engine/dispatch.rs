@@ -122,7 +122,7 @@ impl Engine {
             if running >= RECALL_AFTER {
                 for queued in slot.sent.iter_mut().skip(1).filter(|queued| !queued.recalled) {
                     queued.recalled = true;
-                    slot.host.cancel(queued.seq);
+                    slot.host.recall(queued.seq);
                 }
             }
         }

@@ -74,7 +74,7 @@ impl Engine {
         for slot in self.lanes.hosts.values_mut() {
             for queued in slot.sent.iter_mut().skip(1) {
                 queued.recalled = true;
-                slot.host.cancel(queued.seq);
+                slot.host.recall(queued.seq);
             }
         }
     }

@@ -58,7 +58,8 @@ impl Engine {
         slot.leaving |= report.outcome == Outcome::Fault;
         let lane = slot.lane;
         self.host_freed(id);
-        let recalled = sent.recalled && report.outcome == Outcome::Cancelled;
+        // One that had started was out of reach of the recall: then only its time limit can have cancelled it.
+        let recalled = sent.recalled && report.outcome == Outcome::Cancelled && !is_timeout(&report);
         if recalled && self.flights[sent.flight].cancelled.is_none() {
             self.give_back_to_lane(sent.flight);
             return;
@@ -304,6 +305,7 @@ impl Engine {
     }
 }
 
+<<<<<<< Updated upstream
 /// For a handler that failed and said nothing.
 fn unexplained(cancelled: Option<CancelCause>) -> TaskError {
     let (code, message) = match cancelled {
@@ -311,4 +313,8 @@ fn unexplained(cancelled: Option<CancelCause>) -> TaskError {
         _ => ("no-error-given", "the handler gave no reason"),
     };
     TaskError { code: code.to_owned(), message: message.to_owned(), retry_after: None }
+=======
+fn is_timeout(report: &Report) -> bool {
+    report.error.as_ref().is_some_and(|error| error.code == settlement::CODE_TIMEOUT)
+>>>>>>> Stashed changes
 }
