@@ -305,7 +305,6 @@ impl Engine {
     }
 }
 
-<<<<<<< Updated upstream
 /// For a handler that failed and said nothing.
 fn unexplained(cancelled: Option<CancelCause>) -> TaskError {
     let (code, message) = match cancelled {
@@ -313,8 +312,8 @@ fn unexplained(cancelled: Option<CancelCause>) -> TaskError {
         _ => ("no-error-given", "the handler gave no reason"),
     };
     TaskError { code: code.to_owned(), message: message.to_owned(), retry_after: None }
-=======
+}
+
 fn is_timeout(report: &Report) -> bool {
     report.error.as_ref().is_some_and(|error| error.code == settlement::CODE_TIMEOUT)
->>>>>>> Stashed changes
 }
