@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Stands before the eight digits that [`stamp`] changes in a fixture.
+/// Stands before the eight digits that [`Versions`] changes in a fixture.
 const STAMP: &[u8] = b"WARREN-FIXTURE-VERSION:";
 
 /// A program of the workspace: `warrend`, `warrenctl`.
@@ -40,25 +40,37 @@ pub fn compile_c(source: &str, arguments: &[&str], out: &Path) {
     fs::rename(&partial, out).expect("rename");
 }
 
-/// A copy of a fixture plugin's bytes with another version in it, as a rebuilt plugin has.
-///
-/// # Panics
-/// When the plugin has no stamp.
-pub fn stamp(plugin: &[u8], version: u32) -> Vec<u8> {
-    let digits = format!("{version:08}");
-    let mut bytes = plugin.to_vec();
-    let places: Vec<usize> = bytes
-        .windows(STAMP.len())
-        .enumerate()
-        .filter(|(_, window)| *window == STAMP)
-        .map(|(at, _)| at)
-        .collect();
-    assert!(!places.is_empty(), "this plugin carries no version stamp");
-    for place in places {
-        let at = place + STAMP.len();
-        bytes[at..at + digits.len()].copy_from_slice(digits.as_bytes());
+/// A fixture plugin as builds of other versions of it would be.
+#[derive(Debug)]
+pub struct Versions {
+    bytes: Vec<u8>,
+    places: Vec<usize>,
+}
+
+impl Versions {
+    /// # Panics
+    /// When the file carries no version stamp.
+    pub fn of(plugin: &Path) -> Self {
+        let bytes = fs::read(plugin).expect("read");
+        let places: Vec<usize> = bytes
+            .windows(STAMP.len())
+            .enumerate()
+            .filter(|(_, window)| *window == STAMP)
+            .map(|(at, _)| at + STAMP.len())
+            .collect();
+        assert!(!places.is_empty(), "{} carries no version stamp", plugin.display());
+        Self { bytes, places }
     }
-    bytes
+
+    /// The bytes of one version.
+    pub fn version(&self, version: u32) -> Vec<u8> {
+        let digits = format!("{version:08}");
+        let mut bytes = self.bytes.clone();
+        for &place in &self.places {
+            bytes[place..place + digits.len()].copy_from_slice(digits.as_bytes());
+        }
+        bytes
+    }
 }
 
 /// The workspace's root.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::Value;
+use warren_tests::artefacts::Versions;
 use warren_tests::daemon::Footprint;
 use warren_tests::{Broker, Daemon, Home, Keys, Node, artefacts, wait};
 
@@ -20,10 +21,9 @@ fn configure(home: &Home, more: &str) {
     home.configure(Keys { queue: "prefetch = 4\nworkers = 4", rest: &rest, ..Keys::default() });
 }
 
-/// The plugin as a build of another version would be.
-fn version(version: u32) -> Vec<u8> {
-    let bytes = fs::read(artefacts::plugin("fixture-scenario")).expect("read");
-    artefacts::stamp(&bytes, version)
+/// The Rust fixture as builds of other versions would be.
+fn versions() -> Versions {
+    Versions::of(&artefacts::plugin("fixture-scenario"))
 }
 
 fn change<'r>(reload: &'r Value, handler: &str) -> &'r str {
@@ -102,7 +102,7 @@ fn a_task_finishes_on_the_generation_it_started_on() {
     let daemon = Daemon::start(&home);
     broker.publish(home.queue(), "old", "Scenario hold gate");
     home.wait_run("start", "old", 1);
-    home.install_bytes("fixture-scenario", &version(2));
+    home.install_bytes("fixture-scenario", &versions().version(2));
     assert_eq!(change(&daemon.reload(), "scenario"), "replaced");
     broker.publish(home.queue(), "new", "Scenario ok");
     assert_eq!(home.wait_run("end", "new", 1)[0].version, 2);
@@ -134,10 +134,11 @@ fn a_plugin_overwritten_in_place_under_load_never_hurts_what_runs() {
     let (home, broker) = stage("reload_overwrite");
     let daemon = Daemon::start(&home);
     let path = home.plugins().join("fixture-scenario.so");
+    let versions = versions();
     broker.publish_all(home.queue(), "load", (0..TASKS).map(|_| "Scenario sleep 2".to_owned()));
     for number in 2..=12 {
         // As `cp` does it: the same inode, truncated and written anew.
-        fs::write(&path, version(number)).expect("write");
+        fs::write(&path, versions.version(number)).expect("write");
         let reload = daemon.reload();
         assert_eq!((&reload["ok"], change(&reload, "scenario")), (&true.into(), "replaced"), "{reload}");
     }
@@ -164,7 +165,12 @@ fn assert_each_ran_once(home: &Home, tasks: usize) {
 #[test]
 fn two_hundred_swaps_under_load_lose_nothing_and_leave_the_daemon_as_it_was() {
     const SWAPS: u32 = 200;
-    let (home, broker) = stage("reload_swaps");
+    // The twin in C: a daemon digests its 20 kB in no time.
+    let home = Home::new(&Node::shared().uri(), "reload_swaps");
+    let versions = Versions::of(&home.install_c("scenario-c", "scenario.c", &[]));
+    let rest = home.scenario("scenario", "scenario-c", "");
+    home.configure(Keys { queue: "prefetch = 4\nworkers = 4", rest: &rest, ..Keys::default() });
+    let broker = Broker::connect(&Node::shared().uri());
     let daemon = Daemon::start(&home);
     let mut published = 0;
     let mut load = |round: u32| {
@@ -177,14 +183,14 @@ fn two_hundred_swaps_under_load_lose_nothing_and_leave_the_daemon_as_it_was() {
     };
     let mut swap = |number: u32| {
         load(number);
-        home.install_bytes("fixture-scenario", &version(number));
+        home.install_bytes("scenario-c", &versions.version(number));
         let reload = daemon.reload();
         assert_eq!((&reload["ok"], change(&reload, "scenario")), (&true.into(), "replaced"), "{reload}");
     };
     // The first swaps fill allocators and caches.
-    (2..=40).for_each(&mut swap);
+    (2..=20).for_each(&mut swap);
     let before = settled_footprint(&daemon);
-    (41..=40 + SWAPS).for_each(&mut swap);
+    (21..=20 + SWAPS).for_each(&mut swap);
     daemon.wait_count("done", published);
     let after = settled_footprint(&daemon);
     assert_each_ran_once(&home, published as usize);

@@ -49,7 +49,7 @@ struct Daemon {
     health: watch::Receiver<Health>,
     reloads: Reloads,
     notifier: Rc<Notifier>,
-    telemetry: telemetry::Guard,
+    telemetry: Rc<telemetry::Guard>,
     ready_given: bool,
     draining: bool,
     exit: u8,
@@ -68,8 +68,9 @@ pub fn run(path: &Path) -> ExitCode {
             return ExitCode::from(exit::CONFIG);
         }
     };
+    // Held until the end of this function, so that the reason for not starting is still written.
     let guard = match telemetry::init(&loaded.config.log, &environment) {
-        Ok(guard) => guard,
+        Ok(guard) => Rc::new(guard),
         Err(error) => {
             eprintln!("warrend: logging cannot be set up: {error:#}");
             return ExitCode::from(exit::CONFIG);
@@ -85,7 +86,7 @@ pub fn run(path: &Path) -> ExitCode {
             return ExitCode::from(exit::SOFTWARE);
         }
     };
-    let result = LocalSet::new().block_on(&runtime, start(path, loaded.config, guard, &environment));
+    let result = LocalSet::new().block_on(&runtime, start(path, loaded.config, guard.clone(), &environment));
     let code = match result {
         Ok(code) => code,
         Err(Refusal(code, error)) => {
@@ -101,7 +102,7 @@ pub fn run(path: &Path) -> ExitCode {
 async fn start(
     path: &Path,
     config: Config,
-    telemetry: telemetry::Guard,
+    telemetry: Rc<telemetry::Guard>,
     environment: &Environment,
 ) -> Result<u8, Refusal> {
     let started = Instant::now();

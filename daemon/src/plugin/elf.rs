@@ -35,6 +35,11 @@ impl<'d> Elf<'d> {
         identify(data)?;
         let damaged = |what| move |_| InspectError::Damaged { what };
         let header = FileHeader64::<LE>::parse(data).map_err(damaged("ELF header"))?;
+        let table = |entry: u16, count: u16| u64::from(entry) * u64::from(count);
+        let size = table(header.e_phentsize(LE), header.e_phnum(LE));
+        inside(data, header.e_phoff(LE), size, "its table of program headers")?;
+        let size = table(header.e_shentsize(LE), header.e_shnum(LE));
+        inside(data, header.e_shoff(LE), size, "its table of section headers")?;
         let segments = header.program_headers(LE, data).map_err(damaged("table of program headers"))?;
         for segment in segments {
             check_segment(segment, data)?;
