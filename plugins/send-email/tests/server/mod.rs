@@ -1,15 +1,16 @@
 //! A real SMTP server on a port of its own: speaks the protocol of RFC 5321 over TCP and TLS, with answers that a
 //! test can change, and remembers every conversation.
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -84,9 +85,27 @@ impl Drop for Server {
     }
 }
 
-/// The path of one of the tests' certificates.
+/// The path of one of the tests' certificates: `authority.pem`, and `server.pem` with `server.key` for localhost, signed
+/// by it. Made anew by each run, below the target directory.
 pub(crate) fn certificate(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates")).join(name)
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        let directory =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("smtp-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let write = |name: &str, text: String| std::fs::write(directory.join(name), text).expect("a file");
+        let authority_key = KeyPair::generate().expect("a key");
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        write("authority.pem", authority.self_signed(&authority_key).expect("a certificate").pem());
+        let key = KeyPair::generate().expect("a key");
+        let server = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let server = server.signed_by(&key, &Issuer::new(authority, authority_key)).expect("a certificate");
+        write("server.pem", server.pem());
+        write("server.key", key.serialize_pem());
+        directory
+    });
+    directory.join(name)
 }
 
 impl Conversation {
