@@ -134,14 +134,15 @@ fn tracing_events_arrive_with_their_fields_and_libraries_are_quiet() {
         tracing::info!(path = "/a b", count = 3, "snapshot {}", "taken");
         tracing::error!(error = &cause as &dyn std::error::Error, "it failed");
         tracing::debug!("not at this level");
-        tracing::info!(target: "lapin::channel", "chatter");
-        tracing::warn!(target: "lapin::channel", "trouble");
+        tracing::info!(target: "hyper::proto", "chatter");
+        tracing::warn!(target: "hyper::proto", "trouble");
+        tracing::error!(target: "lapin::channel", "what the supervisor says in its own words");
     });
     guard.flush();
     let expected = [
         "INFO  snapshot taken  path=\"/a b\" count=3",
         "ERROR it failed  error=\"disk full\"",
-        "WARN  trouble  target=lapin::channel",
+        "WARN  trouble  target=hyper::proto",
     ];
     assert_eq!(pages.lines(), expected);
 }
@@ -350,13 +351,13 @@ fn the_journal_gets_events_under_their_own_names_and_places() {
     let (guard, subscriber) = entries.log("info");
     tracing::subscriber::with_default(subscriber, || {
         tracing::info!(path = "/a b", count = 3, "snapshot {}", "taken");
-        tracing::warn!(target: "lapin::channel", "trouble");
+        tracing::warn!(target: "hyper::proto", "trouble");
     });
     guard.flush();
     let fields = [("message", "snapshot taken"), ("path", "/a b"), ("count", "3")];
     let expected = [
         entry(Level::INFO, module_path!(), &fields),
-        entry(Level::WARN, "lapin::channel", &[("message", "trouble")]),
+        entry(Level::WARN, "hyper::proto", &[("message", "trouble")]),
     ];
     assert_eq!(entries.take(), expected);
 }

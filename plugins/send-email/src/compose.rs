@@ -1,5 +1,5 @@
 //! From a task to a mail: whom it goes to, what it says, and the Message-ID that makes a repetition recognisable.
-//! No text of a task can become a header of its own: see [`line`].
+//! No text of a task can become a header of its own: see [`line()`].
 
 use crate::template::{Template, Values};
 use lettre::address::Address;

@@ -34,12 +34,15 @@ impl Daemon {
         fs::create_dir(&plugins)?;
         fs::copy(target.join("libwarren_fixture_noop.so"), plugins.join("noop.so"))?;
         let settings = stamp.map_or(String::new(), |path| {
-            format!("[handlers.noop]\nplugin = \"noop\"\n[handlers.noop.settings]\nstamp = {path:?}\n")
+            let path = path.display();
+            format!("[handlers.noop]\nplugin = \"noop\"\n[handlers.noop.settings]\nstamp = \"{path}\"\n")
         });
         let socket = directory.path().join("control.sock");
         let config = format!(
             "[broker]\nuri = {uri:?}\n[queues.bench]\nprefetch = {prefetch}\nworkers = {workers}\n\
-             [plugins]\ndir = {plugins:?}\n[daemon]\nsocket = {socket:?}\n[log]\nlevel = \"warn\"\n{settings}"
+             [plugins]\ndir = \"{}\"\n[daemon]\nsocket = \"{}\"\n[log]\nlevel = \"warn\"\n{settings}",
+            plugins.display(),
+            socket.display()
         );
         let path = directory.path().join("warren.toml");
         fs::write(&path, config)?;
