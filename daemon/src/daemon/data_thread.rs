@@ -14,7 +14,7 @@ use crate::registry::Registry;
 use crate::telemetry::TaskLog;
 
 /// Message headers are copied and dropped recursively here; `main` says how deep they can be.
-const STACK: usize = 16 << 20;
+const STACK: usize = 64 << 20;
 
 /// Joined when the daemon ends.
 pub(super) struct DataThread {
