@@ -188,6 +188,8 @@ fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'stat
     vec![
         ("HOME", path("")), // its own .erlang.cookie
         ("RABBITMQ_CONF_ENV_FILE", "/dev/null".to_owned()),
+        // A node that is killed while it starts would leave one where the test runs.
+        ("ERL_CRASH_DUMP", "/dev/null".to_owned()),
         ("RABBITMQ_NODENAME", format!("warren-{port}@localhost")),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
         ("RABBITMQ_NODE_PORT", port.to_string()),
