@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
@@ -54,22 +55,21 @@ impl Letter {
 }
 
 impl Broker {
-    /// Connects. `uri` as [`crate::Node::uri`] gives it.
+    /// Connects to a broker that is there. `uri` as [`crate::Node::uri`] gives it.
     pub fn connect(uri: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let (link, channel) = runtime
-            .block_on(async {
-                let link = Connection::connect(uri, ConnectionProperties::default()).await?;
-                let channel = link.create_channel().await?;
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                Ok::<_, lapin::Error>((link, channel))
-            })
-            .expect("the broker takes a connection");
-        Self { runtime, link, channel }
+        Self::open(uri).expect("the broker takes a connection")
+    }
+
+    /// Connects, or says why not.
+    pub fn open(uri: &str) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let (link, channel) = runtime.block_on(async {
+            let link = Connection::connect(uri, ConnectionProperties::default()).await?;
+            let channel = link.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok::<_, lapin::Error>((link, channel))
+        })?;
+        Ok(Self { runtime, link, channel })
     }
 
     /// Declares a durable queue; `arguments` such as `("x-queue-type", "quorum".into())`.

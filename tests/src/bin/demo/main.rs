@@ -71,7 +71,7 @@ fn demo(interrupted: &AtomicBool) -> Result<()> {
         }
         None => format!("warren_demo_{}", std::process::id()),
     };
-    let broker = Broker::connect(&uri);
+    let broker = Broker::open(&uri).context("cannot connect to the broker (AMQP_URL)")?;
     let queues = Queues { broker: &broker, queue: &queue };
     println!("queue {queue}, durable");
 
@@ -168,15 +168,17 @@ fn wait(
     mut is_so: impl FnMut(&mut Daemon) -> bool,
 ) -> Result<()> {
     let end = Instant::now() + LIMIT;
-    while !is_so(daemon) {
+    loop {
         ensure!(!interrupted.load(Ordering::Relaxed), "waiting for: {what}");
+        if is_so(daemon) {
+            return Ok(());
+        }
         ensure!(daemon.is_running(), "warrend ended before: {what}");
         if Instant::now() > end {
             bail!("waited {LIMIT:?} in vain for: {what}; status: {}", daemon.status());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
 }
 
 /// Prints the daemon's log as it comes, until it ends; without the date, and without the plugin's digest.
