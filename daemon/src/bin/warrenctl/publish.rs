@@ -86,7 +86,7 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
     let source = source(args)?;
     let config = place::config(global)?;
     let queue = queue(&config, args.queue.as_deref())?;
-    let channels = if let Source::Texts(texts) = &source { texts.len() } else { send::CHANNELS };
+    let few = if let Source::Texts(texts) = &source { Some(texts.len()) } else { None };
     let (unit, size) = (source.unit(), source.size());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,12 +95,18 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
     let started = Instant::now();
     let (report, reason) = runtime.block_on(async {
         let interrupt = Interrupt::listen().map_err(|e| Failure::new(Code::Software, e))?;
-        let link = link::open(&config, &queue).await?;
+        let link = tokio::select! {
+            link = link::open(&config, &queue) => link?,
+            () = interrupt.wait() => {
+                return Err(Failure::text(Code::Interrupted, "interrupted; nothing was sent"));
+            }
+        };
         let input = source.read(config.daemon.max_task_bytes).map_err(|e| Failure::new(Code::Software, e))?;
         let envelope =
             Envelope { queue: queue.name.to_string(), properties: properties(args), id: args.id.clone() };
         let run = Run::new(envelope, input.tasks);
-        watch(&run, run.send(&link, channels), interrupt, &Bar::new(size, input.bytes)).await;
+        let bar = Bar::new(few.is_some(), size, input.bytes);
+        watch(&run, run.send(&link, few.unwrap_or(send::CHANNELS)), interrupt, &bar).await;
         let closed = run.close();
         // Whatever it says, the books are closed.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.close(200, "done".into())).await;
@@ -252,7 +258,8 @@ fn conclude(
     Err(Failure::text(code, format!("{why}\n{}", report.text(unit))))
 }
 
-/// The progress bar: on a terminal only, by bytes where the input's size is known.
+/// The progress bar: on a terminal only, by bytes where the input's size is known, and not for what is over before it
+/// could be seen.
 #[derive(Debug)]
 struct Bar {
     bar: ProgressBar,
@@ -260,10 +267,9 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(size: Option<u64>, bytes: Arc<AtomicU64>) -> Self {
+    fn new(is_short: bool, size: Option<u64>, bytes: Arc<AtomicU64>) -> Self {
         let bar = match size {
-            // What is over before the bar could be seen needs none.
-            _ if !io::stderr().is_terminal() => ProgressBar::hidden(),
+            _ if is_short || !io::stderr().is_terminal() => ProgressBar::hidden(),
             Some(size) => ProgressBar::new(size).with_style(style("{wide_bar} {percent}% {msg} {eta}")),
             None => ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}")),
         };
