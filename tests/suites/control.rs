@@ -1,0 +1,108 @@
+//! `warrenctl` and the control socket of a real daemon.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use warren_tests::{Broker, Daemon, Home, Keys, Node, artefacts, wait};
+
+/// Far below what a person calls slow, far above the milliseconds that it takes on an idle machine.
+const PROMPT: Duration = Duration::from_secs(1);
+
+fn home(node: &Node, queue: &str) -> Home {
+    let home = Home::new(&node.uri(), queue);
+    home.install("fixture-scenario");
+    let rest = home.scenario("scenario", "scenario", "");
+    home.configure(Keys { queue: "prefetch = 1\nworkers = 4", rest: &rest, ..Keys::default() });
+    home
+}
+
+/// The status line of the answer to one `GET`.
+fn get(socket: &Path, path: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("connect");
+    stream.set_read_timeout(Some(wait::BOUND)).expect("a bound");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn it_answers_at_once_with_all_workers_busy_and_the_broker_gone() {
+    let mut node = Node::start().expect("a node");
+    let home = home(&node, "control_busy");
+    let mut daemon = Daemon::start(&home);
+    let broker = Broker::connect(&node.uri());
+    assert_eq!(get(&home.socket(), "/readyz"), "HTTP/1.1 200 OK");
+    for n in 1..=4 {
+        broker.publish(home.queue(), &format!("t-{n}"), "Scenario hold gate");
+    }
+    for n in 1..=4 {
+        home.wait_run("start", &format!("t-{n}"), 1);
+    }
+    node.stop().expect("stopped");
+    wait::until("the daemon notices", || (daemon.status()["broker"]["state"] != "connected").then_some(()));
+
+    for verb in ["status", "handlers", "active"] {
+        let asked = Instant::now();
+        daemon.ask(&[verb]);
+        assert!(asked.elapsed() < PROMPT, "{verb} took {:?}", asked.elapsed());
+    }
+    assert_eq!(get(&home.socket(), "/healthz"), "HTTP/1.1 200 OK");
+    assert_eq!(get(&home.socket(), "/readyz"), "HTTP/1.1 503 Service Unavailable");
+    let active = daemon.ask(&["active"]);
+    assert_eq!(active.as_array().expect("rows").len(), 4, "{active}");
+    assert_eq!(active[0]["text"], "Scenario hold gate");
+    let mut command = Command::new(artefacts::program("warrenctl"));
+    let status = command.arg("--config").arg(home.config()).arg("status").output().expect("warrenctl");
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(text.contains("NOT READY") && text.contains("control_busy"), "{text}");
+    home.release("gate");
+    daemon.terminate();
+}
+
+#[test]
+fn route_is_answered_by_what_is_loaded() {
+    let home = home(Node::shared(), "control_route");
+    let daemon = Daemon::start(&home);
+    let reply = daemon.ask(&["route", "Task 7: Scenario ok"]);
+    assert_eq!((&reply["handler"], &reply["argument"]), (&"scenario".into(), &"ok".into()));
+    let refused = daemon.warrenctl(&["route", "Nobody's task"]);
+    assert_eq!(refused.status.code(), Some(65));
+    assert!(!String::from_utf8_lossy(&refused.stdout).contains("No daemon was asked"));
+}
+
+#[test]
+fn reload_waits_for_the_result_and_fails_with_it() {
+    let home = home(Node::shared(), "control_reload");
+    let daemon = Daemon::start(&home);
+    let fine = daemon.warrenctl(&["reload"]);
+    assert_eq!(fine.status.code(), Some(0), "{}", String::from_utf8_lossy(&fine.stderr));
+    assert!(String::from_utf8_lossy(&fine.stdout).contains("unchanged"));
+
+    let bad = home.scenario("scenario", "scenario", "")
+        + "[handlers.more]\nplugin = \"none\"\nprefixes = [\"More\"]\n";
+    home.configure(Keys { queue: "workers = 4", rest: &bad, ..Keys::default() });
+    let partial = daemon.warrenctl(&["reload"]);
+    assert_eq!(partial.status.code(), Some(75));
+    assert!(String::from_utf8_lossy(&partial.stdout).contains("refused"));
+
+    let socket = home.socket();
+    home.write_config("[queues.q]\nprefetch = 0\n");
+    let broken = daemon.warrenctl(&["reload", "--socket", socket.to_str().expect("UTF-8")]);
+    assert_eq!(broken.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&broken.stderr).contains("prefetch"));
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_does_not_start() {
+    let home = home(Node::shared(), "control_second");
+    let first = Daemon::start(&home);
+    let mut second = Daemon::spawn(&home, &[]);
+    assert!(!second.wait_end().success());
+    let said = second.log().since(0).join("\n");
+    assert!(said.contains(&format!("another warrend is running (pid {})", first.pid())), "{said}");
+    assert_eq!(first.status()["pid"], first.pid());
+}
