@@ -38,7 +38,8 @@ demo: build
 	@scripts/demo
 
 bench: setup
-	$(CARGO) build --locked --release --package warren --package warren-fixture-noop --package warren-tests
+	$(CARGO) build --locked --release --package warren --package warren-fixture-noop --package warren-tests \
+		--lib --bin warrend --bin bench
 	$(TARGET)/bench
 
 # Puts a release build in place. The configuration is only written where there is none; sources name /usr, which

@@ -171,7 +171,7 @@ fn a_publish_to_no_queue_is_an_error_and_the_next_one_is_not() {
     let node = Node::shared();
     let (name, outside) = (unique("returned"), Broker::connect(&node.uri()));
     let rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
-    rig.connected();
+    rig.consuming();
     let publisher = rig.publisher();
     let to = |queue: &str| {
         let message = Outgoing { queue, properties: lapin::BasicProperties::default(), body: b"text" };
@@ -190,7 +190,7 @@ fn confirms_and_returns_are_never_mixed_up_between_many_publishers() {
     let node = Node::shared();
     let (name, outside) = (unique("mixed"), Broker::connect(&node.uri()));
     let mut rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
-    rig.connected();
+    rig.consuming();
     rig.stop();
     let publisher = rig.publisher();
     let answers = rig.run("all answers", async {
@@ -216,7 +216,7 @@ fn headers_over_the_frame_size_are_refused_without_harm() {
     let node = Node::shared();
     let name = unique("large");
     let rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
-    rig.connected();
+    rig.consuming();
     let publisher = rig.publisher();
     let mut headers = lapin::types::FieldTable::default();
     headers.insert("long".into(), lapin::types::AMQPValue::LongString("h".repeat(140_000).into()));
@@ -235,7 +235,7 @@ fn follow_ups_go_to_their_queue_at_once_or_after_their_delay() {
     outside.declare(&other, &[]);
     let work = queue(&name, 2);
     let rig = Rig::start(&node.uri(), std::slice::from_ref(&work));
-    rig.connected();
+    rig.consuming();
     let publisher = rig.publisher();
     let follow_up = |queue: &str, delay: u64, n: usize| {
         let task = FollowUp {
@@ -264,7 +264,7 @@ fn a_publish_waits_while_the_broker_is_away_and_succeeds_when_it_is_back() {
     let mut node = Node::start().expect("a node");
     let name = unique("waits");
     let rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
-    rig.connected();
+    rig.consuming();
     rig.consuming();
     node.stop().expect("stop");
     rig.lost();
@@ -290,7 +290,7 @@ fn while_the_broker_is_blocked_publishes_wait_and_acknowledgements_go_through() 
     outside.declare(&name, &[]);
     outside.publish_all(&name, "t", ["first".to_owned(), "second".to_owned()]);
     let mut rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
-    rig.connected();
+    rig.consuming();
     let first = rig.delivery();
     let publisher = rig.publisher();
     let publish = |queue: &'static str| {
