@@ -265,7 +265,6 @@ fn a_publish_waits_while_the_broker_is_away_and_succeeds_when_it_is_back() {
     let name = unique("waits");
     let rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
     rig.consuming();
-    rig.consuming();
     node.stop().expect("stop");
     rig.lost();
     let publisher = rig.publisher();
