@@ -40,7 +40,8 @@ impl Daemon {
         let socket = directory.path().join("control.sock");
         let config = format!(
             "[broker]\nuri = {uri:?}\n[queues.bench]\nprefetch = {prefetch}\nworkers = {workers}\n\
-             [plugins]\ndir = \"{}\"\n[daemon]\nsocket = \"{}\"\n[log]\nlevel = \"warn\"\n{settings}",
+             [plugins]\ndir = \"{}\"\n[daemon]\nsocket = \"{}\"\n[log]\nlevel = \"warn\"\n\
+             [handlers.noop]\nplugin = \"noop\"\ntimeout = \"1s\"\n{settings}",
             plugins.display(),
             socket.display()
         );

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::daemon::Daemon;
 use super::{BODY, bare};
@@ -16,8 +17,8 @@ use super::{BODY, bare};
 const SAMPLES: usize = 2_000;
 
 /// Measures with 4 workers, prefetch 1.
-pub(crate) async fn measure(target: &Path, uri: &str) -> Result<Value> {
-    bare::fill(uri, "bench", 0).await?;
+pub(crate) fn measure(target: &Path, uri: &str, runtime: &Runtime) -> Result<Value> {
+    runtime.block_on(bare::fill(uri, "bench", 0))?;
     let directory = tempfile::tempdir()?;
     let fifo = directory.path().join("stamp");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
@@ -27,6 +28,20 @@ pub(crate) async fn measure(target: &Path, uri: &str) -> Result<Value> {
     let mut daemon = Daemon::start(target, uri, 1, 4, Some(&fifo))?;
     daemon.wait(|status| status.ready)?;
     let ready = start.elapsed();
+    let mut samples = runtime.block_on(sample(uri, &mut stamps))?;
+    daemon.stop()?;
+    samples.sort_unstable();
+    let micros = |at: usize| samples[at].as_micros() as u64;
+    Ok(json!({
+        "start_to_ready_ms": ready.as_millis() as u64,
+        "idle_p50_us": micros(SAMPLES / 2),
+        "idle_p99_us": micros(SAMPLES * 99 / 100),
+        "idle_max_us": samples.last().map(Duration::as_micros),
+    }))
+}
+
+/// The latencies of single tasks, in the order they were taken.
+async fn sample(uri: &str, stamps: &mut File) -> Result<Vec<Duration>> {
     let connection = Connection::connect(uri, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     let mut samples = Vec::with_capacity(SAMPLES);
@@ -37,13 +52,5 @@ pub(crate) async fn measure(target: &Path, uri: &str) -> Result<Value> {
         samples.push(start.elapsed());
     }
     connection.close(200, "".into()).await?;
-    daemon.stop()?;
-    samples.sort_unstable();
-    let micros = |at: usize| samples[at].as_micros() as u64;
-    Ok(json!({
-        "start_to_ready_ms": ready.as_millis() as u64,
-        "idle_p50_us": micros(SAMPLES / 2),
-        "idle_p99_us": micros(SAMPLES * 99 / 100),
-        "idle_max_us": samples.last().map(Duration::as_micros),
-    }))
+    Ok(samples)
 }

@@ -58,7 +58,7 @@ fn bench(tasks: u32) -> Result<()> {
         rows.push(row("warren", window, tasks, &measured));
         ratios(&rows, window);
     }
-    let latency = runtime.block_on(latency::measure(&target, &node.uri()))?;
+    let latency = latency::measure(&target, &node.uri(), &runtime)?;
     println!("{latency:#}");
     let report = json!({ "tasks": tasks, "rows": rows, "latency": latency });
     let path = target.parent().context("target")?.join("bench.json");
