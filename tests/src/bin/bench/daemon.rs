@@ -35,7 +35,7 @@ impl Daemon {
         fs::copy(target.join("libwarren_fixture_noop.so"), plugins.join("noop.so"))?;
         let settings = stamp.map_or(String::new(), |path| {
             let path = path.display();
-            format!("[handlers.noop]\nplugin = \"noop\"\n[handlers.noop.settings]\nstamp = \"{path}\"\n")
+            format!("[handlers.noop.settings]\nstamp = \"{path}\"\n")
         });
         let socket = directory.path().join("control.sock");
         let config = format!(
