@@ -34,6 +34,8 @@ pub struct Footprint {
     pub fds: usize,
     /// Mappings.
     pub maps: usize,
+    /// Threads.
+    pub threads: usize,
 }
 
 impl Daemon {
@@ -188,6 +190,7 @@ impl Daemon {
             rss_kib: rss.trim().trim_end_matches(" kB").parse().expect("a number"),
             fds: fs::read_dir(proc.join("fd")).expect("the daemon is there").count(),
             maps: read("maps").lines().count(),
+            threads: fs::read_dir(proc.join("task")).expect("the daemon is there").count(),
         }
     }
 

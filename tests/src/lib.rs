@@ -1,13 +1,15 @@
-//! The end-to-end harness: private RabbitMQ nodes, the daemon, producers.
+//! The end-to-end harness: private RabbitMQ nodes, a network to break before them, the daemon, producers.
 
 pub mod artefacts;
 pub mod broker;
 pub mod daemon;
 pub mod home;
 pub mod node;
+pub mod proxy;
 pub mod wait;
 
 pub use broker::Broker;
 pub use daemon::Daemon;
 pub use home::{Home, Keys};
 pub use node::Node;
+pub use proxy::Proxy;
