@@ -38,7 +38,7 @@ demo: build
 	@scripts/demo
 
 bench: setup
-	$(CARGO) build --locked --release --package warren --package warren-fixture-noop --package warren-tests \
+	$(CARGO) build --locked --release --no-default-features --package warren --package warren-fixture-noop --package warren-tests \
 		--lib --bin warrend --bin bench
 	$(TARGET)/bench
 

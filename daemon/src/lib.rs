@@ -16,6 +16,7 @@
 //! | [`daemon`] | owns everything: start, signals, drain |
 //! | [`control`] | HTTP over a Unix socket: what `warrenctl` speaks |
 //! | [`systemd`] [`telemetry`] | readiness and watchdog; logs |
+//! | [`failpoint`] | places where a test kills or holds the daemon; not in what is installed |
 //!
 //! # Invariants
 //!
@@ -39,6 +40,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod engine;
+pub mod failpoint;
 pub mod host;
 pub mod plugin;
 pub mod registry;

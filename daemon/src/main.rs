@@ -39,5 +39,6 @@ fn main() -> ExitCode {
     }
     // Started again, it would show as `exe`. Only a name: an error costs nothing.
     let _ = rustix::thread::set_name(c"warrend");
+    warren::failpoint::arm();
     warren::daemon::run(&arguments.config)
 }

@@ -142,6 +142,19 @@ impl Broker {
         });
     }
 
+    /// As [`Self::wait_depth`]; a queue that is not there holds nothing.
+    pub fn wait_depth_or_none(&self, queue: &str, count: u32) {
+        wait::until(&format!("{count} messages in {queue}"), || {
+            (self.depth(queue).unwrap_or(0) == count).then_some(())
+        });
+    }
+
+    /// Messages ready in a work queue and in all delay queues of it.
+    pub fn family_depth(&self, queue: &str) -> u32 {
+        let delays = DELAYS_MS.iter().map(|ms| self.depth(&format!("{queue}.retry.{ms}")).unwrap_or(0));
+        delays.sum::<u32>() + self.depth(queue).unwrap_or(0)
+    }
+
     /// Waits for one message and takes it off the queue.
     pub fn take(&self, queue: &str) -> Letter {
         wait::until(&format!("a message in {queue}"), || {

@@ -4,6 +4,7 @@ pub mod artefacts;
 pub mod broker;
 pub mod daemon;
 pub mod home;
+pub mod ledger;
 pub mod node;
 pub mod proxy;
 pub mod wait;

@@ -19,6 +19,7 @@ use super::link::End;
 use super::settler::{Frame, Settler};
 use super::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 use crate::config::Queue;
+use crate::failpoint::failpoint;
 
 /// Deliveries handed over in one go before others get their turn on the event loop.
 const BATCH: usize = 256;
@@ -125,6 +126,7 @@ impl Subscriptions {
             let mut settler = subscription.settler.borrow_mut();
             if !settler.is_flushed() {
                 settler.flush(|frame| subscription.send(frame));
+                failpoint!("settle::after-ack");
                 finished |= subscription.stopped.get() && settler.is_done();
             }
         }

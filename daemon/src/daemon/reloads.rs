@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::control::api::{ReloadReply, ReloadRow};
 use crate::engine::Command;
+use crate::failpoint::failpoint;
 use crate::host::Spawner;
 use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
@@ -120,9 +121,12 @@ impl Daemon {
         }
         self.reloads.slots.clone_from(&plan.registry.slots);
         self.config = config.clone();
+        failpoint!("reload::before-swap");
         let (swapped, done) = oneshot::channel();
         self.engine.send(Command::Swap(config, plan.registry, swapped));
-        let error = done.await.err().map(|_| "the daemon is ending".to_owned());
+        let swapped = done.await;
+        failpoint!("reload::after-swap");
+        let error = swapped.err().map(|_| "the daemon is ending".to_owned());
         ReloadReply { ok: ok && error.is_none(), at_ms: 0, error, handlers: plan.rows }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::failpoint::failpoint;
 use crate::host::TaskError;
 use crate::settlement::{CancelCause, Settlement};
 
@@ -77,6 +78,7 @@ impl Engine {
                 slot.host.recall(queued.seq);
             }
         }
+        failpoint!("drain::started");
     }
 
     /// Hands a task back to the broker, un-counted.

@@ -8,6 +8,7 @@ use crate::broker::copy::{Failure, Grave, RetryCopy};
 use crate::broker::{Delivery, PublishError, Publisher};
 use crate::config;
 use crate::control::api::RecentError;
+use crate::failpoint::failpoint;
 use crate::host::{FollowUp, HostId, Outcome, Report, TaskError};
 use crate::settlement::{self, CancelCause, Settlement};
 use crate::task::TaskId;
@@ -111,6 +112,7 @@ impl Engine {
         match verdict.settlement {
             Settlement::Ack if verdict.follow_ups.is_empty() => {
                 self.count(key, |counts| counts.done += 1);
+                failpoint!("settle::before-ack");
                 self.link.ack(consumer, tag);
                 self.flights.remove(key);
             }
@@ -180,10 +182,12 @@ impl Engine {
     fn spawn_copy(&self, key: FlightKey, publish: impl AsyncFn() -> Result<(), PublishError> + 'static) {
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
+            failpoint!("settle::before-copy");
             while let Err(error) = publish().await {
                 tracing::error!(%error, "a copy cannot be published; the task stays unacknowledged, trying again in {COPY_REFUSED:?}");
                 tokio::time::sleep(COPY_REFUSED).await;
             }
+            failpoint!("settle::after-copy");
             let _ = sender.send(Event::Copied(key, Ok(())));
         });
     }
@@ -197,10 +201,12 @@ impl Engine {
         tokio::task::spawn_local(async move {
             let mut result = Ok(());
             for (n, follow_up) in follow_ups.into_iter().enumerate() {
+                failpoint!("settle::before-copy");
                 result = publisher.follow_up(&queue, &id, n + 1, &follow_up).await;
                 if result.is_err() {
                     break;
                 }
+                failpoint!("settle::after-copy");
             }
             let _ = sender.send(Event::Copied(key, result));
         });
@@ -226,6 +232,7 @@ impl Engine {
         }
         match flight.claim {
             Claim::Held(consumer, tag) => {
+                failpoint!("settle::before-ack");
                 self.link.ack(consumer, tag);
                 self.flights.remove(key);
             }

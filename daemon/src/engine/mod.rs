@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::broker::{Link, LinkEvent, PublishError, Publisher};
 use crate::config::Config;
 use crate::control::api::{ActiveTask, BrokerStatus, HandlerStatus, QueueStatus, RecentError, RouteReply};
+use crate::failpoint::failpoint;
 use crate::host::{HostEvent, HostId, Spawner};
 use crate::registry::Registry;
 use crate::telemetry::TaskLog;
@@ -192,6 +193,7 @@ pub async fn run(
     engine.queues.configure(&config.queues);
     engine.adopt_registry(registry);
     engine.turn_until_drained().await;
+    failpoint!("drain::before-close");
     let limit = engine.config.broker.connect_timeout;
     engine.link.close(limit).await;
     engine.health.send_replace(Health { ended: true, line: "stopped".to_owned(), ..Health::default() });
@@ -219,6 +221,7 @@ impl Engine {
                 _ = self.events.recv_many(&mut batch, TURN) => {}
                 () = &mut tick => {}
             }
+            failpoint!("data::turn");
             self.now = Instant::now();
             for event in batch.drain(..) {
                 self.on_event(event);
