@@ -6,13 +6,18 @@ CARGO   ?= cargo
 TARGET  ?= target/release
 
 # Plain shell scripts, all of them linted.
-SCRIPTS = scripts/setup scripts/demo .ci/run
+SCRIPTS = scripts/setup scripts/demo scripts/brokers .ci/run
 
-.PHONY: help setup build test lint demo bench install
+# The end-to-end suites, and the Debian releases whose RabbitMQ test-brokers runs them on: 4.0, and the newest there is.
+SUITES  = $(basename $(notdir $(wildcard tests/suites/*.rs)))
+BROKERS = trixie sid
+
+.PHONY: help setup build test test-brokers test-brokers-short lint demo bench install
 
 help:
 	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
 	@echo 'make test     all tests, on RabbitMQ nodes that the tests start themselves'
+	@echo 'make test-brokers  the end-to-end suites on RabbitMQ 4.0 and 4.3 [BROKERS="trixie sid"] [SUITES="link drain"]'
 	@echo 'make lint     rustfmt, clippy, rustdoc, shellcheck'
 	@echo 'make bench    tasks per second and what one costs, beside plain consumers'
 	@echo 'make install  a release build: [PREFIX=/usr/local] [DESTDIR=]'
@@ -27,6 +32,19 @@ build: setup
 # The tests use the programs and plugins that `build` makes.
 test: build
 	$(CARGO) test --locked --workspace
+
+# Debian releases in directories of their own (scripts/brokers). As many packages as `build`: of fewer cargo would
+# build other dependencies.
+test-brokers: build
+	@set -e; for release in $(BROKERS); do \
+		tree=$$(scripts/brokers $$release); \
+		echo "== $$release: $$(basename $$tree/usr/lib/rabbitmq/lib/*)"; \
+		WARREN_TEST_BROKER=$$tree $(CARGO) test --locked --workspace $(addprefix --test ,$(SUITES)); \
+	done
+
+# What a change is most likely to break there: for every run of .ci/run.
+test-brokers-short:
+	@$(MAKE) --no-print-directory test-brokers BROKERS=trixie SUITES='link main_path'
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -7,6 +7,7 @@ pub mod home;
 pub mod ledger;
 pub mod node;
 pub mod proxy;
+mod release;
 pub mod wait;
 
 pub use broker::Broker;

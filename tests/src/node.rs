@@ -1,16 +1,18 @@
 //! A private RabbitMQ node on loopback: own data directory, own cookie, own epmd, free ports. It needs Debian's
-//! `rabbitmq-server` package installed, not running, and no privileges.
+//! `rabbitmq-server` package installed, not running, and no privileges; `release.rs` knows other versions.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
+
+use crate::release::Release;
 
 /// Tells "stuck" from "slow": a node answers within 3 to 6 seconds on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -20,25 +22,29 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Node {
     directory: TempDir,
+    release: Release,
     port: u16,
     environment: Vec<(&'static str, String)>,
     keeper: Child,
 }
 
-/// Ends the node when its standard input ends. `$1` is the server script, `$2` the pid file, `$3` the data
-/// directory, which goes too: the test process may not be there any more to remove it. epmd is started here because
-/// one that the node starts is a daemon of nobody's, and refuses to end while it thinks a node is there.
+/// Ends the node when its standard input ends. `$1` is the data directory, which goes too: the test process may not be
+/// there any more to remove it. `$2` is the server script, the rest is what stands before a program to run it in its
+/// release. epmd is started here because one that the node starts is a daemon of nobody's, and refuses to end while it
+/// thinks a node is there.
 const KEEPER: &str = r#"
-epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
+directory=$1 script=$2
+shift 2
+"$@" epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
 epmd=$!
-"$1" </dev/null >"$3/stdout" 2>&1 &
+"$@" "$script" </dev/null >"$directory/stdout" 2>&1 &
 server=$!
 read -r _
-[ -s "$2" ] && kill -KILL "$(cat "$2")" 2>/dev/null
+[ -s "$directory/pid" ] && kill -KILL "$(cat "$directory/pid")" 2>/dev/null
 kill -KILL "$server" 2>/dev/null
 kill -KILL "$epmd" 2>/dev/null
 wait
-rm -rf "$3"
+rm -rf "$directory"
 "#;
 
 impl Node {
@@ -52,7 +58,8 @@ impl Node {
     pub fn start() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("warren-node-").tempdir()?;
         let [port, dist, epmd] = free_ports()?;
-        let environment = environment(directory.path(), port, dist, epmd);
+        let release = Release::chosen()?;
+        let environment = environment(&release.inside(directory.path()), port, dist, epmd);
         fs::write(directory.path().join("enabled_plugins"), "[].\n")?;
         fs::write(
             directory.path().join("rabbitmq.conf"),
@@ -60,8 +67,8 @@ impl Node {
                 "listeners.tcp.local = 127.0.0.1:{port}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n"
             ),
         )?;
-        let keeper = keep(directory.path(), &environment)?;
-        let mut node = Self { directory, port, environment, keeper };
+        let keeper = keep(&release, directory.path(), &environment)?;
+        let mut node = Self { directory, release, port, environment, keeper };
         node.wait_until_up()?;
         Ok(node)
     }
@@ -76,9 +83,14 @@ impl Node {
         self.port
     }
 
+    /// RabbitMQ's major and minor version, for what differs between them.
+    pub fn version(&self) -> (u32, u32) {
+        self.release.version().expect("the server's directory carries its version")
+    }
+
     /// Runs `rabbitmqctl` against the node. Takes a second or two: for faults, not for questions.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command("rabbitmqctl")?.args(arguments).output()?;
+        let output = self.command("rabbitmqctl").args(arguments).output()?;
         success("rabbitmqctl", &output)
     }
 
@@ -112,7 +124,7 @@ impl Node {
     /// Starts a stopped node again.
     pub fn resume(&mut self) -> Result<()> {
         let child = self
-            .command("rabbitmq-server")?
+            .command("rabbitmq-server")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -153,10 +165,10 @@ impl Node {
             .collect()
     }
 
-    fn command(&self, name: &str) -> Result<Command> {
-        let mut command = Command::new(server_scripts()?.join(name));
+    fn command(&self, name: &str) -> Command {
+        let mut command = self.release.command(self.directory.path(), name);
         command.envs(self.environment.iter().map(|(key, value)| (*key, value)));
-        Ok(command)
+        command
     }
 }
 
@@ -167,13 +179,13 @@ impl Drop for Node {
     }
 }
 
-fn keep(directory: &Path, environment: &[(&'static str, String)]) -> Result<Child> {
+fn keep(release: &Release, directory: &Path, environment: &[(&'static str, String)]) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     Command::new("sh")
         .args(["-c", KEEPER, "keeper"])
-        .arg(server_scripts()?.join("rabbitmq-server"))
-        .arg(directory.join("pid"))
         .arg(directory)
+        .arg(release.script("rabbitmq-server"))
+        .args(release.enter(directory))
         .envs(environment.iter().map(|(key, value)| (*key, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -210,25 +222,21 @@ fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'stat
     ]
 }
 
-/// Debian's wrapper in /usr/sbin insists on root or the rabbitmq user; the scripts it calls do not.
-fn server_scripts() -> Result<PathBuf> {
-    let root = Path::new("/usr/lib/rabbitmq/lib");
-    let missing = "RabbitMQ is not installed; run `make setup`, or: apt-get install rabbitmq-server";
-    fs::read_dir(root)
-        .context(missing)?
-        .filter_map(|entry| Some(entry.ok()?.path().join("sbin")))
-        .filter(|path| path.join("rabbitmq-server").exists())
-        .max()
-        .context(missing)
-}
-
 /// Ports that were free a moment ago. All are held until all are known, so that they differ.
+///
+/// They lie below those that the kernel gives to outgoing connections: while a node is stopped, its port may not become
+/// one end of a connection. A client that dials it again and again would even reach itself in the end.
 fn free_ports() -> Result<[u16; 3]> {
-    let listeners: Vec<TcpListener> =
-        (0..3).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
-    let ports: Vec<u16> =
-        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
-    Ok([ports[0], ports[1], ports[2]])
+    const PORTS: std::ops::Range<u16> = 10_000..32_768;
+    const TRIES: usize = 1_000;
+    let mut held = Vec::new();
+    for _ in 0..TRIES {
+        held.extend(TcpListener::bind(("127.0.0.1", fastrand::u16(PORTS))));
+        if let [a, b, c] = &held[..] {
+            return Ok([a.local_addr()?.port(), b.local_addr()?.port(), c.local_addr()?.port()]);
+        }
+    }
+    bail!("no three free ports in {PORTS:?}")
 }
 
 fn success(what: &str, output: &Output) -> Result<String> {

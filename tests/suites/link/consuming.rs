@@ -15,6 +15,8 @@ fn a_missing_queue_is_declared_durable_and_consumed_by_exactly_one_consumer() {
     assert!(server.starts_with("RabbitMQ "), "{server}");
     let listed = node.ctl(&["-q", "list_queues", "name", "durable", "arguments", "consumers"]).expect("list");
     let row = listed.lines().find(|line| line.starts_with(&name)).expect("the queue");
+    // From 4.0 on the broker shows its default type among the arguments of a queue that was declared without one.
+    let row = row.replace("{\"x-queue-type\",\"classic\"}", "");
     assert_eq!(row, format!("{name}\ttrue\t[]\t1"));
 }
 
