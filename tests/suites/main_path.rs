@@ -38,6 +38,22 @@ fn tasks_from_before_and_after_the_start_are_done_once_each() {
 }
 
 #[test]
+fn short_tasks_do_not_wait_behind_a_long_one_of_their_handler() {
+    let (home, broker) = stage("main_mixed", "");
+    let rest = home.scenario("scenario", "scenario", "");
+    home.configure(Keys { queue: "workers = 2\nprefetch = 8", rest: &rest, ..Keys::default() });
+    let _daemon = Daemon::start(&home);
+    // After these the handler counts as a quick one, whose tasks are queued behind each other in one host.
+    broker.publish_all(home.queue(), "quick", (1..=50).map(|_| "Scenario ok".to_owned()));
+    home.wait_ends(50);
+    let mixed = ["Scenario hold gate"; 1].into_iter().chain(["Scenario ok"; 8]);
+    broker.publish_all(home.queue(), "mixed", mixed.map(str::to_owned));
+    home.wait_ends(58);
+    home.release("gate");
+    home.wait_run("end", "mixed-1", 1);
+}
+
+#[test]
 fn a_retry_comes_back_as_the_next_attempt_with_the_same_id() {
     let (home, broker) = stage("main_retry", THREE_ATTEMPTS);
     let daemon = Daemon::start(&home);

@@ -1,19 +1,13 @@
 //! Waiting tasks go to hosts, as far as workers reach.
 
-use std::time::Duration;
-
 use crate::host::{Host, HostId, HostTask};
 use crate::task::Headers;
 
 use super::Engine;
 use super::drain::Phase;
 use super::flight::{FlightKey, State};
-use super::lane::{Lane, LaneKey, Place};
+use super::lane::{LONG, Lane, LaneKey, Place};
 use super::queues::QueueKey;
-
-/// Once the task in front has run this long, those queued behind it are asked back, so that another host can
-/// take them. Well above what tasks that are queued at all usually take.
-const RECALL_AFTER: Duration = Duration::from_millis(20);
 
 impl Engine {
     /// Gives every waiting task that can run to a host.
@@ -119,7 +113,7 @@ impl Engine {
                 slot.host.cancel(head.seq);
                 self.flights[head.flight].cancelled.get_or_insert(crate::settlement::CancelCause::Timeout);
             }
-            if running >= RECALL_AFTER {
+            if running >= LONG {
                 for queued in slot.sent.iter_mut().skip(1).filter(|queued| !queued.recalled) {
                     queued.recalled = true;
                     slot.host.recall(queued.seq);

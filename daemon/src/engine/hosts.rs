@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::host::{Exit, HostEvent, HostId, Outcome, Report, TaskError};
+use crate::host::{Exit, HostEvent, HostId, Outcome, Report, Seq, TaskError};
 use crate::settlement::CancelCause;
 use crate::telemetry::TaskRef;
 
@@ -14,6 +14,7 @@ impl Engine {
     pub(super) fn on_host(&mut self, id: HostId, event: HostEvent) {
         match event {
             HostEvent::Report(report) => self.on_report(id, *report),
+            HostEvent::Withdrawn { seq } => self.on_withdrawn(id, seq),
             HostEvent::Ready => self.on_ready(id),
             HostEvent::Exited(exit) => self.on_exited(id, &exit),
             HostEvent::Progress { seq, permille, note } => {
@@ -38,6 +39,19 @@ impl Engine {
         lane.starting -= 1;
         lane.start_succeeded();
         lane.idle.push(id);
+    }
+
+    /// A recalled task came back unstarted: another host can take it.
+    fn on_withdrawn(&mut self, id: HostId, seq: Seq) {
+        let Some(sent) = self.lanes.hosts.get_mut(&id).and_then(|slot| slot.take(seq, self.now)) else {
+            return;
+        };
+        self.host_freed(id);
+        if self.flights[sent.flight].cancelled.is_some() {
+            self.conclude(sent.flight, plain_report(&sent, Outcome::Cancelled, None));
+        } else {
+            self.give_back_to_lane(sent.flight);
+        }
     }
 
     /// A host has one task less: it may be idle now, or due for recycling.

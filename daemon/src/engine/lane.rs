@@ -27,6 +27,10 @@ const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duratio
 /// (A round trip that wakes a process on another core was measured at 33 to 43 µs.)
 const WAKE_UP: Duration = Duration::from_micros(50);
 
+/// Once the task in front has run this long, nothing is queued behind it, and what is queued is asked back, so that
+/// another host can take it. Well above what tasks that are queued at all usually take.
+pub(super) const LONG: Duration = Duration::from_millis(20);
+
 /// Work that may stand queued in front of a task inside a busy host.
 const QUEUED_WORK: Duration = Duration::from_millis(1);
 
@@ -178,7 +182,7 @@ impl Lanes {
         let lane = &self.all[&key];
         let depth = depth(lane.typical);
         if fills_first(lane.typical)
-            && let Some(host) = self.open_host(lane, queue, depth)
+            && let Some(host) = self.open_host(lane, queue, depth, now)
         {
             return Place::Host(host);
         }
@@ -192,11 +196,12 @@ impl Lanes {
                 return Place::Start;
             }
         }
-        self.open_host(lane, queue, depth).map_or(Place::None, Place::Host)
+        self.open_host(lane, queue, depth, now).map_or(Place::None, Place::Host)
     }
 
-    /// A busy host of this queue with fewer than `depth` tasks. The fullest one, so that the others go idle.
-    fn open_host(&self, lane: &Lane, queue: QueueKey, depth: usize) -> Option<HostId> {
+    /// A busy host of this queue with fewer than `depth` tasks, none of them long. The fullest one, so that the others
+    /// go idle.
+    fn open_host(&self, lane: &Lane, queue: QueueKey, depth: usize, now: Instant) -> Option<HostId> {
         if depth < 2 {
             return None;
         }
@@ -204,6 +209,7 @@ impl Lanes {
             let slot = &self.hosts[*id];
             slot.queue == Some(queue)
                 && slot.sent.len() < depth
+                && now < slot.head_since + LONG
                 && !slot.leaving
                 && slot.cancelled_at.is_none()
         };

@@ -31,6 +31,7 @@ pub(super) mod from_host {
     pub(in crate::host) const PROGRESS: u8 = 67;
     pub(in crate::host) const LOG: u8 = 68;
     pub(in crate::host) const CREATE_FAILED: u8 = 69;
+    pub(in crate::host) const WITHDRAWN: u8 = 70;
 }
 
 const FLAG_REDELIVERED: u8 = 1;

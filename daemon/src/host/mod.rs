@@ -167,6 +167,11 @@ pub enum HostEvent {
     Ready,
     /// A task ended.
     Report(Box<Report>),
+    /// A task that was recalled while it waited in the host: it will not be started there, and no report of it comes.
+    Withdrawn {
+        /// Which task.
+        seq: Seq,
+    },
     /// The running task reported progress (at most a few a second pass).
     Progress {
         /// Which task.

@@ -45,6 +45,8 @@ struct Inner {
     stderr: RefCell<Lines>,
     sent: Cell<Seq>,
     reported: Cell<Seq>,
+    /// Came back unstarted, and the host has not reached them in its input yet. As many as may be queued.
+    withdrawn: RefCell<Vec<Seq>>,
     ready: Cell<bool>,
     quitting: Cell<bool>,
     killed: Cell<bool>,
@@ -87,6 +89,7 @@ impl Host {
             stderr: RefCell::new(Lines::new(true, spec.max_output)),
             sent: Cell::new(0),
             reported: Cell::new(0),
+            withdrawn: RefCell::default(),
             ready: Cell::new(false),
             quitting: Cell::new(false),
             killed: Cell::new(false),
@@ -121,9 +124,8 @@ impl Host {
         self.0.cancel(ControlMessage { seq, started_too: true });
     }
 
-    /// Takes back `seq` if it still waits in the host: it reports
-    /// [`Outcome::Cancelled`](super::Outcome::Cancelled) without being started. One that runs already is left
-    /// alone.
+    /// Takes back `seq` if it still waits in the host: [`HostEvent::Withdrawn`] follows, also while another task
+    /// runs. One that runs already is left alone.
     pub fn recall(&mut self, seq: Seq) {
         self.0.cancel(ControlMessage { seq, started_too: false });
     }

@@ -119,6 +119,19 @@ impl Watched {
         }
     }
 
+    /// Skips to the first task that comes back unstarted; no report may come before it.
+    pub(crate) async fn withdrawn(&mut self) -> Seq {
+        loop {
+            match self.next().await {
+                HostEvent::Withdrawn { seq } => return seq,
+                other @ (HostEvent::Report(_) | HostEvent::Exited(_)) => {
+                    panic!("not withdrawn, but {other:?}")
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Skips to the end, and checks that nothing follows it.
     pub(crate) async fn exit(&mut self) -> Exit {
         loop {

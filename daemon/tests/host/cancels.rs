@@ -64,13 +64,17 @@ fn a_recall_takes_back_what_waits_and_leaves_what_runs() {
         let running = host.send("wait");
         host.running().await;
         let waiting = host.send("abort");
+        let last = host.send("done");
         host.host.recall(running);
         host.host.recall(waiting);
+        // While the other one runs on.
+        assert_eq!(host.withdrawn().await, waiting);
+        assert_eq!(host.host.counters(), Some((running, 0)));
         host.host.cancel(running);
         let report = host.report().await;
         assert_eq!((report.seq, report.outcome), (running, Outcome::Cancelled));
         let report = host.report().await;
-        assert_eq!((report.seq, report.outcome), (waiting, Outcome::Cancelled));
+        assert_eq!((report.seq, report.outcome), (last, Outcome::Done));
     });
 }
 

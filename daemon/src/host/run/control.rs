@@ -7,6 +7,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::{EXIT_PROTOCOL, Shared, setup};
+use crate::host::Seq;
+use crate::host::frame::{from_host, put_frame};
 
 /// Enough for two system calls and a lock; it never runs plugin code.
 const STACK: usize = 128 << 10;
@@ -21,6 +23,21 @@ pub(super) fn spawn(shared: &'static Shared, control: &'static OwnedFd) -> io::R
     Ok(())
 }
 
+/// Tells the daemon which tasks came back unstarted; the last first, as it puts each in front of what waits.
+pub(super) fn tell_withdrawn(shared: &Shared, withdrawn: &[Seq]) {
+    if withdrawn.is_empty() {
+        return;
+    }
+    shared.outbox.append(|out| {
+        for seq in withdrawn.iter().rev() {
+            put_frame(out, from_host::WITHDRAWN, |out| out.extend_from_slice(&seq.to_le_bytes()));
+        }
+    });
+    if shared.outbox.try_flush() {
+        shared.gate.flush_soon();
+    }
+}
+
 fn wait(shared: &Shared, control: &OwnedFd) -> io::Result<()> {
     let mut fds = [
         PollFd::new(control, PollFlags::IN),
@@ -32,7 +49,7 @@ fn wait(shared: &Shared, control: &OwnedFd) -> io::Result<()> {
     };
     let (cancels, timer) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
     if cancels {
-        shared.gate.take_cancels(control)?;
+        tell_withdrawn(shared, &shared.gate.take_cancels(control)?);
     }
     if timer {
         let _ = rustix::io::read(shared.gate.timer_fd(), &mut [0_u8; 8]);

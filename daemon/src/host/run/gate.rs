@@ -180,25 +180,29 @@ impl Gate {
     }
 
     /// Takes every cancel that has arrived on the control socket. Reading is under the lock, too: once this
-    /// has returned, on whichever thread, all that had arrived before is in force. An error: the daemon is
-    /// gone.
-    pub(super) fn take_cancels(&self, control: &OwnedFd) -> io::Result<()> {
+    /// has returned, on whichever thread, all that had arrived before is in force. Gives the tasks that were
+    /// recalled in time: they will not start, and the daemon is to hear of it now, not when the running task
+    /// ends. An error: the daemon is gone.
+    pub(super) fn take_cancels(&self, control: &OwnedFd) -> io::Result<Vec<Seq>> {
         let mut state = self.lock();
+        let mut withdrawn = Vec::new();
         loop {
             let mut message = [0; ControlMessage::LEN];
             match rustix::net::recv(control, &mut message, RecvFlags::DONTWAIT) {
-                Ok((ControlMessage::LEN, _)) => self.cancel(&mut state, ControlMessage::parse(message)),
+                Ok((ControlMessage::LEN, _)) => {
+                    withdrawn.extend(self.cancel(&mut state, ControlMessage::parse(message)));
+                }
                 Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(withdrawn),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// The daemon cancels or recalls a task: the running one, one that waits, or one that ended, for which it
-    /// is too late.
-    fn cancel(&self, state: &mut State, ControlMessage { seq, started_too }: ControlMessage) {
+    /// is too late. Gives the task back when it was recalled in time.
+    fn cancel(&self, state: &mut State, ControlMessage { seq, started_too }: ControlMessage) -> Option<Seq> {
         if seq == state.running {
             if started_too {
                 state.asked = true;
@@ -206,7 +210,9 @@ impl Gate {
             }
         } else if seq > state.newest && state.pending.len() < MAX_PENDING && !state.pending.contains(&seq) {
             state.pending.push(seq);
+            return (!started_too).then_some(seq);
         }
+        None
     }
 
     /// Something waits to be written that no task's end will write soon: has the control thread look in time.
@@ -308,9 +314,9 @@ mod tests {
     fn a_recall_takes_back_a_waiting_task_and_leaves_a_running_one_alone() {
         let gate = Gate::new().unwrap();
         gate.begin(1, 0, 0, false);
-        for seq in [1, 2] {
-            gate.cancel(&mut gate.lock(), ControlMessage { seq, started_too: false });
-        }
+        let recalled =
+            [1, 2, 2].map(|seq| gate.cancel(&mut gate.lock(), ControlMessage { seq, started_too: false }));
+        assert_eq!(recalled, [None, Some(2), None]);
         assert!(!gate.cancelled() && !readable(&gate));
         assert_eq!(gate.end(1), Cancel::No);
         assert_eq!(gate.begin(2, 1, 0, false), Begin::Cancelled);

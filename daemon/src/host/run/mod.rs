@@ -111,12 +111,13 @@ fn start(
         retry_after: None,
     };
     let ledger = Ledger::map(ring).map_err(|error| host("cannot map the ring", error))?;
-    let control = Box::leak(Box::new(control));
+    let control: &OwnedFd = Box::leak(Box::new(control));
     control::spawn(shared, control).map_err(|error| host("cannot start the control thread", error))?;
     let plugin = Plugin::load(library, shared)?;
     plugin.create(shared, &init.settings_json, init.create_timeout)?;
     // A task that was cancelled before this process was there must not start.
-    shared.gate.take_cancels(control).map_err(|error| host("the daemon is gone", error))?;
+    let withdrawn = shared.gate.take_cancels(control).map_err(|error| host("the daemon is gone", error))?;
+    control::tell_withdrawn(shared, &withdrawn);
     Ok((plugin, ledger))
 }
 

@@ -89,7 +89,20 @@ impl Inner {
                 if self.quitting.get() {
                     self.changed.notify_one();
                 }
-                self.emit(HostEvent::Report(Box::new(report)));
+                let known = self.withdrawn.borrow().iter().position(|&seq| seq == report.seq);
+                match known {
+                    Some(known) => drop(self.withdrawn.borrow_mut().swap_remove(known)),
+                    None => self.emit(HostEvent::Report(Box::new(report))),
+                }
+            }
+            from_host::WITHDRAWN => {
+                let seq = r.u64()?;
+                let known = self.withdrawn.borrow().contains(&seq);
+                if known || seq <= self.reported.get() || seq > self.sent.get() {
+                    return Err(Malformed("back a task that it was not given"));
+                }
+                self.withdrawn.borrow_mut().push(seq);
+                self.emit(HostEvent::Withdrawn { seq });
             }
             from_host::READY => {
                 self.ready.set(true);

@@ -24,7 +24,9 @@ pub(super) fn tell(event: &HostEvent) {
         HostEvent::Output { stderr, line, .. } => {
             format!("{:<8}  {line}", if *stderr { "stderr" } else { "stdout" })
         }
-        HostEvent::Ready | HostEvent::Report(_) | HostEvent::Exited(_) => return,
+        HostEvent::Ready | HostEvent::Withdrawn { .. } | HostEvent::Report(_) | HostEvent::Exited(_) => {
+            return;
+        }
     };
     // There is nowhere to say that stderr is gone.
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{}\n", clean(&line)).as_bytes());
@@ -44,7 +46,7 @@ pub(super) fn event_json(event: &HostEvent) -> Option<Value> {
         HostEvent::Output { stderr, line, .. } => {
             Some(json!({"kind": if *stderr { "stderr" } else { "stdout" }, "line": line}))
         }
-        HostEvent::Ready | HostEvent::Report(_) | HostEvent::Exited(_) => None,
+        HostEvent::Ready | HostEvent::Withdrawn { .. } | HostEvent::Report(_) | HostEvent::Exited(_) => None,
     }
 }
 
