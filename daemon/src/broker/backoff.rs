@@ -8,26 +8,35 @@ pub(super) const CAP: Duration = Duration::from_secs(30);
 const FIRST: Duration = Duration::from_millis(200);
 /// A link that lasted this long was a good one: the next loss starts from [`FIRST`] again. A link that breaks
 /// earlier counts as one more failure, or a broker that accepts and throws out would be hammered.
-pub(super) const GOOD_AFTER: Duration = Duration::from_secs(10);
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+/// The longest wait after a link that was of use, however short it lasted: the broker is there, and waiting longer
+/// would only keep tasks. Links lost over and over cost it one connection a second. A broker that then refuses is
+/// given its time again.
+const SERVED_CAP: Duration = Duration::from_secs(1);
 
 /// Counts failures in a row.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// One more failure; the wait before the next attempt.
-    pub(super) fn failed(&mut self) -> Duration {
+    pub(crate) fn failed(&mut self) -> Duration {
         let bound = bound(self.failures);
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(fastrand::f64())
     }
 
-    /// A link ended after it was up for `lasted`; the wait before the next attempt.
-    pub(super) fn lost_after(&mut self, lasted: Duration) -> Duration {
+    /// A link ended after it was up for `lasted`, and was of use or not; the wait before the next attempt.
+    pub(super) fn lost_after(&mut self, lasted: Duration, served: bool) -> Duration {
         if lasted >= GOOD_AFTER {
             self.failures = 0;
+        }
+        let bound = bound(self.failures);
+        if served && bound > SERVED_CAP {
+            // Not counted, nor forgotten: the failures before it were failures to get a link.
+            return SERVED_CAP.mul_f64(fastrand::f64());
         }
         self.failed()
     }
@@ -51,9 +60,20 @@ mod tests {
     #[test]
     fn a_link_that_lasted_starts_over_and_one_that_broke_does_not() {
         let mut backoff = Backoff { failures: 9 };
-        backoff.lost_after(Duration::from_millis(9_999));
+        backoff.lost_after(Duration::from_millis(9_999), false);
         assert_eq!(backoff.failures, 10);
-        assert!(backoff.lost_after(GOOD_AFTER) <= FIRST);
+        assert!(backoff.lost_after(GOOD_AFTER, false) <= FIRST);
         assert_eq!(backoff.failures, 1);
+    }
+
+    #[test]
+    fn links_that_served_are_never_waited_for_long_and_the_failures_before_them_are_not_forgotten() {
+        let mut backoff = Backoff::default();
+        let losses = (0..1_000).map(|_| backoff.lost_after(Duration::from_millis(50), true));
+        assert!(losses.max().is_some_and(|longest| longest <= SERVED_CAP));
+        assert_eq!(backoff.failures, 3, "a refusal after that waits 1.6 s at most");
+        let mut backoff = Backoff { failures: 9 };
+        assert!(backoff.lost_after(Duration::from_millis(50), true) <= SERVED_CAP);
+        assert_eq!(backoff.failures, 9);
     }
 }

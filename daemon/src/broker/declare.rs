@@ -15,7 +15,7 @@ use super::topology;
 use crate::config::{Queue, QueueType};
 
 /// Bound on every single question to the broker. It answers in milliseconds, or in seconds under load; later than
-/// this the link counts as broken.
+/// this, what was asked about counts as unusable.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why a queue cannot be used.
@@ -57,7 +57,15 @@ pub enum QueueError {
         /// The broker's words.
         why: String,
     },
-    /// The connection is gone or does not answer: nothing is known of the queue.
+    /// No answer about this queue, on a connection that may be fine.
+    #[error(
+        "queue `{queue}`: the broker did not answer in {ANSWER_LIMIT:?}; its node may be down, or a quorum queue without its majority"
+    )]
+    Silent {
+        /// Which.
+        queue: String,
+    },
+    /// The connection is gone: nothing is known of the queue.
     #[error("{0}")]
     Link(String),
 }
@@ -158,7 +166,7 @@ async fn refuse_stream(connection: &Connection, name: &str) -> Result<(), QueueE
                 // The type, or something that a stream cannot be, such as not durable.
                 _ => return Ok(()),
             },
-            Err(answer @ Answer::Link(_)) => return Err(answer.about(name)),
+            Err(answer @ (Answer::Link(_) | Answer::Silent)) => return Err(answer.about(name)),
             // A classic queue, or not ours to configure: it works, or consuming says why not.
             Ok(()) | Err(_) => return Ok(()),
         }
@@ -187,6 +195,7 @@ enum Answer {
     Different(String),
     Other(String),
     Link(String),
+    Silent,
     NameTooLong,
 }
 
@@ -199,6 +208,7 @@ impl Answer {
             Self::Different(why) => QueueError::Different { queue, why },
             Self::Other(why) => QueueError::Broker { queue, why },
             Self::Link(why) => QueueError::Link(why),
+            Self::Silent => QueueError::Silent { queue },
             Self::NameTooLong => QueueError::NameTooLong(queue),
         }
     }
@@ -211,7 +221,7 @@ async fn ask(
     arguments: FieldTable,
 ) -> Result<(), Answer> {
     let name = ShortString::try_new(name).map_err(|_| Answer::NameTooLong)?;
-    let channel = open_channel(connection).await.map_err(|error| Answer::Link(error.to_string()))?;
+    let channel = open_channel(connection).await.map_err(|error| sort(&error))?;
     let answer = answered(channel.queue_declare(name, options, arguments)).await;
     match answer {
         Ok(_) => {
@@ -224,8 +234,14 @@ async fn ask(
 }
 
 fn sort(error: &LinkError) -> Answer {
-    let LinkError::Lapin(lapin) = error else { return Answer::Link(error.to_string()) };
-    let ErrorKind::ProtocolError(amqp) = lapin.kind() else { return Answer::Link(error.to_string()) };
+    let LinkError::Lapin(lapin) = error else { return Answer::Silent };
+    let amqp = match lapin.kind() {
+        ErrorKind::ProtocolError(amqp) => amqp,
+        ErrorKind::ChannelsLimitReached => {
+            return Answer::Other("the broker allows no more channels; raise its channel_max".to_owned());
+        }
+        _ => return Answer::Link(error.to_string()),
+    };
     let why = amqp.get_message().as_str().to_owned();
     match amqp.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Answer::Missing,

@@ -1,168 +1,390 @@
-//! What the supervisor of a link does next. Pure; `session.rs` does it.
+//! The state machine of a consuming connection: what follows from what happens. Pure, but for the dice of the backoff:
+//! time and events come in, actions go out, and `session.rs` does them.
+//!
+//! ```text
+//! connection   Waiting ──time──▶ Dialling ──▶ Up ──lost──▶ Waiting         Ended: from each of them
+//!                 ▲                 │failed
+//!                 └─────────────────┘
+//! queue        Idle ──due──▶ Asked ──▶ Live ──cancel──▶ Leaving ──▶ Idle   Live ends, the connection is lost: Idle
+//!                ▲             │unusable
+//!                └─────────────┘
+//! ```
+//!
+//! A queue has one entry and an entry one stage, so that there is never a second consumer; every stage but `Live` ends
+//! within a bound, because `session.rs` bounds every question to the broker.
 
+mod end;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::backoff::Backoff;
+pub(super) use self::end::End;
+use self::end::{Next, next};
+use super::ConsumerId;
+use super::backoff::{Backoff, CAP};
 use crate::config::Queue;
 
-/// How a consumer's stream ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
-    /// It just ended: our cancel, or the broker's (queue deleted, consumer timeout on 4.3).
-    Cancelled,
-    /// The broker closed the channel.
-    Channel(String),
-    /// The connection is gone.
-    Connection(String),
-}
+/// Queues subscribed to at once: enough to hide the way to the broker, few enough that a thousand queues do not open
+/// a thousand channels in one instant.
+const MAX_ASKED: usize = 16;
 
-/// What follows from the end of a consumer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Nothing: it was asked for.
-    Stopped,
-    /// Its tags are void; subscribe again, later.
-    Resubscribe {
-        /// Why it ended.
-        why: String,
+/// What happens.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Event {
+    /// Nothing but time.
+    Time,
+    /// The address answered.
+    Dialled,
+    /// It did not.
+    DialFailed(String),
+    /// The connection is gone, or does not answer.
+    Lost(String),
+    /// The broker confirmed the consumer.
+    Consuming(Arc<str>, ConsumerId),
+    /// The queue cannot be consumed.
+    Unusable(Arc<str>, String),
+    /// A consumer's stream ended, or the channel of a stopped one did.
+    Ended {
+        /// Which.
+        id: ConsumerId,
+        /// How.
+        end: End,
+        /// The connection still stands.
+        connected: bool,
     },
-    /// All tags of the connection are void; connect again.
-    Reconnect {
-        /// Why it ended.
-        why: String,
-    },
+    /// Every delivery of a stopped consumer is settled.
+    Settled(ConsumerId),
+    /// The broker has seen that, or never will.
+    Released(ConsumerId),
+    /// Consume exactly these.
+    Queues(Vec<Queue>),
+    /// Cancel every consumer; say when none is left. The connection stays until all is settled.
+    Stop,
+    /// The same, and nobody waits.
+    Retire,
+    /// End now.
+    Close,
 }
 
-/// Decides. `cancelled`: we cancelled this consumer. `connected`: the connection still stands.
-pub(super) fn next(end: End, cancelled: bool, connected: bool) -> Next {
-    match end {
-        End::Cancelled if cancelled => Next::Stopped,
-        End::Cancelled if connected => Next::Resubscribe {
-            why: "the broker cancelled the consumer (queue deleted, or its node left)".to_owned(),
-        },
-        End::Cancelled => Next::Reconnect { why: "the connection is gone".to_owned() },
-        // A channel error comes first even when we asked to cancel: what was open on it is void.
-        End::Channel(why) if connected => Next::Resubscribe { why },
-        End::Channel(why) | End::Connection(why) => Next::Reconnect { why },
-    }
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    /// Dial the address at this index.
+    Dial(usize),
+    /// Cut the connection; every tag on it is void.
+    HangUp(String),
+    /// Declare the queue and consume it.
+    Subscribe(Queue),
+    /// Cancel it; its stream ends when what is buffered has been read.
+    Cancel(ConsumerId),
+    /// Say that it has stopped: what is open stays valid.
+    Stopped(ConsumerId),
+    /// Say that it is lost: what is open is void.
+    Void(ConsumerId, String),
+    /// Make sure that the broker has seen its last acknowledgement, and let its channel go.
+    Release(ConsumerId),
+    /// Say why there is no connection.
+    Away(String),
+    /// Say why a queue is not consumed.
+    Unusable(Arc<str>, String),
+    /// Tell whoever asked to stop that no consumer is left.
+    NoneLeft,
+    /// Close what is open, in an orderly manner, and end.
+    End,
 }
 
-/// One wanted queue of a session.
+/// The machine. Times are those of the session's life.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) queue: Queue,
-    pub(super) state: State,
-    pub(super) backoff: Backoff,
-    /// When it was last subscribed to, in the session's life.
-    pub(super) since: Duration,
+pub(super) struct Machine {
+    phase: Phase,
+    /// No queue is wanted any more, and no new connection.
+    leaving: bool,
+    /// Somebody waits for the end of the consumers.
+    stopping: bool,
+    queues: Vec<Entry>,
+    /// Stopped consumers with something to settle; true: being released.
+    kept: Vec<(ConsumerId, bool)>,
+    /// Counts dials; which address is next.
+    turn: usize,
+    addresses: usize,
+    backoff: Backoff,
 }
 
-/// Where a wanted queue stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// To be subscribed to when this much of the session's life has passed.
-    Due(Duration),
-    /// Subscribed.
-    Live(super::ConsumerId),
+enum Phase {
+    Waiting {
+        until: Duration,
+    },
+    Dialling,
+    Up {
+        since: Duration,
+        /// It consumed something.
+        served: bool,
+    },
+    Ended,
 }
 
-/// What a new list of queues asks of a session: consumers to cancel, and the list to keep. A queue whose window did
-/// not change keeps its consumer; the other settings matter to later declarations only.
-pub(super) fn replan(
-    current: Vec<Wanted>,
-    queues: &[Queue],
-    now: Duration,
-) -> (Vec<super::ConsumerId>, Vec<Wanted>) {
-    let mut current = current;
-    let mut cancel = Vec::new();
-    let mut wanted = Vec::new();
-    for queue in queues {
-        let known = current.iter().position(|one| one.queue.name == queue.name);
-        let mut next = match known.map(|index| current.swap_remove(index)) {
-            Some(known) if known.queue.window() == queue.window() => known,
-            Some(known) => {
-                cancel.extend(known.state.consumer());
-                Wanted { state: State::Due(now), ..known }
-            }
-            None => Wanted {
-                queue: queue.clone(),
-                state: State::Due(now),
-                backoff: Backoff::default(),
-                since: now,
-            },
-        };
-        next.queue = queue.clone();
-        wanted.push(next);
-    }
-    cancel.extend(current.iter().filter_map(|gone| gone.state.consumer()));
-    (cancel, wanted)
+/// One queue: wanted, or with a consumer that is on its way out.
+#[derive(Debug)]
+struct Entry {
+    name: Arc<str>,
+    wanted: Option<Queue>,
+    stage: Stage,
+    backoff: Backoff,
+    /// When it became live.
+    since: Duration,
 }
 
-impl State {
-    fn consumer(self) -> Option<super::ConsumerId> {
-        match self {
-            Self::Live(id) => Some(id),
-            Self::Due(_) => None,
-        }
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// To be subscribed to at this time, if it is wanted.
+    Idle(Duration),
+    /// Being subscribed to, with this window.
+    Asked(u16),
+    /// Consumed, with this window.
+    Live(ConsumerId, u16),
+    /// Cancelled; its stream has not ended yet.
+    Leaving(ConsumerId),
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::ConsumerId;
-    use super::*;
-
-    #[test]
-    fn every_end_leads_to_the_supervisor_and_only_our_own_cancel_is_final() {
-        let (gone, soft) = (|| End::Connection("reset".to_owned()), || End::Channel("406".to_owned()));
-        let kind = |next| match next {
-            Next::Stopped => "stopped",
-            Next::Resubscribe { .. } => "resubscribe",
-            Next::Reconnect { .. } => "reconnect",
-        };
-        let table = [
-            (End::Cancelled, true, true, "stopped"),
-            (End::Cancelled, true, false, "stopped"),
-            (End::Cancelled, false, true, "resubscribe"),
-            (End::Cancelled, false, false, "reconnect"),
-            (soft(), false, true, "resubscribe"),
-            (soft(), true, true, "resubscribe"),
-            (soft(), false, false, "reconnect"),
-            (gone(), false, true, "reconnect"),
-            (gone(), true, false, "reconnect"),
-        ];
-        for (end, cancelled, connected, expected) in table {
-            assert_eq!(
-                kind(next(end.clone(), cancelled, connected)),
-                expected,
-                "{end:?} {cancelled} {connected}"
-            );
-        }
-    }
-
-    fn queue(name: &str, workers: u16) -> Queue {
-        Queue { name: name.into(), prefetch: 1, workers, queue_type: None, delay_type: None, dead_type: None }
-    }
-
-    fn live(name: &str, workers: u16, id: u32) -> Wanted {
-        Wanted {
-            queue: queue(name, workers),
-            state: State::Live(ConsumerId(id)),
+impl Machine {
+    /// For a broker with so many addresses. Its first [`Event::Time`] makes it dial.
+    pub(super) fn new(addresses: usize, queues: &[Queue]) -> Self {
+        let mut machine = Self {
+            phase: Phase::Waiting { until: Duration::ZERO },
+            leaving: false,
+            stopping: false,
+            queues: Vec::new(),
+            kept: Vec::new(),
+            turn: 0,
+            addresses: addresses.max(1),
             backoff: Backoff::default(),
-            since: Duration::ZERO,
+        };
+        machine.want(queues, Duration::ZERO, &mut Vec::new());
+        machine
+    }
+
+    /// Takes an event; says what is to be done, in this order.
+    pub(super) fn on(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        let mut todo = Vec::new();
+        if self.phase == Phase::Ended {
+            return todo;
+        }
+        match event {
+            Event::Dialled => self.phase = Phase::Up { since: now, served: false },
+            Event::DialFailed(why) => self.dial_failed(why, now, &mut todo),
+            Event::Lost(why) => self.lost(why, now, &mut todo),
+            Event::Consuming(name, id) => self.consuming(&name, id, now, &mut todo),
+            Event::Unusable(name, why) => self.unusable(name, why, now, &mut todo),
+            Event::Ended { id, end, connected } => self.ended(id, end, connected, now, &mut todo),
+            Event::Settled(id) => self.settled(id, &mut todo),
+            Event::Released(id) => self.kept.retain(|(kept, _)| *kept != id),
+            Event::Queues(queues) if !self.leaving => self.want(&queues, now, &mut todo),
+            Event::Time | Event::Queues(_) => {}
+            Event::Stop => {
+                self.stopping = true;
+                self.leave(now, &mut todo);
+            }
+            Event::Retire => self.leave(now, &mut todo),
+            Event::Close => self.end(&mut todo),
+        }
+        self.go_on(now, &mut todo);
+        todo
+    }
+
+    /// When to come back with [`Event::Time`] if nothing else happens before; never later than [`CAP`] from now.
+    pub(super) fn wake(&self, now: Duration) -> Duration {
+        let latest = now + CAP;
+        match self.phase {
+            Phase::Waiting { until } => until.min(latest),
+            // A queue that is due and not asked for waits for a place, which an event makes free.
+            Phase::Up { .. } if self.asked() < MAX_ASKED => {
+                let due = self.queues.iter().filter_map(|entry| match entry.stage {
+                    Stage::Idle(due) => Some(due),
+                    _ => None,
+                });
+                due.min().unwrap_or(latest).min(latest)
+            }
+            _ => latest,
         }
     }
 
-    #[test]
-    fn only_queues_that_changed_are_subscribed_again() {
-        let now = Duration::from_secs(7);
-        let current = vec![live("same", 1, 1), live("wider", 1, 2), live("gone", 1, 3)];
-        let (cancel, wanted) = replan(current, &[queue("new", 1), queue("same", 1), queue("wider", 4)], now);
-        assert_eq!(cancel, [ConsumerId(2), ConsumerId(3)]);
-        let states: Vec<_> = wanted.iter().map(|one| (&*one.queue.name, one.state)).collect();
-        let expected =
-            [("new", State::Due(now)), ("same", State::Live(ConsumerId(1))), ("wider", State::Due(now))];
-        assert_eq!(states, expected);
-        assert_eq!(wanted[2].queue.workers, 4);
+    /// Stopped consumers whose channel is still needed.
+    pub(super) fn kept(&self) -> impl Iterator<Item = ConsumerId> {
+        self.kept.iter().map(|(id, _)| *id)
+    }
+
+    /// The addresses in turn, the others of a cluster at once.
+    fn dial_failed(&mut self, why: String, now: Duration, todo: &mut Vec<Action>) {
+        self.turn += 1;
+        let all_failed = self.turn.is_multiple_of(self.addresses);
+        let wait = if all_failed { self.backoff.failed() } else { Duration::ZERO };
+        self.phase = Phase::Waiting { until: now + wait };
+        todo.push(Action::Away(why));
+    }
+
+    /// Every tag is void, and every queue due as soon as there is a connection again.
+    fn lost(&mut self, why: String, now: Duration, todo: &mut Vec<Action>) {
+        let Phase::Up { since, served } = self.phase else { return };
+        todo.push(Action::HangUp(why.clone()));
+        self.kept.clear();
+        for entry in &mut self.queues {
+            entry.stage = Stage::Idle(now);
+        }
+        if !served {
+            // It answers and does not serve: another one may.
+            self.turn += 1;
+        }
+        let wait = self.backoff.lost_after(now.saturating_sub(since), served);
+        self.phase = Phase::Waiting { until: now + wait };
+        if !self.leaving {
+            todo.push(Action::Away(why));
+        }
+    }
+
+    fn consuming(&mut self, name: &str, id: ConsumerId, now: Duration, todo: &mut Vec<Action>) {
+        if let Phase::Up { served, .. } = &mut self.phase {
+            *served = true;
+        }
+        let Some(entry) = self.queues.iter_mut().find(|entry| &*entry.name == name) else { return };
+        let Stage::Asked(window) = entry.stage else { return };
+        entry.since = now;
+        if entry.wanted.as_ref().map(Queue::window) == Some(window) {
+            entry.stage = Stage::Live(id, window);
+        } else {
+            // Changed while the broker was asked.
+            entry.stage = Stage::Leaving(id);
+            todo.push(Action::Cancel(id));
+        }
+    }
+
+    fn unusable(&mut self, name: Arc<str>, why: String, now: Duration, todo: &mut Vec<Action>) {
+        let Some(entry) = self.queues.iter_mut().find(|entry| entry.name == name) else { return };
+        entry.stage = Stage::Idle(now + entry.backoff.failed());
+        if entry.wanted.is_some() {
+            todo.push(Action::Unusable(name, why));
+        }
+    }
+
+    fn ended(&mut self, id: ConsumerId, end: End, connected: bool, now: Duration, todo: &mut Vec<Action>) {
+        let entry = self.queues.iter_mut().find(|entry| entry.stage.consumer() == Some(id));
+        let cancelled = entry.as_ref().is_some_and(|entry| matches!(entry.stage, Stage::Leaving(_)));
+        if entry.is_none() && !self.kept.iter().any(|(kept, _)| *kept == id) {
+            return; // of a connection that was lost before
+        }
+        match next(end, cancelled, connected) {
+            Next::Stopped => {
+                self.kept.push((id, false));
+                todo.push(Action::Stopped(id));
+                if let Some(entry) = entry {
+                    entry.stage = Stage::Idle(now);
+                }
+            }
+            Next::Resubscribe { why } => {
+                self.kept.retain(|(kept, _)| *kept != id);
+                todo.push(Action::Void(id, why));
+                if let Some(entry) = entry {
+                    let lasted = now.saturating_sub(entry.since);
+                    entry.stage = Stage::Idle(now + entry.backoff.lost_after(lasted, false));
+                }
+            }
+            Next::Reconnect { why } => self.lost(why, now, todo),
+        }
+    }
+
+    fn settled(&mut self, id: ConsumerId, todo: &mut Vec<Action>) {
+        if let Some((_, releasing @ false)) = self.kept.iter_mut().find(|(kept, _)| *kept == id) {
+            *releasing = true;
+            todo.push(Action::Release(id));
+        }
+    }
+
+    fn leave(&mut self, now: Duration, todo: &mut Vec<Action>) {
+        self.leaving = true;
+        self.want(&[], now, todo);
+    }
+
+    /// Takes over a list of queues. One whose window did not change keeps its consumer: the other settings matter to
+    /// later declarations only. One that changed is tried at once, whatever failed before.
+    fn want(&mut self, queues: &[Queue], now: Duration, todo: &mut Vec<Action>) {
+        for queue in queues {
+            if !self.queues.iter().any(|entry| entry.name == queue.name) {
+                self.queues.push(Entry {
+                    name: queue.name.clone(),
+                    wanted: None,
+                    stage: Stage::Idle(now),
+                    backoff: Backoff::default(),
+                    since: now,
+                });
+            }
+        }
+        for entry in &mut self.queues {
+            let wanted = queues.iter().find(|queue| queue.name == entry.name);
+            match entry.stage {
+                Stage::Live(id, window) if wanted.map(Queue::window) != Some(window) => {
+                    entry.stage = Stage::Leaving(id);
+                    todo.push(Action::Cancel(id));
+                }
+                Stage::Idle(_) if wanted != entry.wanted.as_ref() => entry.stage = Stage::Idle(now),
+                _ => {}
+            }
+            entry.wanted = wanted.cloned();
+        }
+    }
+
+    /// What follows from where everything stands now.
+    fn go_on(&mut self, now: Duration, todo: &mut Vec<Action>) {
+        self.queues.retain(|entry| entry.wanted.is_some() || !matches!(entry.stage, Stage::Idle(_)));
+        if self.leaving && self.queues.is_empty() && std::mem::take(&mut self.stopping) {
+            todo.push(Action::NoneLeft);
+        }
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Dialling if self.leaving => self.end(todo),
+            Phase::Waiting { until } if until <= now => {
+                self.phase = Phase::Dialling;
+                todo.push(Action::Dial(self.turn % self.addresses));
+            }
+            Phase::Up { .. } if self.leaving && self.queues.is_empty() && self.kept.is_empty() => {
+                self.end(todo);
+            }
+            Phase::Up { .. } => self.subscribe_due(now, todo),
+            _ => {}
+        }
+    }
+
+    fn subscribe_due(&mut self, now: Duration, todo: &mut Vec<Action>) {
+        let free = MAX_ASKED.saturating_sub(self.asked());
+        let due =
+            self.queues.iter_mut().filter(|entry| matches!(entry.stage, Stage::Idle(due) if due <= now));
+        for entry in due.take(free) {
+            if let Some(queue) = &entry.wanted {
+                entry.stage = Stage::Asked(queue.window());
+                todo.push(Action::Subscribe(queue.clone()));
+            }
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.queues.iter().filter(|entry| matches!(entry.stage, Stage::Asked(_))).count()
+    }
+
+    fn end(&mut self, todo: &mut Vec<Action>) {
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Ended;
+            todo.push(Action::End);
+        }
+    }
+}
+
+impl Stage {
+    fn consumer(self) -> Option<ConsumerId> {
+        match self {
+            Self::Live(id, _) | Self::Leaving(id) => Some(id),
+            Self::Idle(_) | Self::Asked(_) => None,
+        }
     }
 }

@@ -111,9 +111,10 @@ impl Publisher {
             let failed = {
                 let _permit = self.0.permits.acquire().await.map_err(|_| PublishError::Closed)?;
                 let open = self.open().await?;
-                match open.publish(&self.0.link, &queue, &message).await {
-                    Ok(()) => return Ok(()),
-                    Err(failed) => failed,
+                match open.while_up(open.publish(&self.0.link, &queue, &message)).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(failed)) => failed,
+                    Err(lost) => Failed::Now(lost.to_string()),
                 }
             };
             let why = match failed {
@@ -203,17 +204,19 @@ impl Publisher {
         let mut backoff = Backoff::default();
         loop {
             let open = self.open().await?;
-            let ensured = match place {
-                Place::Dead(queue) => open.ensure_dead(queue).await,
-                Place::Delay { target, kind, delay } => {
-                    open.ensure_delay(target, *kind, topology::rung(*delay)).await
+            let ensuring = async {
+                match place {
+                    Place::Dead(queue) => open.ensure_dead(queue).await,
+                    Place::Delay { target, kind, delay } => {
+                        open.ensure_delay(target, *kind, topology::rung(*delay)).await
+                    }
                 }
             };
-            match ensured {
+            match open.while_up(ensuring).await.map_err(PublishError::Queue).flatten() {
                 Ok(name) => return Ok(name),
-                Err(PublishError::Queue(QueueError::Link(why))) => {
+                Err(PublishError::Queue(error @ (QueueError::Link(_) | QueueError::Silent { .. }))) => {
                     drop(open);
-                    self.wait(&mut backoff, place.target(), &why).await;
+                    self.wait(&mut backoff, place.target(), &error.to_string()).await;
                 }
                 Err(error) => return Err(error),
             }

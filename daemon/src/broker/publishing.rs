@@ -1,7 +1,7 @@
 //! The publishing connection and its supervisor. A connection of its own, so that a memory alarm, which stops every
 //! write on a connection that publishes, never stops an acknowledgement.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +40,10 @@ pub(super) struct Open {
     idle: RefCell<Vec<Channel>>,
     /// Queues known to be there.
     known: RefCell<BTreeSet<String>>,
+    /// It was of use.
+    confirmed: Cell<bool>,
+    /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so for ever.
+    lost: watch::Sender<bool>,
 }
 
 /// What the link asks of the supervisor.
@@ -61,6 +65,26 @@ pub(super) enum Failed {
 }
 
 impl Open {
+    fn new(dialled: Dialled) -> Rc<Self> {
+        Rc::new(Self {
+            dialled,
+            idle: RefCell::default(),
+            known: RefCell::default(),
+            confirmed: Cell::new(false),
+            lost: watch::Sender::new(false),
+        })
+    }
+
+    /// Does what asks the broker, or fails as soon as the connection is lost.
+    pub(super) async fn while_up<T>(&self, asking: impl Future<Output = T>) -> Result<T, QueueError> {
+        let mut lost = self.lost.subscribe();
+        tokio::select! {
+            answer = asking => Ok(answer),
+            // It never closes while `self` is there.
+            _ = lost.wait_for(|lost| *lost) => Err(QueueError::Link("the connection was lost".to_owned())),
+        }
+    }
+
     /// Publishes on a free channel and waits for the confirm.
     pub(super) async fn publish(
         &self,
@@ -94,6 +118,7 @@ impl Open {
         };
         match confirmed {
             Ok(confirmation) => {
+                self.confirmed.set(true);
                 self.idle.borrow_mut().push(channel.clone());
                 judge(confirmation, message.queue)
             }
@@ -199,19 +224,19 @@ pub(super) async fn supervise(
     let mut backoff = Backoff::default();
     let mut turn = 0;
     loop {
-        let uri = &broker.uris[(status.turn() + turn) % broker.uris.len()];
         let dialled = tokio::select! {
             dialled = async {
                 status.until_consuming().await;
-                dial_one(&broker, uri, &name).await
+                dial_one(&broker, &broker.uris[(status.turn() + turn) % broker.uris.len()], &name).await
             } => dialled,
             command = commands.recv() => return answer(command),
         };
         let (why, pause) = match dialled {
             Ok(dialled) => {
                 let since = Instant::now();
-                match serve(dialled, &pool, &status, &mut commands).await {
-                    Some(why) => (why, backoff.lost_after(since.elapsed())),
+                let open = Open::new(dialled);
+                match serve(&open, &pool, &status, &mut commands).await {
+                    Some(why) => (why, backoff.lost_after(since.elapsed(), open.confirmed.get())),
                     None => return,
                 }
             }
@@ -238,14 +263,13 @@ fn answer(command: Option<Command>) {
 
 /// Offers the connection to the publishers until it is gone (`Some`: why) or the session ends (`None`).
 async fn serve(
-    dialled: Dialled,
+    open: &Rc<Open>,
     pool: &Rc<Pool>,
     status: &Status,
     commands: &mut mpsc::UnboundedReceiver<Command>,
 ) -> Option<String> {
-    let mut reports = Box::pin(dialled.connection.events_listener());
-    let line = dialled.line.clone();
-    let open = Rc::new(Open { dialled, idle: RefCell::default(), known: RefCell::default() });
+    let mut reports = Box::pin(open.dialled.connection.events_listener());
+    let line = &open.dialled.line;
     let connected = || open.dialled.connection.status().connected();
     pool.link.send_modify(|standing| *standing = Standing { open: Some(open.clone()), blocked: false });
     status.publishing(true);
@@ -253,8 +277,8 @@ async fn serve(
     let ended = loop {
         tokio::select! {
             report = reports.next() => match report {
-                Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, &open, true),
-                Some(lapin::Event::ConnectionUnblocked) => block(pool, status, &open, false),
+                Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, open, true),
+                Some(lapin::Event::ConnectionUnblocked) => block(pool, status, open, false),
                 Some(lapin::Event::Error(error)) if !connected() => break Err(words(&error)),
                 Some(_) => {}
                 None => break Err("the connection is gone".to_owned()),
@@ -263,17 +287,14 @@ async fn serve(
             command = commands.recv() => break Ok(command),
         }
     };
-    if is_offered(pool, &open) {
-        let blocked = pool.link.borrow().blocked;
+    if is_offered(pool, open) {
         pool.link.send_modify(|standing| *standing = Standing::default());
-        if blocked {
-            status.tell(LinkEvent::Blocked(false));
-        }
-        status.publishing(false);
     }
+    status.publishing(false);
     match ended {
         Err(why) => {
             line.cut();
+            open.lost.send_replace(true);
             Some(why)
         }
         Ok(Some(Command::Close(limit, done))) => {
@@ -285,7 +306,7 @@ async fn serve(
         Ok(Some(Command::Retire) | None) => {
             let mut waited = Duration::ZERO;
             // Whoever publishes holds a clone; each is bounded by its own confirm.
-            while Rc::strong_count(&open) > 1 && waited < CONFIRM_LIMIT {
+            while Rc::strong_count(open) > 1 && waited < CONFIRM_LIMIT {
                 let step = Duration::from_millis(50);
                 sleep(step).await;
                 waited += step;
@@ -300,7 +321,7 @@ async fn serve(
 fn block(pool: &Pool, status: &Status, open: &Rc<Open>, blocked: bool) {
     if is_offered(pool, open) {
         pool.link.send_modify(|standing| standing.blocked = blocked);
-        status.tell(LinkEvent::Blocked(blocked));
+        status.blocked(blocked);
     }
 }
 

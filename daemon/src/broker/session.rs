@@ -1,21 +1,25 @@
-//! The consuming connection and its supervisor: dials, subscribes, and starts over when anything ends, until told to
-//! stop. Each session belongs to one broker address; a changed address gets a new session, and the old one stays until
-//! its tags are settled.
+//! The consuming connection: does what the state machine in `link.rs` says, and tells it what happens. Each session
+//! belongs to one broker address; a changed address gets a new session, and the old one stays until its tags are
+//! settled.
+//!
+//! Its loop waits for nothing but events: everything that asks the broker is a job beside it, within a bound.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use futures_util::stream::{Stream, StreamExt};
+use futures_util::future::{LocalBoxFuture, join_all, pending};
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use lapin::options::BasicCancelOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::backoff::{Backoff, CAP};
+use super::backoff::CAP;
 use super::declare::{QueueError, answered, declare_work_queue};
 use super::dial::{Dialled, dial_one};
-use super::link::{End, Next, State, Wanted, next, replan};
+use super::link::{Action, End, Event, Machine};
 use super::status::Status;
 use super::subscription::{CONSUMER_TAG, SessionId, Subscriptions};
 use super::{ConsumerId, LinkEvent};
@@ -49,23 +53,36 @@ struct Supervisor {
     broker: Arc<Broker>,
     subscriptions: Rc<Subscriptions>,
     status: Rc<Status>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    /// `None` when the link is gone.
+    commands: Option<mpsc::UnboundedReceiver<Command>>,
     settled: Rc<Notify>,
+    ends: mpsc::UnboundedReceiver<(ConsumerId, End)>,
+    /// For the consumers to come.
+    ended: mpsc::UnboundedSender<(ConsumerId, End)>,
     started: Instant,
-    wanted: Vec<Wanted>,
-    /// Consumers we cancelled whose stream has not ended yet.
-    cancelled: Vec<ConsumerId>,
-    /// Who waits for `cancelled` to be empty.
+    machine: Machine,
+    /// Not yet given to the machine.
+    events: VecDeque<Event>,
+    /// What the broker is being asked. They belong to the connection, and go with it.
+    jobs: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    connection: Option<Connection>,
+    /// Who waits for the end of the consumers.
     stopping: Option<oneshot::Sender<()>>,
-    /// No queue is wanted any more, and no new connection.
-    retiring: bool,
+    /// The time to close in, and who waits for it.
+    closing: Option<(Duration, oneshot::Sender<()>)>,
 }
 
-/// Why a connection is not served any longer.
-enum Leave {
-    Lost(String),
-    Settled,
-    Close(Duration, oneshot::Sender<()>),
+/// The open connection.
+struct Connection {
+    dialled: Rc<Dialled>,
+    reports: Pin<Box<dyn Stream<Item = lapin::Event>>>,
+}
+
+/// The end of a job.
+enum Done {
+    Dialled(usize, Box<Dialled>),
+    /// Whatever the machine is to know of it.
+    Event(Option<Event>),
 }
 
 impl Session {
@@ -78,20 +95,24 @@ impl Session {
         status: Rc<Status>,
     ) -> Self {
         let (commands, receiver) = mpsc::unbounded_channel();
+        let (ended, ends) = mpsc::unbounded_channel();
         let settled = Rc::new(Notify::new());
-        let (_, wanted) = replan(Vec::new(), queues, Duration::ZERO);
         let supervisor = Supervisor {
             id,
+            machine: Machine::new(broker.uris.len(), queues),
             broker,
             subscriptions,
             status,
-            commands: receiver,
+            commands: Some(receiver),
             settled: settled.clone(),
+            ends,
+            ended,
             started: Instant::now(),
-            wanted,
-            cancelled: Vec::new(),
+            events: VecDeque::from([Event::Time]),
+            jobs: FuturesUnordered::new(),
+            connection: None,
             stopping: None,
-            retiring: false,
+            closing: None,
         };
         tokio::task::spawn_local(supervisor.run());
         Self { commands, settled }
@@ -100,277 +121,226 @@ impl Session {
 
 impl Supervisor {
     async fn run(mut self) {
-        let mut backoff = Backoff::default();
-        let mut turn = 0;
-        while let Some(dialled) = self.connect(&mut backoff, &mut turn).await {
-            let since = Instant::now();
-            self.status.consuming(Some((dialled.address.clone(), dialled.server.clone())));
-            let leave = self.serve(&dialled).await;
-            self.status.consuming(None);
-            match leave {
-                Leave::Lost(why) => {
-                    self.drop_all(&why);
-                    dialled.line.cut();
-                    if self.retiring {
-                        return;
-                    }
-                    self.subscriptions.tell(LinkEvent::Away { why });
-                    if self.pause(backoff.lost_after(since.elapsed())).await.is_some() {
-                        return;
-                    }
-                }
-                Leave::Settled => {
-                    close(&self.subscriptions, self.id, &dialled, CAP).await;
-                    return;
-                }
-                Leave::Close(limit, done) => {
-                    close(&self.subscriptions, self.id, &dialled, limit).await;
-                    self.drop_all("the link is closed");
-                    // Whoever asked may have stopped waiting.
-                    let _ = done.send(());
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Dials the addresses in turn until one answers. `None`: told to end meanwhile.
-    async fn connect(&mut self, backoff: &mut Backoff, turn: &mut usize) -> Option<Dialled> {
-        let broker = self.broker.clone();
-        let name = format!("warrend[{}] consuming", std::process::id());
-        loop {
-            if self.retiring {
-                return None;
-            }
-            let uri = &broker.uris[*turn % broker.uris.len()];
-            let mut dialling = std::pin::pin!(dial_one(&broker, uri, &name));
-            let error = loop {
-                tokio::select! {
-                    dialled = &mut dialling => match dialled {
-                        Ok(dialled) => {
-                            self.status.used(*turn);
-                            return Some(dialled);
-                        }
-                        Err(error) => break error,
-                    },
-                    command = self.commands.recv() => if self.without_link(command) { return None },
-                }
-            };
-            *turn += 1;
-            self.subscriptions.tell(LinkEvent::Away { why: error.to_string() });
-            // A cluster's other addresses are tried at once.
-            if turn.is_multiple_of(broker.uris.len()) && self.pause(backoff.failed()).await.is_some() {
-                return None;
-            }
-        }
-    }
-
-    /// Waits, and takes commands meanwhile. `Some`: told to end.
-    async fn pause(&mut self, time: Duration) -> Option<()> {
-        let until = Instant::now() + time;
-        loop {
-            tokio::select! {
-                () = sleep_until(until) => return None,
-                command = self.commands.recv() => if self.without_link(command) { return Some(()) },
-            }
-        }
-    }
-
-    /// Takes a command while there is no connection. True: the session ends.
-    fn without_link(&mut self, command: Option<Command>) -> bool {
-        match command {
-            Some(Command::Queues(queues)) => {
-                self.wanted = replan(std::mem::take(&mut self.wanted), &queues, self.started.elapsed()).1;
-                false
-            }
-            Some(Command::Stop(done) | Command::Close(_, done)) => {
-                let _ = done.send(());
-                self.retiring = true;
-                true
-            }
-            Some(Command::Retire) | None => {
-                self.retiring = true;
-                true
-            }
-        }
-    }
-
-    /// Subscribes, and looks after the subscriptions until the connection or the session ends.
-    async fn serve(&mut self, dialled: &Dialled) -> Leave {
-        let (ended, mut ends) = mpsc::unbounded_channel();
-        let mut reports = std::pin::pin!(dialled.connection.events_listener());
-        let settled = self.settled.clone();
         let mut check = tokio::time::interval(CHECK);
         loop {
-            if let Err(why) = self.subscribe_due(dialled, &ended).await {
-                return Leave::Lost(why);
+            while let Some(event) = self.events.pop_front() {
+                for action in self.machine.on(event, self.started.elapsed()) {
+                    if action == Action::End {
+                        return self.end().await;
+                    }
+                    self.perform(action);
+                }
             }
-            self.release().await;
-            if self.retiring && self.stopping.is_none() && self.subscriptions.of(self.id).is_empty() {
-                return Leave::Settled;
-            }
-            let due = self.next_due();
+            let wake = self.started + self.machine.wake(self.started.elapsed());
+            let settled = self.settled.clone();
             tokio::select! {
-                command = self.commands.recv() => match command {
-                    Some(Command::Queues(queues)) => self.change(&queues).await,
-                    Some(Command::Stop(done)) => {
-                        self.retiring = true;
-                        self.stopping = Some(done);
-                        self.change(&[]).await;
-                    }
-                    Some(Command::Retire) | None => {
-                        self.retiring = true;
-                        self.change(&[]).await;
-                    }
-                    Some(Command::Close(limit, done)) => return Leave::Close(limit, done),
-                },
-                Some((id, end)) = ends.recv() => {
-                    if let Some(leave) = self.ended(id, end, dialled.connection.status().connected()) {
-                        return leave;
-                    }
+                command = next_command(&mut self.commands) => self.on_command(command),
+                Some(done) = self.jobs.next() => self.on_done(done),
+                Some((id, end)) = self.ends.recv() => {
+                    let connected = self.is_connected();
+                    self.events.push_back(Event::Ended { id, end, connected });
                 }
-                () = settled.notified() => {}
-                Some(why) = failure(&mut reports) => {
-                    if !dialled.connection.status().connected() {
-                        return Leave::Lost(why);
-                    }
-                }
-                _ = check.tick() => {
-                    if !dialled.connection.status().connected() {
-                        return Leave::Lost("the connection is gone".to_owned());
-                    }
-                }
-                () = sleep_until(due) => {}
+                () = settled.notified() => self.note_settled(),
+                why = failure(&mut self.connection) => self.look(&why),
+                _ = check.tick() => self.look("the connection is gone"),
+                () = sleep_until(wake) => self.events.push_back(Event::Time),
             }
-            self.report_stopped();
         }
     }
 
-    /// Subscribes to every queue whose time has come. One that cannot be used is tried again later and disturbs no
-    /// other; an error means that the connection is gone.
-    async fn subscribe_due(
-        &mut self,
-        dialled: &Dialled,
-        ended: &mpsc::UnboundedSender<(ConsumerId, End)>,
-    ) -> Result<(), String> {
-        let now = self.started.elapsed();
-        for wanted in &mut self.wanted {
-            if !matches!(wanted.state, State::Due(at) if at <= now) {
-                continue;
+    /// A command; `None`: the link was dropped.
+    fn on_command(&mut self, command: Option<Command>) {
+        let event = match command {
+            Some(Command::Queues(queues)) => Event::Queues(queues),
+            Some(Command::Stop(done)) => {
+                self.stopping = Some(done);
+                Event::Stop
             }
-            let ended = ended.clone();
-            let report = move |id, end| {
-                // The session is gone when nobody listens.
-                let _ = ended.send((id, end));
+            Some(Command::Close(limit, done)) => {
+                self.closing = Some((limit, done));
+                Event::Close
+            }
+            Some(Command::Retire) => Event::Retire,
+            None => {
+                self.commands = None;
+                Event::Retire
+            }
+        };
+        self.events.push_back(event);
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Dialled(turn, dialled) => {
+                self.status.used(turn);
+                self.status.consuming(Some((dialled.address.clone(), dialled.server.clone())));
+                let reports = Box::pin(dialled.connection.events_listener());
+                self.connection = Some(Connection { dialled: Rc::from(dialled), reports });
+                self.events.push_back(Event::Dialled);
+                // It may have ended before there was a listener.
+                self.look("the connection is gone");
+            }
+            Done::Event(event) => self.events.extend(event),
+        }
+    }
+
+    /// Looks whether the connection, and the channels that nobody reads from any more, are still there.
+    fn look(&mut self, why: &str) {
+        if self.connection.is_some() && !self.is_connected() {
+            self.events.push_back(Event::Lost(why.to_owned()));
+            return;
+        }
+        for id in self.machine.kept() {
+            let event = match self.subscriptions.get(id) {
+                Some(one) if one.channel.status().connected() => continue,
+                Some(_) => Event::Ended { id, end: End::Channel(why.to_owned()), connected: true },
+                None => Event::Released(id),
             };
-            let queue = &wanted.queue;
-            let subscribed = match declare_work_queue(&dialled.connection, queue, &dialled.server).await {
-                Ok(()) => self.subscriptions.subscribe(self.id, dialled, queue, report).await,
+            self.events.push_back(event);
+        }
+    }
+
+    /// Tells the machine of every stopped consumer that has nothing left to settle.
+    fn note_settled(&mut self) {
+        let finished = self.subscriptions.of(self.id).into_iter().filter(|(_, one)| one.is_finished());
+        self.events.extend(finished.map(|(id, _)| Event::Settled(id)));
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Dial(turn) => self.dial(turn),
+            Action::HangUp(why) => self.hang_up(&why),
+            Action::Subscribe(queue) => self.subscribe(queue),
+            Action::Cancel(id) => self.cancel(id),
+            Action::Stopped(id) => {
+                self.subscriptions.stopped(id);
+                self.note_settled();
+            }
+            Action::Void(id, why) => self.subscriptions.lost(id, &why),
+            Action::Release(id) => self.release(id),
+            Action::Away(why) => self.subscriptions.tell(LinkEvent::Away { why }),
+            Action::Unusable(queue, why) => self.subscriptions.tell(LinkEvent::Unusable { queue, why }),
+            Action::NoneLeft => {
+                // Whoever asked may have stopped waiting.
+                let _ = self.stopping.take().map(|done| done.send(()));
+            }
+            Action::End => unreachable!("it is the last one, and ends the loop"),
+        }
+    }
+
+    fn dial(&self, turn: usize) {
+        let broker = self.broker.clone();
+        self.jobs.push(Box::pin(async move {
+            let name = format!("warrend[{}] consuming", std::process::id());
+            match dial_one(&broker, &broker.uris[turn], &name).await {
+                Ok(dialled) => Done::Dialled(turn, Box::new(dialled)),
+                Err(error) => Done::Event(Some(Event::DialFailed(error.to_string()))),
+            }
+        }));
+    }
+
+    /// Declares and consumes a queue. One that cannot be used, or whose questions are not answered, disturbs no other.
+    fn subscribe(&self, queue: Queue) {
+        let Some(Connection { dialled, .. }) = &self.connection else { return };
+        let (dialled, subscriptions, session) = (dialled.clone(), self.subscriptions.clone(), self.id);
+        let ended = self.ended.clone();
+        self.jobs.push(Box::pin(async move {
+            let subscribed = match declare_work_queue(&dialled.connection, &queue, &dialled.server).await {
+                Ok(()) => subscriptions.subscribe(session, &dialled, &queue, ended).await,
                 Err(error) => Err(error),
             };
-            match subscribed {
-                Ok(id) => {
-                    wanted.state = State::Live(id);
-                    wanted.since = self.started.elapsed();
+            Done::Event(Some(match subscribed {
+                Ok(id) => Event::Consuming(queue.name, id),
+                Err(QueueError::Link(why)) => Event::Lost(why),
+                // Without heartbeats nothing else tells that the broker is gone.
+                Err(QueueError::Silent { .. }) if dialled.connection.configuration().heartbeat() == 0 => {
+                    Event::Lost("the broker does not answer".to_owned())
                 }
-                Err(QueueError::Link(why)) => return Err(why),
-                Err(error) => {
-                    wanted.state = State::Due(self.started.elapsed() + wanted.backoff.failed());
-                    let event = LinkEvent::Unusable { queue: queue.name.clone(), why: error.to_string() };
-                    self.subscriptions.tell(event);
-                }
+                Err(error) => Event::Unusable(queue.name, error.to_string()),
+            }))
+        }));
+    }
+
+    /// Cancels a consumer, whose stream then ends; or its channel, when the broker does not answer.
+    fn cancel(&self, id: ConsumerId) {
+        let (Some(Connection { dialled, .. }), Some(one)) = (&self.connection, self.subscriptions.get(id))
+        else {
+            return;
+        };
+        let dialled = dialled.clone();
+        self.jobs.push(Box::pin(async move {
+            let options = BasicCancelOptions::default();
+            let cancelled = answered(one.channel.basic_cancel(CONSUMER_TAG.into(), options)).await;
+            Done::Event(cancelled.err().map(|error| Event::Ended {
+                id,
+                end: End::Channel(error.to_string()),
+                connected: dialled.connection.status().connected(),
+            }))
+        }));
+    }
+
+    /// Lets go of a channel that is settled to its end. A failure means that the broker redelivers.
+    fn release(&self, id: ConsumerId) {
+        let subscriptions = self.subscriptions.clone();
+        self.jobs.push(Box::pin(async move {
+            if let Some(one) = subscriptions.get(id) {
+                let _ = one.barrier().await;
+                subscriptions.remove(id);
             }
-        }
-        Ok(())
+            Done::Event(Some(Event::Released(id)))
+        }));
     }
 
-    /// Brings the consumers in line with a new list of queues.
-    async fn change(&mut self, queues: &[Queue]) {
-        let wanted = std::mem::take(&mut self.wanted);
-        let (cancel, wanted) = replan(wanted, queues, self.started.elapsed());
-        self.wanted = wanted;
-        let cancel: Vec<_> =
-            cancel.into_iter().filter_map(|id| Some((id, self.subscriptions.get(id)?))).collect();
-        self.cancelled.extend(cancel.iter().map(|(id, _)| *id));
-        // A failure ends the stream as well, and is dealt with there.
-        join_all(cancel.iter().map(|(_, subscription)| {
-            answered(subscription.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default()))
-        }))
-        .await;
-    }
-
-    /// Lets go of the channels that are settled to their end. A failure means that the broker redelivers.
-    async fn release(&self) {
-        let mut finished = self.subscriptions.of(self.id);
-        finished.retain(|(_, subscription)| subscription.is_finished());
-        join_all(finished.iter().map(|(_, subscription)| subscription.barrier())).await;
-        for (id, _) in finished {
-            self.subscriptions.remove(id);
-        }
-    }
-
-    /// A consumer's stream ended.
-    fn ended(&mut self, id: ConsumerId, end: End, connected: bool) -> Option<Leave> {
-        let cancelled = self.cancelled.iter().position(|&one| one == id);
-        let cancelled = cancelled.map(|index| self.cancelled.swap_remove(index)).is_some();
-        match next(end, cancelled, connected) {
-            Next::Stopped => self.subscriptions.stopped(id),
-            Next::Resubscribe { why } => {
-                self.subscriptions.lost(id, &why);
-                let now = self.started.elapsed();
-                for wanted in self.wanted.iter_mut().filter(|one| one.state == State::Live(id)) {
-                    let lasted = now.saturating_sub(wanted.since);
-                    wanted.state = State::Due(now + wanted.backoff.lost_after(lasted));
-                }
-            }
-            Next::Reconnect { why } => return Some(Leave::Lost(why)),
-        }
-        None
-    }
-
-    fn report_stopped(&mut self) {
-        if self.cancelled.is_empty()
-            && let Some(done) = self.stopping.take()
-        {
-            let _ = done.send(());
-        }
-    }
-
-    /// The connection is gone: every tag on it is void, every queue is due at once on the next one.
-    fn drop_all(&mut self, why: &str) {
+    /// The connection is gone, and with it every tag and every question.
+    fn hang_up(&mut self, why: &str) {
+        self.jobs.clear();
+        self.status.consuming(None);
         for (id, _) in self.subscriptions.of(self.id) {
             self.subscriptions.lost(id, why);
         }
-        self.cancelled.clear();
-        for wanted in &mut self.wanted {
-            wanted.state = State::Due(Duration::ZERO);
-        }
-        if let Some(done) = self.stopping.take() {
-            // Whoever asked may have stopped waiting.
-            let _ = done.send(());
+        if let Some(connection) = self.connection.take() {
+            connection.dialled.line.cut();
         }
     }
 
-    fn next_due(&self) -> Instant {
-        let due = self.wanted.iter().filter_map(|wanted| match wanted.state {
-            State::Due(at) => Some(at),
-            State::Live(_) => None,
-        });
-        self.started + due.min().unwrap_or_else(|| self.started.elapsed() + CAP)
+    async fn end(mut self) {
+        self.jobs.clear();
+        let (limit, done) = self.closing.take().unzip();
+        if let Some(connection) = &self.connection {
+            close(&self.subscriptions, self.id, &connection.dialled, limit.unwrap_or(CAP)).await;
+        }
+        self.hang_up("the link is closed");
+        // Whoever asked may have stopped waiting.
+        let _ = done.map(|done: oneshot::Sender<()>| done.send(()));
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connection.as_ref().is_some_and(|one| one.dialled.connection.status().connected())
     }
 }
 
-/// The next error that the connection reports.
-pub(super) async fn failure(reports: &mut (impl Stream<Item = lapin::Event> + Unpin)) -> Option<String> {
-    while let Some(report) = reports.next().await {
-        if let lapin::Event::Error(error) = report {
-            return Some(super::declare::words(&error));
-        }
+/// The next command; `None` once, when the link was dropped.
+async fn next_command(commands: &mut Option<mpsc::UnboundedReceiver<Command>>) -> Option<Command> {
+    match commands {
+        Some(commands) => commands.recv().await,
+        None => pending().await,
     }
-    None
 }
 
-/// Waits until the broker has seen each acknowledgement, then closes; within the bound. Errors are of no interest: whatever was not seen is redelivered.
+/// The next error that the connection, or one of its channels, reports.
+async fn failure(connection: &mut Option<Connection>) -> String {
+    if let Some(connection) = connection {
+        while let Some(report) = connection.reports.next().await {
+            if let lapin::Event::Error(error) = report {
+                return super::declare::words(&error);
+            }
+        }
+    }
+    pending().await
+}
+
+/// Waits until the broker has seen each acknowledgement, then closes; within the bound. Errors are of no interest:
+/// whatever was not seen is redelivered.
 async fn close(subscriptions: &Subscriptions, session: SessionId, dialled: &Dialled, limit: Duration) {
     let closing = async {
         let subscriptions = subscriptions.of(session);
@@ -378,5 +348,4 @@ async fn close(subscriptions: &Subscriptions, session: SessionId, dialled: &Dial
         dialled.connection.close(200, "done".into()).await
     };
     let _ = timeout(limit, closing).await;
-    dialled.line.cut();
 }

@@ -11,6 +11,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::declare::{LinkError, QueueError, answered, open_channel, words};
@@ -59,13 +60,13 @@ impl Subscriptions {
         (self.events)(event);
     }
 
-    /// Subscribes to a queue on a channel of its own. The pump reports to `ended` when the stream has ended.
+    /// Subscribes to a queue on a channel of its own. Its pump reports to `ended` when the stream has ended.
     pub(super) async fn subscribe(
         self: &Rc<Self>,
         session: SessionId,
         dialled: &Dialled,
         queue: &Queue,
-        ended: impl FnOnce(ConsumerId, End) + 'static,
+        ended: mpsc::UnboundedSender<(ConsumerId, End)>,
     ) -> Result<ConsumerId, QueueError> {
         let broken = |error: LinkError| error.about(&queue.name);
         let name = ShortString::try_new(&*queue.name)
@@ -145,6 +146,21 @@ impl Subscriptions {
         self.all.borrow_mut().remove(&id);
     }
 
+    /// A redelivery is on its way to the engine. When it comes from the channel of a stopped consumer that the broker
+    /// has closed (by its `consumer_timeout`), the engine has to know before: nobody reads from that channel any more.
+    fn void_closed(&self, queue: &str) {
+        let all = self.all.borrow();
+        let closed: Vec<_> = all
+            .iter()
+            .filter(|(_, one)| one.stopped.get() && &*one.queue == queue && !one.channel.status().connected())
+            .map(|(id, _)| *id)
+            .collect();
+        drop(all);
+        for id in closed {
+            self.lost(id, "the broker closed the channel");
+        }
+    }
+
     /// The channel is gone, and with it every unsettled tag.
     pub(super) fn lost(&self, id: ConsumerId, why: &str) {
         let Some(subscription) = self.all.borrow_mut().remove(&id) else { return };
@@ -194,7 +210,7 @@ async fn pump(
     id: ConsumerId,
     subscription: Rc<Subscription>,
     mut consumer: lapin::Consumer,
-    ended: impl FnOnce(ConsumerId, End),
+    ended: mpsc::UnboundedSender<(ConsumerId, End)>,
 ) {
     let end = loop {
         let mut item = Some(consumer.next().await);
@@ -214,7 +230,8 @@ async fn pump(
             tokio::task::yield_now().await;
         }
     };
-    ended(id, end);
+    // The session is gone when nobody listens.
+    let _ = ended.send((id, end));
 }
 
 fn hand_over(
@@ -226,6 +243,9 @@ fn hand_over(
     match item {
         Some(Ok(delivery)) => {
             if !subscription.lost.get() {
+                if delivery.redelivered {
+                    subscriptions.void_closed(&subscription.queue);
+                }
                 subscription.settler.borrow_mut().delivered(delivery.delivery_tag);
                 subscriptions.tell(LinkEvent::Delivery(Delivery {
                     consumer: id,

@@ -143,7 +143,7 @@ fn a_channel_error_of_one_queue_leaves_the_other_alone() {
     let node = Node::shared();
     let (one, other, outside) = (unique("one"), unique("other"), Broker::connect(&node.uri()));
     let rig = Rig::start(&node.uri(), &[queue(&one, 1), queue(&other, 1)]);
-    let (first, second) = (rig.consuming(), rig.consuming());
+    let (first, second) = (rig.consuming_queue(&one), rig.consuming_queue(&other));
     outside.publish(&other, "o-1", "running");
     let running = rig.delivery();
     assert_eq!(running.consumer, second);
@@ -162,7 +162,7 @@ fn a_changed_queue_list_touches_only_what_changed() {
     let (same, gone, new) = (unique("same"), unique("gone"), unique("new"));
     let outside = Broker::connect(&node.uri());
     let mut rig = Rig::start(&node.uri(), &[queue(&same, 1), queue(&gone, 1)]);
-    let (first, second) = (rig.consuming(), rig.consuming());
+    let (first, second) = (rig.consuming_queue(&same), rig.consuming_queue(&gone));
     outside.publish(&same, "s", "same");
     outside.publish(&gone, "g", "gone");
     let held = [rig.delivery(), rig.delivery()];

@@ -121,6 +121,15 @@ impl Rig {
         self.wait("a consumer", wanted).0
     }
 
+    /// Waits until this queue is consumed.
+    pub(crate) fn consuming_queue(&self, name: &str) -> ConsumerId {
+        let wanted = |event: &LinkEvent| match event {
+            LinkEvent::Consuming { consumer, queue } if &**queue == name => Some(*consumer),
+            _ => None,
+        };
+        self.wait("a consumer of the queue", wanted).0
+    }
+
     pub(crate) fn connected(&self) -> (String, String) {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Connected { address, server } => Some((address.clone(), server.clone())),

@@ -18,7 +18,10 @@ pub(super) async fn open(config: &Config, queue: &Queue) -> Result<Connection, F
     declare_work_queue(&dialled.connection, queue, &dialled.server).await.map_err(|error| {
         let code = match &error {
             QueueError::Stream(_) | QueueError::Different { .. } | QueueError::NameTooLong(_) => Code::Config,
-            QueueError::Refused { .. } | QueueError::Broker { .. } | QueueError::Link(_) => Code::Unavailable,
+            QueueError::Refused { .. }
+            | QueueError::Broker { .. }
+            | QueueError::Silent { .. }
+            | QueueError::Link(_) => Code::Unavailable,
         };
         Failure::new(code, error)
     })?;
