@@ -71,8 +71,9 @@ impl Proper {
                 for (name, value) in reply.headers {
                     response.add_header(Header::from_bytes(name, value).expect("a header"));
                 }
-                // Both fail only when the test has ended.
-                let _ = (request.respond(response), requests.send(incoming));
+                // Noted before it is answered: the test looks as soon as the answer is there. Both fail only when
+                // the test has ended.
+                let _ = (requests.send(incoming), request.respond(response));
             }
         });
         Self { server, thread: Some(thread), received }
