@@ -41,6 +41,14 @@ pub enum Settlement {
     },
     /// Give it back; the attempt does not count.
     Requeue,
+    /// Confirmed copy to a delay queue with the attempt unchanged, then acknowledge: its handler is given no tasks now.
+    Park {
+        /// How long it stays away.
+        delay: Duration,
+    },
+    /// Confirmed copy to the end of its queue that counts one start more, then acknowledge: its last start was cut
+    /// short, and a queue without a count of its own forgets how often.
+    Recount,
 }
 
 /// Why a task is dead-lettered.
@@ -60,6 +68,8 @@ pub enum DeadReason {
     Malformed,
     /// Its body is over `max_task_bytes`.
     TooLarge,
+    /// An operator cancelled it.
+    Cancelled,
 }
 
 /// Why the daemon asked a running task to stop.
@@ -69,6 +79,8 @@ pub enum CancelCause {
     Drain,
     /// The task reached its time limit.
     Timeout,
+    /// An operator cancelled it.
+    Operator,
 }
 
 /// Decides what an outcome leads to. `attempt` is the one that just ended, from 1; `cancelled_by` is set when the
@@ -77,7 +89,8 @@ pub enum CancelCause {
 /// What the handler states as final stands whatever else happened: done is acknowledged and reject is dead even after
 /// a cancel. Cancelled by a drain, everything else goes back un-counted, because a failure then says more about the
 /// cancel than about the task; only a retry with a delay of the handler's own choosing is still a retry. Cancelled by
-/// the time limit, or stopped at its deadline before it was cancelled, everything else counts as a timeout.
+/// the time limit, or stopped at its deadline before it was cancelled, everything else counts as a timeout. Cancelled
+/// by an operator, everything else is a dead letter: it can be replayed.
 pub fn settle(
     outcome: &Outcome,
     error: Option<&TaskError>,
@@ -95,6 +108,7 @@ pub fn settle(
         (Outcome::Done, _) => return Settlement::Ack,
         (Outcome::Reject, _) => return Settlement::Dead { reason: DeadReason::Rejected },
         (_, Some(CancelCause::Drain)) if retry_after.is_none() => return Settlement::Requeue,
+        (_, Some(CancelCause::Operator)) => return Settlement::Dead { reason: DeadReason::Cancelled },
         (_, Some(CancelCause::Timeout)) => DeadReason::Timeout,
         (Outcome::Cancelled, None) if has_code(CODE_TIMEOUT) => DeadReason::Timeout,
         (Outcome::Fault, _) if has_code(CODE_CRASH) => DeadReason::Poison,
@@ -132,6 +146,7 @@ impl DeadReason {
             Self::Unroutable => "unroutable",
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
+            Self::Cancelled => "cancelled",
         }
     }
 }

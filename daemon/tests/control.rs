@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use warren::control::api::{ActiveTask, HandlerStatus, ReloadReply, RouteReply, Status};
+use warren::control::api::{
+    ActiveTask, CancelReply, CancelledTask, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+};
 use warren::control::client::{Client, ClientError};
 use warren::control::server::{Request, Server};
+use warren::engine::Held;
 
 /// More than any wait in these tests should last; reaching it is a failure.
 const BOUND: Duration = Duration::from_secs(20);
@@ -94,6 +97,17 @@ fn attentive(request: Request) {
             let why = format!("{} bytes, {queue:?}, {message_type:?}", text.len());
             let _ = reply.send(RouteReply { why, ..RouteReply::default() });
         }
+        Request::Hold { what: Held::Handler(name), paused, reply } => {
+            let state = if paused { "paused" } else { "active" }.to_owned();
+            let _ = reply.send(Ok(HoldReply { name, state }));
+        }
+        Request::Hold { what: Held::Queue(name), reply, .. } => {
+            let _ = reply.send(Err(format!("no queue `{name}`")));
+        }
+        Request::Cancel { task, reply } => {
+            let row = CancelledTask { id: task, was: "running".into(), ..CancelledTask::default() };
+            let _ = reply.send(Ok(CancelReply { cancelled: vec![row] }));
+        }
         Request::Ready(reply) => {
             let _ = reply.send(false);
         }
@@ -110,6 +124,14 @@ fn every_question_gets_its_answer() {
     assert_eq!(client.reload().unwrap().at_ms, 7);
     let text = vec![b'x'; 1 << 20];
     let why = client.route(&text, Some("a queue&more"), Some("typ€")).unwrap().why;
+    let handler = Held::Handler("send mail & more".into());
+    for (paused, state) in [(true, "paused"), (false, "active")] {
+        let held = client.hold(&handler, paused).unwrap();
+        assert_eq!((held.name.as_str(), held.state.as_str()), ("send mail & more", state));
+    }
+    let refused = client.hold(&Held::Queue("none".into()), true).unwrap_err();
+    assert!(matches!(&refused, ClientError::NoSuch { why } if why == "no queue `none`"), "{refused}");
+    assert_eq!(client.cancel("a/1?b").unwrap().cancelled[0].id, "a/1?b");
     assert_eq!(why, "1048576 bytes, Some(\"a queue&more\"), Some(\"typ€\")");
 }
 
@@ -132,6 +154,13 @@ fn wrong_paths_methods_and_bodies_are_refused_as_json() {
         ("GET /v1/reload", "", "405"),
         ("POST /v1/route?colour=red", "", "400"),
         ("POST /v1/route?queue=%zz", "", "400"),
+        ("GET /v1/pause?queue=q", "", "405"),
+        ("POST /v1/pause", "", "400"),
+        ("POST /v1/pause?queue=", "", "400"),
+        ("POST /v1/resume?colour=red", "", "400"),
+        ("POST /v1/pause?queue=a&handler=b", "", "400"),
+        ("POST /v1/pause?queue=a", "", "422"),
+        ("POST /v1/cancel", "", "400"),
         ("POST /v1/route", too_large.as_str(), "413"),
     ] {
         let answer = head(line, rest);

@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Broker, Daemon, Environment, Handler, Limits, Log, LogTarget, Plugins, Queue, Retry, Secret};
+use super::{
+    Breaker, Broker, Daemon, Environment, Handler, Limits, Log, LogTarget, Plugins, Queue, Retry, Secret,
+};
 
 impl Default for Broker {
     fn default() -> Self {
@@ -51,6 +53,7 @@ impl Default for Limits {
             max_rss: 0,
             idle_timeout: Duration::from_secs(60),
             max_output: 64 * 1024,
+            breaker: None,
         }
     }
 }
@@ -64,6 +67,13 @@ impl Default for Retry {
             max_delay: Duration::from_secs(10 * 60),
             jitter: 0.1,
         }
+    }
+}
+
+impl Default for Breaker {
+    /// For a table that states only some keys.
+    fn default() -> Self {
+        Self { rate: 0.9, window: Duration::from_secs(60), tasks: 20, rest: Duration::from_secs(5 * 60) }
     }
 }
 

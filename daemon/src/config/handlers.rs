@@ -6,7 +6,7 @@ use super::diagnostic::{Place, Problems, did_you_mean};
 use super::duration::MAX_DURATION;
 use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
-use super::{Handler, Limits, Queue, Retry, consumer_timeout, keys};
+use super::{Breaker, Handler, Limits, Queue, Retry, consumer_timeout, keys};
 
 /// A routing prefix can also be an AMQP `type`, which is a short string.
 const MAX_PREFIX: usize = 255;
@@ -178,7 +178,25 @@ fn limits(table: &mut Reader) -> Limits {
         max_rss: table.size("max_rss", 0..=1 << 50).unwrap_or(default.max_rss),
         idle_timeout: table.duration("idle_timeout", second..=MAX_DURATION).unwrap_or(default.idle_timeout),
         max_output: table.size("max_output", 0..=16 << 20).unwrap_or(default.max_output),
+        breaker: breaker(table),
     }
+}
+
+fn breaker(table: &mut Reader) -> Option<Breaker> {
+    let path = table.dotted("breaker");
+    let node = table.node("breaker")?;
+    let mut table = Reader::open(Some(node), &path, keys::BREAKER, table.problems);
+    let default = Breaker::default();
+    let second = Duration::from_secs(1);
+    Some(Breaker {
+        rate: table.decimal("rate", 0.01..=1.0).unwrap_or(default.rate),
+        window: table.duration("window", second..=second * 86_400).unwrap_or(default.window),
+        tasks: table
+            .integer("tasks", 1..=1_000_000)
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(default.tasks),
+        rest: table.duration("rest", second..=second * 86_400).unwrap_or(default.rest),
+    })
 }
 
 fn retry(table: &mut Reader) -> Retry {

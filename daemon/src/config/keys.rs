@@ -32,10 +32,13 @@ pub(super) const HANDLER: &[&str] = &[
     "max_rss",
     "idle_timeout",
     "max_output",
+    "breaker",
     "settings",
 ];
 /// `[handlers.NAME.retry]`.
 pub(super) const RETRY: &[&str] = &["attempts", "delay", "factor", "max_delay", "jitter"];
+/// `[handlers.NAME.breaker]`.
+pub(super) const BREAKER: &[&str] = &["rate", "window", "tasks", "rest"];
 /// `[daemon]`.
 pub(super) const DAEMON: &[&str] =
     &["socket", "max_task_bytes", "drain_timeout", "start_wait", "require_broker"];
@@ -44,12 +47,13 @@ pub(super) const LOG: &[&str] = &["level", "target"];
 
 /// Every key with the table it belongs in, for advice on a key that stands in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<&'static str> {
-    let tables: [(&str, &[&str]); 7] = [
+    let tables: [(&str, &[&str]); 8] = [
         ("[broker]", BROKER),
         ("[queues.NAME]", QUEUE),
         ("[plugins]", PLUGINS),
         ("[handlers.NAME]", HANDLER),
         ("[handlers.NAME.retry]", RETRY),
+        ("[handlers.NAME.breaker]", BREAKER),
         ("[daemon]", DAEMON),
         ("[log]", LOG),
     ];

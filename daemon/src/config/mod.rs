@@ -164,6 +164,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Bytes of stdout and stderr kept per task for the log.
     pub max_output: u64,
+    /// Lets a handler rest that fails almost always; `None`: never.
+    pub breaker: Option<Breaker>,
 }
 
 impl Limits {
@@ -184,6 +186,20 @@ pub struct Retry {
     pub max_delay: Duration,
     /// Share of the delay, 0 to 1, that is drawn at random.
     pub jitter: f64,
+}
+
+/// `breaker = { … }`: when at least `tasks` tasks ended within `window` and at least the share `rate` of them failed,
+/// the handler rests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Breaker {
+    /// Share of failures, above 0 to 1.
+    pub rate: f64,
+    /// How far back ends are looked at.
+    pub window: Duration,
+    /// Fewer ends than this say nothing.
+    pub tasks: u32,
+    /// How long the handler rests; its tasks are parked meanwhile.
+    pub rest: Duration,
 }
 
 /// `[daemon]`.

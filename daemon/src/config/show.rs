@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::diagnostic::mask_userinfo;
 use super::duration::{format_duration, format_size};
-use super::{Broker, Config, Daemon, Handler, Limits, LogTarget, Plugins, Queue, QueueType, uri};
+use super::{Breaker, Broker, Config, Daemon, Handler, Limits, LogTarget, Plugins, Queue, QueueType, uri};
 
 /// What stands in place of a secret.
 const MASK: &str = "***";
@@ -111,7 +111,7 @@ fn plugins(plugins: &Plugins) -> Value {
 }
 
 fn handler(handler: &Handler) -> Value {
-    let Limits { workers, timeout, grace, retry, max_tasks, max_rss, idle_timeout, max_output } =
+    let Limits { workers, timeout, grace, retry, max_tasks, max_rss, idle_timeout, max_output, breaker } =
         &handler.limits;
     let mut table = json!({
         "plugin": handler.plugin,
@@ -133,6 +133,7 @@ fn handler(handler: &Handler) -> Value {
         ("queues", handler.queues.as_ref().map(|v| json!(v))),
         ("workers", workers.map(|v| json!(v))),
         ("timeout", timeout.map(|v| json!(duration(v)))),
+        ("breaker", breaker.as_ref().map(self::breaker)),
     ];
     for (key, value) in optional {
         if let Some(value) = value {
@@ -143,6 +144,15 @@ fn handler(handler: &Handler) -> Value {
     mask(&mut settings);
     table["settings"] = settings;
     table
+}
+
+fn breaker(breaker: &Breaker) -> Value {
+    json!({
+        "rate": breaker.rate,
+        "window": duration(breaker.window),
+        "tasks": breaker.tasks,
+        "rest": duration(breaker.rest),
+    })
 }
 
 fn daemon(daemon: &Daemon) -> Value {

@@ -48,7 +48,7 @@ pub struct BrokerStatus {
 pub struct QueueStatus {
     /// Its name.
     pub name: String,
-    /// `consuming`, `away`, `draining`.
+    /// `consuming`, `away`, `paused`, `draining`.
     pub state: String,
     /// Configured prefetch.
     pub prefetch: u16,
@@ -79,6 +79,9 @@ pub struct Counts {
     pub requeued: u64,
     /// Outcomes that were a fault.
     pub faults: u64,
+    /// Put aside for a while, un-counted, because their handler was given no tasks.
+    #[serde(default)]
+    pub parked: u64,
 }
 
 /// One handler.
@@ -96,8 +99,15 @@ pub struct HandlerStatus {
     pub sha256: String,
     /// Generation number.
     pub generation: u64,
-    /// `active`, `failing`.
+    /// `active`, `failing` (its hosts do not start), `suspended` (they keep dying), `resting` (its tasks fail almost
+    /// always), `paused` (by an operator).
     pub state: String,
+    /// Why it is given no tasks, when it is given none.
+    #[serde(default)]
+    pub held: Option<String>,
+    /// In how many milliseconds that ends by itself; absent when only an operator ends it.
+    #[serde(default)]
+    pub held_for_ms: Option<u64>,
     /// Prefixes.
     pub prefixes: Vec<String>,
     /// Queues it is narrowed to; empty: all.
@@ -195,6 +205,35 @@ pub struct RouteReply {
     pub argument: Option<String>,
     /// Why, in a sentence or two.
     pub why: String,
+}
+
+/// `POST /v1/pause`, `POST /v1/resume`, with `?queue=` or `?handler=`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct HoldReply {
+    /// The queue or handler.
+    pub name: String,
+    /// Its state now, as `status` shows it.
+    pub state: String,
+}
+
+/// `POST /v1/cancel?task=`: what was cancelled.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CancelReply {
+    /// One row per delivery of that task: its queue, handler, and whether it was `running` or `waiting`.
+    pub cancelled: Vec<CancelledTask>,
+}
+
+/// One cancelled task.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CancelledTask {
+    /// Its id.
+    pub id: String,
+    /// Its queue.
+    pub queue: String,
+    /// Its handler.
+    pub handler: String,
+    /// `running`: asked to stop, killed after its handler's `grace`; `waiting`: dead-lettered without a start.
+    pub was: String,
 }
 
 /// The body of every answer that is not a success.

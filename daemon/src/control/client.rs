@@ -12,8 +12,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::api::{ActiveTask, ErrorReply, HandlerStatus, ReloadReply, RouteReply, Status};
+use super::api::{
+    ActiveTask, CancelReply, ErrorReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+};
 use super::query;
+use crate::engine::Held;
 
 /// The server gives up after 5 s; this is only for one that accepts and then says nothing at all.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,6 +55,12 @@ pub enum ClientError {
         path: PathBuf,
         /// The HTTP status.
         status: u16,
+        /// In its words.
+        why: String,
+    },
+    /// It knows no such queue, handler or task.
+    #[error("{why}")]
+    NoSuch {
         /// In its words.
         why: String,
     },
@@ -111,6 +120,23 @@ impl Client {
     ) -> Result<RouteReply, ClientError> {
         let target = format!("/v1/route{}", query::encode(&[("queue", queue), ("type", message_type)]));
         self.call(Method::POST, &target, Bytes::copy_from_slice(text), Some(TIMEOUT))
+    }
+
+    /// `POST /v1/pause` or `/v1/resume`.
+    pub fn hold(&self, what: &Held, paused: bool) -> Result<HoldReply, ClientError> {
+        let verb = if paused { "pause" } else { "resume" };
+        let (kind, name) = match what {
+            Held::Queue(name) => ("queue", name),
+            Held::Handler(name) => ("handler", name),
+        };
+        let target = format!("/v1/{verb}{}", query::encode(&[(kind, Some(name))]));
+        self.call(Method::POST, &target, Bytes::new(), Some(TIMEOUT))
+    }
+
+    /// `POST /v1/cancel`: cancels a task that runs or waits there.
+    pub fn cancel(&self, task: &str) -> Result<CancelReply, ClientError> {
+        let target = format!("/v1/cancel{}", query::encode(&[("task", Some(task))]));
+        self.call(Method::POST, &target, Bytes::new(), Some(TIMEOUT))
     }
 
     fn call<T: DeserializeOwned>(
@@ -177,6 +203,7 @@ impl Client {
             .map_or_else(|_| String::from_utf8_lossy(body).trim().to_owned(), |reply| reply.error);
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Err(self.busy(why)),
+            StatusCode::UNPROCESSABLE_ENTITY => Err(ClientError::NoSuch { why }),
             _ => Err(ClientError::Refused { path: self.path.clone(), status: status.as_u16(), why }),
         }
     }

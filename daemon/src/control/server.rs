@@ -23,9 +23,12 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::api::{ActiveTask, ErrorReply, HandlerStatus, ReloadReply, RouteReply, Status};
+use super::api::{
+    ActiveTask, CancelReply, ErrorReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+};
 use super::query;
 use super::socket::{self, SocketFile};
+use crate::engine::Held;
 
 /// Connections served at once; further ones wait in the kernel's backlog. Each costs a few KiB and a task.
 const MAX_CONNECTIONS: usize = 64;
@@ -64,6 +67,22 @@ pub enum Request {
         message_type: Option<String>,
         /// The answer.
         reply: oneshot::Sender<RouteReply>,
+    },
+    /// `POST /v1/pause` and `/v1/resume`; an error is a sentence for the operator.
+    Hold {
+        /// The queue or handler.
+        what: Held,
+        /// Pause it; else let it go on.
+        paused: bool,
+        /// The answer.
+        reply: oneshot::Sender<Result<HoldReply, String>>,
+    },
+    /// `POST /v1/cancel`; an error is a sentence for the operator.
+    Cancel {
+        /// The task's id.
+        task: String,
+        /// The answer.
+        reply: oneshot::Sender<Result<CancelReply, String>>,
     },
     /// `GET /readyz`: whether every configured queue is being consumed.
     Ready(oneshot::Sender<bool>),
@@ -146,7 +165,7 @@ async fn answer(request: hyper::Request<Incoming>, requests: &mpsc::Sender<Reque
     let path = request.uri().path();
     let allowed = match path {
         "/v1/status" | "/v1/handlers" | "/v1/active" | "/healthz" | "/readyz" => Method::GET,
-        "/v1/reload" | "/v1/route" => Method::POST,
+        "/v1/reload" | "/v1/route" | "/v1/pause" | "/v1/resume" | "/v1/cancel" => Method::POST,
         _ => return error(StatusCode::NOT_FOUND, format!("there is no {path} here")),
     };
     if request.method() != allowed {
@@ -166,7 +185,55 @@ async fn answer(request: hyper::Request<Incoming>, requests: &mpsc::Sender<Reque
             info!(peer, "reload asked for on the control socket");
             reply(wait_for(requests, Request::Reload).await)
         }
+        "/v1/pause" | "/v1/resume" => hold(&request, requests, peer).await,
+        "/v1/cancel" => cancel(&request, requests, peer).await,
         _ => route(request, requests).await,
+    }
+}
+
+async fn hold(request: &hyper::Request<Incoming>, requests: &mpsc::Sender<Request>, peer: &str) -> Response {
+    let (what, name) = match parameter(request, &["queue", "handler"]) {
+        Ok(pair) => pair,
+        Err(message) => return error(StatusCode::BAD_REQUEST, message),
+    };
+    let paused = request.uri().path() == "/v1/pause";
+    info!(peer, what, name, paused, "pause or resume asked for on the control socket");
+    let what = if what == "queue" { Held::Queue(name) } else { Held::Handler(name) };
+    judged(ask(requests, |reply| Request::Hold { what, paused, reply }).await)
+}
+
+async fn cancel(
+    request: &hyper::Request<Incoming>,
+    requests: &mpsc::Sender<Request>,
+    peer: &str,
+) -> Response {
+    let task = match parameter(request, &["task"]) {
+        Ok((_, task)) => task,
+        Err(message) => return error(StatusCode::BAD_REQUEST, message),
+    };
+    info!(peer, task, "cancel asked for on the control socket");
+    judged(ask(requests, |reply| Request::Cancel { task, reply }).await)
+}
+
+/// The one parameter of a request: which of the names, and its value.
+fn parameter<'n>(request: &hyper::Request<Incoming>, names: &[&'n str]) -> Result<(&'n str, String), String> {
+    let mut pairs = query::decode(request.uri().query().unwrap_or_default())?;
+    match (pairs.pop(), pairs.is_empty()) {
+        (Some((name, value)), true) if !value.is_empty() => names
+            .iter()
+            .find(|known| **known == name)
+            .map(|known| (*known, value))
+            .ok_or_else(|| format!("`{name}` is not {}", names.join(" or "))),
+        _ => Err(format!("{} takes ?{}=NAME", request.uri().path(), names.join("= or ?"))),
+    }
+}
+
+/// As [`reply`], for what the main loop may refuse: 422, so that it is not taken for a path that is not there.
+fn judged<T: Serialize>(answer: Result<Result<T, String>, Silence>) -> Response {
+    match answer {
+        Ok(Err(message)) => error(StatusCode::UNPROCESSABLE_ENTITY, message),
+        Ok(Ok(value)) => reply(Ok(value)),
+        Err(silence) => reply::<T>(Err(silence)),
     }
 }
 

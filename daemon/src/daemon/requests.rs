@@ -23,6 +23,8 @@ impl Daemon {
                 let _ = reply.send(self.health.borrow().ready);
             }
             Request::Active(reply) => self.engine.send(Command::Active(reply)),
+            Request::Hold { what, paused, reply } => self.engine.send(Command::Hold(what, paused, reply)),
+            Request::Cancel { task, reply } => self.engine.send(Command::Cancel(task, reply)),
             Request::Route { text, queue, message_type, reply } => {
                 self.engine.send(Command::Route { text, queue, message_type, reply });
             }

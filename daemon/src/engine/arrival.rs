@@ -21,9 +21,6 @@ use super::queues::QueueKey;
 /// consumer is there again, so that minutes without one mean that another consumer took it.
 pub(super) const ORPHAN_LIFE: Duration = Duration::from_mins(5);
 
-/// How long a task stays away when its handler is known but not running.
-const PARK: Duration = Duration::from_secs(30);
-
 impl Engine {
     pub(super) fn on_link(&mut self, event: LinkEvent) {
         match event {
@@ -39,7 +36,11 @@ impl Engine {
                 tracing::info!(%queue, "consuming");
                 self.queues.consuming(consumer, &queue);
             }
-            LinkEvent::Stopped { consumer } => self.queues.lost(consumer),
+            LinkEvent::Stopped { consumer } => {
+                let queue = self.queues.fed_by(consumer);
+                self.queues.lost(consumer);
+                self.on_stopped(queue);
+            }
             LinkEvent::Unusable { queue, why } => {
                 tracing::error!(%queue, error = %why, "the queue cannot be consumed; trying again");
                 self.remember(None, None, &why);
@@ -87,6 +88,7 @@ impl Engine {
         let identity = task::identify(&delivery.properties);
         let mut flight = Flight {
             claim: Claim::Held(delivery.consumer, delivery.tag),
+            arrived: self.now,
             queue,
             id: identity.id,
             attempt: identity.attempt,
@@ -113,13 +115,16 @@ impl Engine {
                         flight.lane = generation.number;
                         self.enqueue(flight);
                     }
-                    Slot::Absent(absent) => self.park(flight, &absent),
+                    Slot::Absent(absent) => self.park_homeless(flight, &absent),
                 }
             }
         }
     }
 
     fn enqueue(&mut self, flight: Flight) {
+        if let Some(hold) = self.hold_of(flight.lane) {
+            return self.park(flight, &hold.why, hold.left);
+        }
         let (lane, queue) = (flight.lane, flight.queue);
         let key = self.flights.insert(flight);
         let delivery = &self.flights[key].delivery;
@@ -154,8 +159,8 @@ impl Engine {
         self.route(queue, delivery);
     }
 
-    /// Dead-letters a task that no handler can run.
-    fn bury_unrun(&mut self, flight: Flight, reason: DeadReason, message: String) {
+    /// Dead-letters a task that no handler can run, or shall.
+    pub(super) fn bury_unrun(&mut self, flight: Flight, reason: DeadReason, message: String) {
         self.remember(None, Some(&flight.id.text), &message);
         let error = TaskError { code: reason.as_str().to_owned(), message, retry_after: None };
         let key = self.flights.insert(flight);
@@ -166,14 +171,9 @@ impl Engine {
         );
     }
 
-    /// Puts a task aside, attempt unchanged, because its handler is known but cannot run now.
-    fn park(&mut self, flight: Flight, absent: &Absent) {
-        let message = format!("handler {} is not running: {}", absent.handler, absent.why);
-        tracing::warn!(task_id = %flight.id.text, error = %message, "task parked");
-        let settlement = Settlement::Retry { delay: PARK, next_attempt: flight.attempt };
-        let error = TaskError { code: "parked".to_owned(), message, retry_after: None };
-        let key = self.flights.insert(flight);
-        self.carry_out(key, Verdict { settlement, error, follow_ups: Vec::new() });
+    /// Parks a task whose handler is known and was never started.
+    fn park_homeless(&mut self, flight: Flight, absent: &Absent) {
+        self.park(flight, &format!("handler {} is not running: {}", absent.handler, absent.why), None);
     }
 
     fn on_lost(&mut self, consumer: ConsumerId, why: &str) {
@@ -193,7 +193,8 @@ impl Engine {
             }
         }
         for key in dropped {
-            self.forget_waiting(key);
+            let flight = self.forget_waiting(key);
+            self.unstarted.note(&flight.delivery);
         }
     }
 

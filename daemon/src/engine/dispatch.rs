@@ -1,11 +1,12 @@
 //! Waiting tasks go to hosts, as far as workers reach.
 
-use crate::host::{Host, HostId, HostTask};
+use crate::host::{Host, HostId, HostTask, TaskError};
+use crate::settlement::{DeadReason, MAX_REDELIVERIES, Settlement};
 use crate::task::Headers;
 
 use super::Engine;
 use super::drain::Phase;
-use super::flight::{FlightKey, State};
+use super::flight::{FlightKey, State, Verdict};
 use super::lane::{LONG, Lane, LaneKey, Place};
 use super::queues::QueueKey;
 
@@ -19,7 +20,10 @@ impl Engine {
             self.lanes.all.iter().filter(|(_, lane)| lane.waiting_total() > 0).map(|(key, _)| *key).collect();
         for lane in lanes {
             for queue in 0..self.queues.len() {
-                self.dispatch_queue(lane, queue);
+                // What waits in a paused queue goes back as soon as its consumer has ended.
+                if !self.queues[queue].paused {
+                    self.dispatch_queue(lane, queue);
+                }
             }
         }
     }
@@ -32,12 +36,39 @@ impl Engine {
                 Place::Host(host) => {
                     let Some(lane) = self.lanes.all.get_mut(&lane) else { return };
                     let Some(key) = lane.waiting[queue].pop_front() else { return };
-                    self.send(host, queue, key);
+                    if !self.recount(key) {
+                        self.send(host, queue, key);
+                    }
                 }
                 Place::Start => self.start_host(lane),
                 Place::None => return,
             }
         }
+    }
+
+    /// A task that was delivered before, and not given back from here unstarted, may be what ended the daemon that had
+    /// it; only `redelivered` tells on a queue that does not count. Immediately before it starts, it is copied with its
+    /// own count, so that tasks that merely waited beside it never pay. True: it does not start now.
+    fn recount(&mut self, key: FlightKey) -> bool {
+        let flight = &self.flights[key];
+        if !flight.delivery.redelivered || self.unstarted.contains(&flight.delivery) {
+            return false;
+        }
+        let starts = flight.redeliveries.saturating_add(1);
+        if starts > MAX_REDELIVERIES {
+            let flight = self.flights.remove(key);
+            let message = format!(
+                "{starts} of its starts were cut short by the end of the daemon that had it: most likely it is the \
+                 cause; see the system's log for what ended warrend"
+            );
+            self.bury_unrun(flight, DeadReason::Poison, message);
+            return true;
+        }
+        self.log.recounted(self.task_ref(key), starts);
+        let verdict =
+            Verdict { settlement: Settlement::Recount, error: TaskError::default(), follow_ups: Vec::new() };
+        self.carry_out(key, verdict);
+        true
     }
 
     /// Writes a task to a host. An idle one becomes busy, on this queue's account.
@@ -57,11 +88,14 @@ impl Engine {
         let seq = slot.push(key, self.now);
         let flight = &mut self.flights[key];
         flight.state = State::Sent;
+        if flight.delivery.redelivered {
+            self.unstarted.forget(&flight.delivery);
+        }
         let properties = &flight.delivery.properties;
         slot.host.send(&HostTask {
             seq,
             attempt: flight.attempt,
-            redelivered: flight.delivery.redelivered,
+            redelivered: flight.delivery.redelivered || flight.redeliveries > 0,
             id_generated: flight.id.generated,
             id: &flight.id.text,
             queue: &self.queues[queue].config.name,
@@ -87,6 +121,8 @@ impl Engine {
     pub(super) fn on_tick(&mut self) {
         self.expire_orphans();
         self.expire_drain();
+        self.give_back_old();
+        self.thin_out();
         let now = self.now;
         for (id, slot) in &mut self.lanes.hosts {
             let Some(lane) = self.lanes.all.get_mut(&slot.lane) else { continue };

@@ -10,12 +10,12 @@ use crate::config;
 use crate::control::api::RecentError;
 use crate::failpoint::failpoint;
 use crate::host::{FollowUp, HostId, Outcome, Report, TaskError};
-use crate::settlement::{self, CancelCause, Settlement};
+use crate::settlement::{self, CancelCause, DeadReason, Settlement};
 use crate::task::TaskId;
 use crate::telemetry::Finished;
 
 use super::drain::Phase;
-use super::flight::{Claim, FlightKey, State, Verdict};
+use super::flight::{Claim, Flight, FlightKey, State, Verdict};
 use super::{Engine, Event};
 
 /// Pause before a copy that the broker refused is tried again. The task stays unacknowledged meanwhile.
@@ -31,6 +31,15 @@ struct Copied {
     attempt: u32,
     redeliveries: u32,
     error: TaskError,
+}
+
+/// Where a copy that is to run again differs from its original.
+struct Again {
+    delay: Duration,
+    attempt: u32,
+    redeliveries: u32,
+    /// It failed; else what failed before stays on record.
+    failed: bool,
 }
 
 impl Copied {
@@ -93,12 +102,44 @@ impl Engine {
             self.queues[flight.queue].counts.faults += 1;
         }
         self.log_outcome(key, &report, ruling);
+        self.judge_handler(key, &report, ruling);
         let follow_ups = match ruling {
             Settlement::Ack => report.follow_ups,
             _ => Vec::new(),
         };
         let error = report.error.unwrap_or_else(|| unexplained(cancelled));
         self.carry_out(key, Verdict { settlement: ruling, error, follow_ups });
+    }
+
+    /// What an outcome says of its handler: hosts that keep dying suspend it, failures may let it rest.
+    fn judge_handler(&mut self, key: FlightKey, report: &Report, ruling: Settlement) {
+        let Flight { lane: lane_key, cancelled, ref id, .. } = self.flights[key];
+        let Some(lane) = self.lanes.all.get(&lane_key) else { return };
+        let failed = match ruling {
+            Settlement::Ack | Settlement::Dead { reason: DeadReason::Rejected } => false,
+            Settlement::Retry { .. } | Settlement::Dead { .. } => true,
+            // Says something about the drain, not about the handler.
+            Settlement::Requeue | Settlement::Park { .. } | Settlement::Recount => return,
+        };
+        let died = report.error.as_ref().filter(|error| error.code == settlement::CODE_CRASH);
+        let breaker = lane.generation.limits.breaker.as_ref();
+        let mut totals = lane.totals.borrow_mut();
+        let standing = &mut totals.standing;
+        let mut held = match died {
+            Some(error) if cancelled.is_none() => {
+                standing.host_died(Some(&id.text), &error.message, self.now)
+            }
+            // Killed at its time limit, or by an operator: that is no sign of a broken plugin.
+            _ if cancelled.is_some() => false,
+            _ => standing.task_ended(failed, breaker, self.now),
+        };
+        if died.is_some() || cancelled.is_some() {
+            held |= standing.count(failed, breaker, self.now);
+        }
+        drop(totals);
+        if held {
+            self.put_aside(lane_key);
+        }
     }
 
     /// Does at the broker what was decided. A flight whose tag is lost waits for its redelivery instead.
@@ -121,13 +162,26 @@ impl Engine {
                 self.link.requeue(consumer, tag);
                 self.flights.remove(key);
             }
+            Settlement::Park { delay } => {
+                self.count(key, |counts| counts.parked += 1);
+                let Flight { attempt, redeliveries, .. } = self.flights[key];
+                self.publish_again(key, Again { delay, attempt, redeliveries, failed: false }, verdict.error);
+            }
+            Settlement::Recount => {
+                let Flight { attempt, redeliveries, .. } = self.flights[key];
+                let redeliveries = redeliveries.saturating_add(1);
+                let again = Again { delay: Duration::ZERO, attempt, redeliveries, failed: false };
+                self.publish_again(key, again, verdict.error);
+            }
             Settlement::Ack => {
                 self.count(key, |counts| counts.done += 1);
                 self.publish_follow_ups(key, verdict.follow_ups);
             }
             Settlement::Retry { delay, next_attempt } => {
                 self.count(key, |counts| counts.retried += 1);
-                self.publish_retry(key, delay, next_attempt, verdict.error);
+                let redeliveries = self.flights[key].redeliveries;
+                let again = Again { delay, attempt: next_attempt, redeliveries, failed: true };
+                self.publish_again(key, again, verdict.error);
             }
             Settlement::Dead { reason } => {
                 self.count(key, |counts| counts.dead += 1);
@@ -136,15 +190,15 @@ impl Engine {
         }
     }
 
-    fn publish_retry(&self, key: FlightKey, delay: Duration, next_attempt: u32, error: TaskError) {
+    fn publish_again(&self, key: FlightKey, again: Again, error: TaskError) {
         let copy = self.copy_of(key, error);
         self.spawn_copy(key, async move || {
             let retry = RetryCopy {
-                delay,
-                attempt: next_attempt,
-                redeliveries: copy.redeliveries,
+                delay: again.delay,
+                attempt: again.attempt,
+                redeliveries: again.redeliveries,
                 id: &copy.id,
-                failure: Some(copy.failure()),
+                failure: again.failed.then(|| copy.failure()),
             };
             copy.publisher.retry(&copy.queue, &copy.delivery, retry).await
         });
@@ -308,6 +362,10 @@ impl Engine {
             return;
         }
         debug_assert!(Rc::strong_count(&flight.delivery) == 1, "only a settling flight shares its delivery");
+        if let Some(hold) = self.hold_of(lane) {
+            let flight = self.flights.remove(key);
+            return self.park(flight, &hold.why, hold.left);
+        }
         self.wait_in(lane, queue, key, true);
     }
 }

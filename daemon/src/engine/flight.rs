@@ -23,6 +23,8 @@ pub(super) struct Flight {
     pub(super) delivery: Rc<Delivery>,
     /// Where it is settled. Differs from the delivery's own after an adoption.
     pub(super) claim: Claim,
+    /// When it arrived.
+    pub(super) arrived: Instant,
     /// The queue it came from.
     pub(super) queue: QueueKey,
     /// Its identity.

@@ -99,8 +99,14 @@ impl Engine {
             let handler = lane.generation.handler.clone();
             let message = format!("its plugin host did not start: {why}");
             tracing::error!(%handler, generation = slot.lane, error = %message, "handler failing; trying again");
-            lane.totals.borrow_mut().last_error = Some(message.clone());
+            let mut totals = lane.totals.borrow_mut();
+            totals.last_error = Some(message.clone());
+            let held = !lane.retired && totals.standing.host_died(None, &message, self.now);
+            drop(totals);
             self.remember(Some(&handler), None, &message);
+            if held {
+                self.put_aside(slot.lane);
+            }
         } else if !slot.sent.is_empty() || !slot.leaving {
             tracing::warn!(handler = %lane.generation.handler, generation = slot.lane, why = %exit.why, "plugin host died");
         }
@@ -132,7 +138,7 @@ impl Engine {
             Some(CancelCause::Timeout) => {
                 ("timeout", "the handler did not stop at its time limit and was killed".to_owned())
             }
-            Some(_) => {
+            Some(CancelCause::Drain | CancelCause::Operator) => {
                 ("killed", format!("the handler did not stop when asked and was killed ({})", exit.why))
             }
             None => ("crash", format!("the plugin host died: {}", exit.why)),

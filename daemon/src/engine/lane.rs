@@ -12,6 +12,7 @@ use crate::registry::Generation;
 
 use super::flight::FlightKey;
 use super::queues::QueueKey;
+use super::standing::Standing;
 
 /// A lane is found by the number of its generation.
 pub(super) type LaneKey = u64;
@@ -30,6 +31,9 @@ const WAKE_UP: Duration = Duration::from_micros(50);
 /// Once the task in front has run this long, nothing is queued behind it, and what is queued is asked back, so that
 /// another host can take it. Well above what tasks that are queued at all usually take.
 pub(super) const LONG: Duration = Duration::from_millis(20);
+
+/// How often a lane may park a window of tasks that crowd it.
+const PARK_TURN: Duration = Duration::from_secs(1);
 
 /// Work that may stand queued in front of a task inside a busy host.
 const QUEUED_WORK: Duration = Duration::from_millis(1);
@@ -59,6 +63,8 @@ pub(super) struct Lane {
     /// No host is started before this, because the last one failed to.
     pub(super) start_after: Option<Instant>,
     start_backoff: Duration,
+    /// Since when tasks are parked that crowd the window, and how many were in that time.
+    parked: (Instant, usize),
     /// Moving average of a task's duration; `None` before the first.
     typical: Option<Duration>,
     /// Shared by all generations of the handler.
@@ -70,6 +76,7 @@ pub(super) struct Lane {
 pub(super) struct Totals {
     pub(super) counts: Counts,
     pub(super) last_error: Option<String>,
+    pub(super) standing: Standing,
 }
 
 /// One plugin host and what it was given.
@@ -115,7 +122,7 @@ pub(super) enum Place {
 }
 
 impl Lane {
-    pub(super) fn new(generation: Arc<Generation>, totals: Rc<RefCell<Totals>>) -> Self {
+    pub(super) fn new(generation: Arc<Generation>, totals: Rc<RefCell<Totals>>, now: Instant) -> Self {
         Self {
             generation,
             waiting: Vec::new(),
@@ -125,6 +132,7 @@ impl Lane {
             retired: false,
             start_after: None,
             start_backoff: START_BACKOFF.0,
+            parked: (now, 0),
             typical: None,
             totals,
         }
@@ -136,6 +144,11 @@ impl Lane {
             self.waiting.resize_with(queue + 1, VecDeque::new);
         }
         &mut self.waiting[queue]
+    }
+
+    /// How many tasks of one queue wait here.
+    pub(super) fn waiting_for(&self, queue: QueueKey) -> usize {
+        self.waiting.get(queue).map_or(0, VecDeque::len)
     }
 
     pub(super) fn waiting_total(&self) -> usize {
@@ -164,10 +177,32 @@ impl Lane {
         self.start_backoff = START_BACKOFF.0;
     }
 
+    /// Most hosts that may be busy. After a suspension one has to show first that it survives.
+    fn cap(&self) -> usize {
+        let configured = self.generation.limits.workers.map_or(usize::MAX, usize::from);
+        if self.totals.borrow().standing.is_on_trial() { configured.min(1) } else { configured }
+    }
+
     /// How many more hosts may be busy, given what the queue has left.
     fn free_workers(&self, of_queue: usize) -> usize {
-        let cap = self.generation.limits.workers.map_or(usize::MAX, usize::from);
-        of_queue.min(cap.saturating_sub(self.busy.len()))
+        of_queue.min(self.cap().saturating_sub(self.busy.len()))
+    }
+
+    /// Whether every host that it may have is busy, and its queue, with so many workers, could run tasks of others.
+    pub(super) fn is_at_own_limit(&self, of_queue: usize) -> bool {
+        let cap = self.cap();
+        cap < of_queue && self.busy.len() + self.starting >= cap
+    }
+
+    /// Whether one more task may be parked because it crowds the window. At most a window of them in [`PARK_TURN`]: when
+    /// a queue holds nothing but this handler's tasks, all of it would be copied to and fro.
+    pub(super) fn may_park(&mut self, window: usize, now: Instant) -> bool {
+        if now >= self.parked.0 + PARK_TURN {
+            self.parked = (now, 0);
+        }
+        let may = self.parked.1 < window;
+        self.parked.1 += usize::from(may);
+        may
     }
 
     fn may_start(&self, waiting: usize, free: usize, now: Instant) -> bool {
@@ -186,7 +221,7 @@ impl Lanes {
         {
             return Place::Host(host);
         }
-        let waiting = lane.waiting.get(queue).map_or(0, VecDeque::len);
+        let waiting = lane.waiting_for(queue);
         let free = lane.free_workers(free);
         if free > 0 {
             if let Some(host) = lane.idle.last() {

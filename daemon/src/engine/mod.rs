@@ -2,15 +2,19 @@
 //! and watches time limits. Nothing in it blocks; everything it waits for arrives as an [`Event`].
 
 mod arrival;
+mod cancel;
 mod dispatch;
 mod drain;
 mod finish;
 mod flight;
+mod hold;
 mod hosts;
 mod lane;
 mod queues;
+mod standing;
 mod status;
 mod swap;
+mod unstarted;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -22,7 +26,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::broker::{Link, LinkEvent, PublishError, Publisher};
 use crate::config::Config;
-use crate::control::api::{ActiveTask, BrokerStatus, HandlerStatus, QueueStatus, RecentError, RouteReply};
+use crate::control::api::{
+    ActiveTask, BrokerStatus, CancelReply, HandlerStatus, HoldReply, QueueStatus, RecentError, RouteReply,
+};
 use crate::failpoint::failpoint;
 use crate::host::{HostEvent, HostId, Spawner};
 use crate::registry::Registry;
@@ -32,6 +38,7 @@ use self::drain::Phase;
 use self::flight::{Flight, FlightKey};
 use self::lane::Lanes;
 use self::queues::Queues;
+use self::unstarted::Unstarted;
 
 /// Events handled in one turn before hosts and the broker get what the turn decided. Large enough that a full
 /// window costs one write per host and one ack, small enough that a turn stays under a millisecond.
@@ -53,6 +60,10 @@ pub enum Command {
     Status(oneshot::Sender<EngineStatus>),
     /// For `warrenctl active`.
     Active(oneshot::Sender<Vec<ActiveTask>>),
+    /// Pause a queue or handler (`true`), or let it go on; an error is a sentence for the operator.
+    Hold(Held, bool, oneshot::Sender<Result<HoldReply, String>>),
+    /// Cancel a task by its id; an error is a sentence for the operator.
+    Cancel(String, oneshot::Sender<Result<CancelReply, String>>),
     /// For `warrenctl route`.
     Route {
         /// The task's text.
@@ -64,6 +75,15 @@ pub enum Command {
         /// Gets the answer.
         reply: oneshot::Sender<RouteReply>,
     },
+}
+
+/// What can be paused, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// A queue: its consumer is cancelled.
+    Queue(String),
+    /// A handler: its tasks are parked.
+    Handler(String),
 }
 
 /// The engine's share of `status`.
@@ -132,11 +152,15 @@ pub struct Engine {
     flights: Slab<Flight>,
     /// Flights whose link was lost. At most a window per queue and link; see `arrival::ORPHAN_LIFE`.
     orphans: Vec<FlightKey>,
+    /// What went back without having been started.
+    unstarted: Unstarted,
     phase: Phase,
     broker: BrokerStatus,
     errors: VecDeque<RecentError>,
     health: watch::Sender<Health>,
     health_at: Instant,
+    /// When flights were last looked through for those that have waited too long.
+    aged_at: Instant,
     /// The clock of this turn.
     now: Instant,
     /// Stands in for the prefix of a task that has none.
@@ -180,11 +204,13 @@ pub async fn run(
         lanes: Lanes::default(),
         flights: Slab::new(),
         orphans: Vec::new(),
+        unstarted: Unstarted::default(),
         phase: Phase::Running,
         broker: BrokerStatus { state: "connecting".to_owned(), ..BrokerStatus::default() },
         errors: VecDeque::new(),
         health,
         health_at: Instant::now(),
+        aged_at: Instant::now(),
         now: Instant::now(),
         no_prefix: Arc::from(""),
         registry: Registry::default(),
@@ -267,6 +293,15 @@ impl Engine {
             Command::Active(reply) => {
                 let _ = reply.send(self.active());
             }
+            Command::Hold(what, paused, reply) => {
+                let _ = reply.send(match what {
+                    Held::Queue(name) => self.hold_queue(&name, paused),
+                    Held::Handler(name) => self.hold_handler(&name, paused),
+                });
+            }
+            Command::Cancel(id, reply) => {
+                let _ = reply.send(self.cancel(&id));
+            }
             Command::Route { text, queue, message_type, reply } => {
                 let _ = reply.send(self.explain_route(&text, queue.as_deref(), message_type.as_deref()));
             }
@@ -277,7 +312,7 @@ impl Engine {
     fn reconfigure(&mut self, config: Arc<Config>) {
         if config.broker != self.config.broker || config.queues != self.config.queues {
             self.queues.configure(&config.queues);
-            self.link.reconfigure(&config.broker, &config.queues);
+            self.link.reconfigure(&config.broker, &self.queues.wanted());
             self.publisher = self.link.publisher();
         }
         self.config = config;

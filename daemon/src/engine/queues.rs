@@ -17,6 +17,8 @@ pub(super) struct QueueState {
     pub(super) consumer: Option<ConsumerId>,
     /// Still configured. A removed queue stays until its flights are settled.
     pub(super) configured: bool,
+    /// An operator paused it: no consumer, no starts.
+    pub(super) paused: bool,
     /// Hosts busy with its tasks; at most `workers`.
     pub(super) busy_hosts: usize,
     pub(super) counts: Counts,
@@ -46,10 +48,15 @@ impl Queues {
                     config,
                     consumer: None,
                     configured: true,
+                    paused: false,
                     busy_hosts: 0,
                     counts: Counts::default(),
                 }),
             }
+        }
+        for queue in &mut self.list {
+            // A pause ends with its queue: nobody would remember it when that is configured again.
+            queue.paused &= queue.configured;
         }
     }
 
@@ -76,9 +83,20 @@ impl Queues {
         self.by_consumer.iter().rev().find(|(c, _)| *c == consumer).map(|(_, key)| *key)
     }
 
-    /// Whether every configured queue is being consumed.
+    /// Whether every configured queue is being consumed, those aside that an operator paused.
     pub(super) fn all_consuming(&self) -> bool {
-        self.iter().all(|q| !q.configured || q.consumer.is_some())
+        self.iter().all(|q| !q.configured || q.paused || q.consumer.is_some())
+    }
+
+    /// The queues to subscribe to: configured and not paused.
+    pub(super) fn wanted(&self) -> Vec<config::Queue> {
+        let wanted = self.iter().filter(|q| q.configured && !q.paused);
+        wanted.map(|q| config::Queue::clone(&q.config)).collect()
+    }
+
+    /// A configured queue by its name.
+    pub(super) fn named(&self, name: &str) -> Option<QueueKey> {
+        self.list.iter().position(|q| q.configured && &*q.config.name == name)
     }
 
     /// How many there are, removed ones included.

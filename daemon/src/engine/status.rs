@@ -36,6 +36,7 @@ impl Engine {
             .map(|queue| {
                 let state = match (draining, queue.consumer) {
                     (true, _) => "draining",
+                    (false, _) if queue.paused => "paused",
                     (false, Some(_)) => "consuming",
                     (false, None) => "away",
                 };
@@ -84,6 +85,12 @@ impl Engine {
         let mut pids: Vec<u32> = hosts().filter_map(|slot| slot.host.pid()).collect();
         pids.sort_unstable();
         let totals = lanes.first().map(|lane| lane.totals.borrow());
+        let hold = totals.as_ref().and_then(|totals| totals.standing.hold(self.now));
+        let state = match &hold {
+            Some(hold) => hold.state,
+            None if failing => "failing",
+            None => "active",
+        };
         HandlerStatus {
             name: generation.handler.to_string(),
             plugin: generation.plugin.manifest.name.clone(),
@@ -91,7 +98,9 @@ impl Engine {
             path: generation.plugin.path.display().to_string(),
             sha256: generation.plugin.sha256.clone(),
             generation: generation.number,
-            state: if failing { "failing" } else { "active" }.to_owned(),
+            state: state.to_owned(),
+            held: hold.as_ref().map(|hold| hold.why.to_string()),
+            held_for_ms: hold.and_then(|hold| hold.left).map(|left| left.as_millis() as u64),
             prefixes: generation.prefixes.iter().map(ToString::to_string).collect(),
             queues: generation.queues.clone().unwrap_or_default(),
             workers: generation.limits.workers.unwrap_or(0),

@@ -24,8 +24,11 @@ impl Engine {
             })
             .collect();
         for generation in &generations {
-            let totals = self.totals_of(&generation.handler);
-            self.lanes.all.entry(generation.number).or_insert_with(|| Lane::new(generation.clone(), totals));
+            let (totals, now) = (self.totals_of(&generation.handler), self.now);
+            self.lanes.all.entry(generation.number).or_insert_with(|| {
+                totals.borrow_mut().standing.replaced();
+                Lane::new(generation.clone(), totals, now)
+            });
         }
         let mut homeless: Vec<FlightKey> = Vec::new();
         for (key, lane) in &mut self.lanes.all {

@@ -32,7 +32,7 @@ fn dead(reason: DeadReason) -> Settlement {
 
 #[test]
 fn outcome_attempt_and_cancel_decide_the_settlement() {
-    use CancelCause::{Drain, Timeout};
+    use CancelCause::{Drain, Operator, Timeout};
     use Outcome::{Cancelled, Done, Fault, Reject, Retry};
     let day = 24 * 60 * 60;
     let crash = Some(error(CODE_CRASH, None));
@@ -68,6 +68,17 @@ fn outcome_attempt_and_cancel_decide_the_settlement() {
         ("killed for its time limit", Fault, crash.clone(), 3, Some(Timeout), dead(DeadReason::Timeout)),
         ("retry after its time", Retry, None, 3, Some(Timeout), dead(DeadReason::Timeout)),
         ("cancelled by nobody", Cancelled, None, 1, None, retry_in(4, 2)),
+        ("cancelled by an operator", Cancelled, None, 1, Some(Operator), dead(DeadReason::Cancelled)),
+        ("killed for an operator", Fault, crash.clone(), 1, Some(Operator), dead(DeadReason::Cancelled)),
+        (
+            "retry after a cancel",
+            Retry,
+            Some(error("busy", Some(7))),
+            1,
+            Some(Operator),
+            dead(DeadReason::Cancelled),
+        ),
+        ("done although an operator cancelled it", Done, None, 1, Some(Operator), Settlement::Ack),
         ("cancelled by nobody, last attempt", Cancelled, None, 3, None, dead(DeadReason::Attempts)),
         ("stopped at its deadline", Cancelled, late(), 1, None, retry_in(4, 2)),
         ("stopped at its last deadline", Cancelled, late(), 3, None, dead(DeadReason::Timeout)),

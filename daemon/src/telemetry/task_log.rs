@@ -107,7 +107,9 @@ impl TaskLog {
     #[inline]
     pub fn finished(&self, task: TaskRef<'_>, end: Finished<'_>) {
         let level = match end.settlement {
-            Settlement::Ack | Settlement::Requeue => Level::INFO,
+            Settlement::Ack | Settlement::Requeue | Settlement::Park { .. } | Settlement::Recount => {
+                Level::INFO
+            }
             Settlement::Retry { .. } | Settlement::Dead { .. } => Level::WARN,
         };
         if self.enabled(level) {
@@ -122,6 +124,28 @@ impl TaskLog {
         if self.enabled(Level::WARN) {
             let mut record = about(task, site::task(Level::WARN), "task is dead before it ran");
             record.field("reason", reason);
+            self.push(record);
+        }
+    }
+
+    /// It is put aside, its attempt not counted, because its handler is given no tasks now; `debug`: that the handler
+    /// is held is said once, by the engine.
+    #[inline]
+    pub fn parked(&self, task: TaskRef<'_>, delay: Duration, why: &str) {
+        if self.enabled(Level::DEBUG) {
+            let mut record = about(task, site::task(Level::DEBUG), "task parked");
+            record.field("for_ms", delay.as_millis().to_string());
+            record.field("why", why.to_owned());
+            self.push(record);
+        }
+    }
+
+    /// Its last start was cut short by the end of a daemon: it is copied, so that this is counted; `info`.
+    #[inline]
+    pub fn recounted(&self, task: TaskRef<'_>, starts: u32) {
+        if self.enabled(Level::INFO) {
+            let mut record = about(task, site::task(Level::INFO), "task was started before and cut short");
+            record.field("starts_cut_short", starts.to_string());
             self.push(record);
         }
     }
@@ -181,6 +205,8 @@ fn ending(task: TaskRef<'_>, level: Level, end: Finished<'_>) -> Record {
         Settlement::Retry { .. } => "task failed, to be retried",
         Settlement::Dead { .. } => "task failed, now a dead letter",
         Settlement::Requeue => "task given back",
+        Settlement::Park { .. } => "task parked",
+        Settlement::Recount => "task counted anew",
     };
     let mut record = about(task, site::task(level), message);
     if let Some(part) = &mut record.task {
@@ -196,7 +222,7 @@ fn ending(task: TaskRef<'_>, level: Level, end: Finished<'_>) -> Record {
     match end.settlement {
         Settlement::Retry { delay, .. } => record.field("retry_in_ms", delay.as_millis().to_string()),
         Settlement::Dead { reason } => record.field("reason", reason.as_str()),
-        Settlement::Ack | Settlement::Requeue => {}
+        Settlement::Ack | Settlement::Requeue | Settlement::Park { .. } | Settlement::Recount => {}
     }
     if let Some(error) = end.error {
         record.field("code", error.code.as_str());

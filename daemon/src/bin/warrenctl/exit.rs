@@ -52,6 +52,7 @@ impl From<ClientError> for Failure {
         let code = match &error {
             ClientError::NoDaemon { .. } | ClientError::Permission { .. } => Code::Unavailable,
             ClientError::Busy { .. } => Code::TryAgain,
+            ClientError::NoSuch { .. } => Code::Data,
             ClientError::Refused { .. } | ClientError::Garbled { .. } => Code::Software,
         };
         Self::new(code, error)

@@ -1,11 +1,12 @@
 //! `warrenctl handlers`.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use warren::control::api::HandlerStatus;
 
 use crate::exit::Failure;
-use crate::output::{Table, print, print_json, short_digest, span};
+use crate::output::{Table, clean, print, print_json, short_digest, span};
 use crate::{Global, place};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -41,7 +42,18 @@ fn text(handlers: &[HandlerStatus]) -> String {
             handler.path.clone(),
         ]);
     }
-    table.text()
+    let mut text = table.text();
+    for handler in handlers {
+        if let Some(why) = &handler.held {
+            let until = handler.held_for_ms.map_or_else(
+                || "until `warrenctl handler resume`".to_owned(),
+                |left| format!("for another {}", span(Duration::from_millis(left))),
+            );
+            let (name, state) = (clean(&handler.name), clean(&handler.state));
+            let _ = writeln!(text, "{name} is {state} {until}: {}", clean(why));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -59,5 +71,19 @@ mod tests {
         }]);
         assert!(text.contains(r#""Process order", "Process payment"  all"#), "{text}");
         assert!(text.contains("15m") && text.contains("10,11"), "{text}");
+    }
+
+    #[test]
+    fn a_held_handler_says_why_and_for_how_long() {
+        let held = |left| HandlerStatus {
+            name: "mail".into(),
+            state: "suspended".into(),
+            held: Some("its plugin hosts keep dying".into()),
+            held_for_ms: left,
+            ..HandlerStatus::default()
+        };
+        let lines = text(&[held(Some(8_000)), held(None)]);
+        assert!(lines.contains("mail is suspended for another 8s: its plugin hosts keep dying"), "{lines}");
+        assert!(lines.contains("mail is suspended until `warrenctl handler resume`: "), "{lines}");
     }
 }

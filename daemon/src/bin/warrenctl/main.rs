@@ -1,9 +1,11 @@
 //! `warrenctl`: publish tasks, ask and reload the daemon, check configuration and plugins.
 
 mod active;
+mod cancel;
 mod config;
 mod exit;
 mod handlers;
+mod hold;
 mod interrupt;
 mod output;
 mod place;
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use warren::engine::Held;
 
 use crate::exit::Failure;
 
@@ -37,6 +40,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Status => status::run(global),
         Verb::Handlers => handlers::run(global),
         Verb::Active => active::run(global),
+        Verb::Cancel(args) => cancel::run(global, args),
+        Verb::Handler { verb } => hold::run(global, verb, Held::Handler),
+        Verb::Queue { verb } => hold::run(global, verb, Held::Queue),
         Verb::Reload => reload::run(global),
         Verb::Route(args) => route::run(global, args),
         Verb::Config { verb } => config::run(global, verb),
@@ -91,6 +97,21 @@ enum Verb {
     /// List the tasks that are running now
     #[command(after_help = active::EXAMPLES)]
     Active,
+    /// Stop a task that is running or waiting in the daemon
+    #[command(after_help = cancel::EXAMPLES)]
+    Cancel(cancel::CancelArgs),
+    /// Pause or resume a handler
+    #[command(after_help = hold::HANDLER_EXAMPLES)]
+    Handler {
+        #[command(subcommand)]
+        verb: hold::HoldVerb,
+    },
+    /// Pause or resume a queue
+    #[command(after_help = hold::QUEUE_EXAMPLES)]
+    Queue {
+        #[command(subcommand)]
+        verb: hold::HoldVerb,
+    },
     /// Reload configuration and plugins, wait for the result and show it
     #[command(after_help = reload::EXAMPLES)]
     Reload,

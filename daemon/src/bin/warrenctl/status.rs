@@ -88,11 +88,12 @@ fn queues(queues: &[QueueStatus]) -> String {
         "DEAD",
         "REQUEUED",
         "FAULTS",
+        "PARKED",
     ]);
     for queue in queues {
-        let Counts { delivered, done, retried, dead, requeued, faults } = queue.counts;
+        let Counts { delivered, done, retried, dead, requeued, faults, parked } = queue.counts;
         let numbers = [queue.running, queue.waiting, queue.settling].map(|n| n.to_string());
-        let counts = [delivered, done, retried, dead, requeued, faults].map(|n| n.to_string());
+        let counts = [delivered, done, retried, dead, requeued, faults, parked].map(|n| n.to_string());
         let setup =
             [queue.name.clone(), queue.state.clone(), queue.prefetch.to_string(), queue.workers.to_string()];
         table.row(setup.into_iter().chain(numbers).chain(counts));
@@ -103,7 +104,7 @@ fn queues(queues: &[QueueStatus]) -> String {
 fn handlers(handlers: &[HandlerStatus]) -> String {
     let mut table = Table::new(&[
         "HANDLER", "PLUGIN", "VERSION", "GEN", "SHA256", "STATE", "RUNNING", "WAITING", "DONE", "RETRIED",
-        "DEAD", "FAULTS",
+        "DEAD", "FAULTS", "PARKED",
     ]);
     for handler in handlers {
         let names = [
@@ -114,14 +115,14 @@ fn handlers(handlers: &[HandlerStatus]) -> String {
             short_digest(&handler.sha256),
             handler.state.clone(),
         ];
-        let Counts { done, retried, dead, faults, .. } = handler.counts;
-        let counts = [handler.running as u64, handler.waiting as u64, done, retried, dead, faults];
+        let Counts { done, retried, dead, faults, parked, .. } = handler.counts;
+        let counts = [handler.running as u64, handler.waiting as u64, done, retried, dead, faults, parked];
         table.row(names.into_iter().chain(counts.map(|n| n.to_string())));
     }
     let mut text = section(&table, handlers.len());
     for handler in handlers {
-        if let Some(error) = &handler.last_error {
-            let _ = writeln!(text, "  {}: {}", clean(&handler.name), clean(error));
+        for why in handler.held.iter().chain(&handler.last_error) {
+            let _ = writeln!(text, "  {}: {}", clean(&handler.name), clean(why));
         }
     }
     text

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::diagnostic::Problems;
 use super::super::tree::{Table, Value, parse};
-use super::super::{Broker, Daemon, Environment, Limits, Log, Plugins, Queue, keys};
+use super::super::{Breaker, Broker, Daemon, Environment, Limits, Log, Plugins, Queue, keys};
 use super::Files;
 
 const REFERENCE: &str = include_str!("../../../../config/warren.toml");
@@ -39,7 +39,9 @@ fn every_stated_default_is_the_default() {
     assert_eq!(config.broker, Broker::default());
     assert_eq!(config.queues, [Queue::new("task_queue")]);
     assert_eq!(config.plugins, Plugins::default());
-    assert_eq!(config.handlers[0].limits, Limits::default());
+    // A breaker is off unless its table is there.
+    let limits = Limits { breaker: Some(Breaker::default()), ..Limits::default() };
+    assert_eq!(config.handlers[0].limits, limits);
     assert_eq!(config.daemon, Daemon::new(&Environment::new()));
     assert_eq!(config.log, Log::default());
     assert!(text.contains(&format!("timeout = \"{}m\"", Limits::DEFAULT_TIMEOUT.as_secs() / 60)));
@@ -66,6 +68,7 @@ fn the_reference_has_every_key_and_no_other() {
     assert_keys(table(&["plugins"]), keys::PLUGINS);
     assert_keys(table(&["handlers", "backup-database"]), keys::HANDLER);
     assert_keys(table(&["handlers", "backup-database", "retry"]), keys::RETRY);
+    assert_keys(table(&["handlers", "backup-database", "breaker"]), keys::BREAKER);
     assert_keys(table(&["daemon"]), keys::DAEMON);
     assert_keys(table(&["log"]), keys::LOG);
 }
@@ -76,20 +79,27 @@ fn the_loader_reads_every_key_it_knows() {
     let wrong =
         |keys: &[&str]| keys.iter().fold(String::new(), |text, key| text + &format!("{key} = {{ x = 1 }}\n"));
     let nested = |keys: &[&str]| {
-        wrong(&keys.iter().copied().filter(|k| !["retry", "settings"].contains(k)).collect::<Vec<_>>())
+        wrong(
+            &keys
+                .iter()
+                .copied()
+                .filter(|k| !["retry", "breaker", "settings"].contains(k))
+                .collect::<Vec<_>>(),
+        )
     };
     let tables = [
         ("plugins", keys::PLUGINS),
         ("queues.q", keys::QUEUE),
         ("handlers.h", keys::HANDLER),
         ("handlers.h.retry", keys::RETRY),
+        ("handlers.h.breaker", keys::BREAKER),
         ("daemon", keys::DAEMON),
         ("log", keys::LOG),
     ];
     for (name, keys) in tables {
         let files = Files::new(&[("warren.toml", &format!("[queues.q2]\n[{name}]\n{}", nested(keys)))]);
         let errors = files.errors(&[]);
-        for key in keys.iter().filter(|key| !["retry", "settings"].contains(*key)) {
+        for key in keys.iter().filter(|key| !["retry", "breaker", "settings"].contains(*key)) {
             let told = errors.iter().any(|e| e.contains(&format!(" {name}.{key}: is a table; write ")));
             assert!(told, "{name}.{key}: {errors:#?}");
         }

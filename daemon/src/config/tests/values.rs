@@ -26,6 +26,7 @@ fn every_key_lands_in_its_place() {
          [handlers.x]\nplugin = 'p'\nprefixes = ['X y']\nqueues = ['mail']\nworkers = 1\ntimeout = '1m'\n\
          grace = '1s'\nmax_tasks = 9\nmax_rss = '64MiB'\nidle_timeout = '9s'\nmax_output = '1KiB'\n\
          retry = { attempts = 1, delay = '1s', factor = 1, max_delay = '2s', jitter = 0 }\n\
+         breaker = { rate = 0.5, tasks = 3 }\n\
          settings = { when = 1979-05-27T07:32:00Z, n = 1, f = 1.5, list = [true, 'a'] }\n\
          [daemon]\nsocket = '/s'\nrequire_broker = true\n[log]\nlevel = 'info,lapin=debug'\ntarget = 'stderr'\n",
     );
@@ -39,6 +40,8 @@ fn every_key_lands_in_its_place() {
     assert_eq!(x.limits.timeout, Some(Duration::from_secs(60)));
     assert_eq!(x.limits.max_rss, 64 << 20);
     assert_eq!((x.limits.retry.attempts, x.limits.retry.max_delay), (1, Duration::from_secs(2)));
+    let breaker = x.limits.breaker.as_ref().expect("a breaker");
+    assert_eq!((breaker.tasks, breaker.rest), (3, Duration::from_secs(300)));
     assert_eq!(x.settings_json, r#"{"f":1.5,"list":[true,"a"],"n":1,"when":"1979-05-27T07:32:00Z"}"#);
     assert!(x.origin.ends_with("warren.toml:13"), "{}", x.origin);
     assert_eq!(config.log.target, LogTarget::Stderr);
