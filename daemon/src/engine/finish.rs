@@ -34,6 +34,7 @@ struct Copied {
 }
 
 /// Where a copy that is to run again differs from its original.
+#[derive(Clone, Copy)]
 struct Again {
     delay: Duration,
     attempt: u32,
@@ -179,8 +180,8 @@ impl Engine {
             }
             Settlement::Retry { delay, next_attempt } => {
                 self.count(key, |counts| counts.retried += 1);
-                let redeliveries = self.flights[key].redeliveries;
-                let again = Again { delay, attempt: next_attempt, redeliveries, failed: true };
+                // This attempt came to its end: no start of the next one was cut short yet.
+                let again = Again { delay, attempt: next_attempt, redeliveries: 0, failed: true };
                 self.publish_again(key, again, verdict.error);
             }
             Settlement::Dead { reason } => {
