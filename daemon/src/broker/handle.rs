@@ -42,7 +42,7 @@ impl Link {
     /// Starts connecting. Must be called on a `LocalSet` of a current-thread runtime.
     pub fn start(broker: &Broker, queues: &[Queue], events: LinkEvents) -> Self {
         let subscriptions = Rc::new(Subscriptions::new(events.clone()));
-        let publisher = Publisher::new(broker.publish_channels);
+        let publisher = Publisher::new(broker.publish_channels, events.clone());
         let mut link = Self {
             subscriptions,
             events,

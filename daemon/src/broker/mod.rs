@@ -20,6 +20,7 @@ mod wire;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub(crate) use backoff::Backoff;
 pub use declare::{QueueError, declare_work_queue};
 pub use dial::{Dialled, connect, dial};
 pub use dial_error::{DialError, Stage};
@@ -100,4 +101,11 @@ pub enum LinkEvent {
     },
     /// The broker blocked (`true`) or unblocked publishing, e.g. by a memory alarm.
     Blocked(bool),
+    /// The broker did not take a copy; the publisher tries again, and the original stays unacknowledged.
+    NotTaken {
+        /// The queue it was for.
+        queue: String,
+        /// Why, with the remedy.
+        why: String,
+    },
 }

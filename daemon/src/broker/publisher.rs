@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::copy::{self, Grave, RetryCopy, UnixMs};
 use super::declare::QueueError;
 use super::publishing::{Failed, Open};
-use super::{Delivery, topology};
+use super::{Delivery, LinkEvent, LinkEvents, topology};
 use crate::config::{Queue, QueueType};
 use crate::host::FollowUp;
 
@@ -84,6 +84,7 @@ pub(super) struct Pool {
     /// One permit per channel.
     pub(super) permits: Semaphore,
     pub(super) link: watch::Sender<Standing>,
+    events: LinkEvents,
 }
 
 /// How publishing stands.
@@ -96,9 +97,9 @@ pub(super) struct Standing {
 }
 
 impl Publisher {
-    pub(super) fn new(channels: u16) -> Self {
+    pub(super) fn new(channels: u16, events: LinkEvents) -> Self {
         let permits = Semaphore::new(usize::from(channels.max(1)));
-        Self(Rc::new(Pool { permits, link: watch::Sender::new(Standing::default()) }))
+        Self(Rc::new(Pool { permits, link: watch::Sender::new(Standing::default()), events }))
     }
 
     /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
@@ -128,6 +129,11 @@ impl Publisher {
                     why
                 }
                 Failed::Now(why) => why,
+                Failed::NotTaken(why) => {
+                    let queue = message.queue.to_owned();
+                    (self.0.events)(LinkEvent::NotTaken { queue, why: why.clone() });
+                    why
+                }
             };
             self.wait(&mut backoff, message.queue, &why).await;
         }
@@ -245,7 +251,8 @@ impl Publisher {
     }
 
     async fn wait(&self, backoff: &mut Backoff, queue: &str, why: &str) {
-        tracing::warn!(QUEUE = queue, "publishing again: {why}");
+        // Told elsewhere: the link by its supervisor, and what the broker does not take by an event.
+        tracing::debug!(QUEUE = queue, "publishing again: {why}");
         tokio::time::sleep(backoff.failed().max(Duration::from_millis(10))).await;
     }
 }

@@ -62,6 +62,8 @@ pub(super) enum Failed {
     Hard(String),
     /// It may succeed another time.
     Now(String),
+    /// The broker did not take it, and may another time.
+    NotTaken(String),
 }
 
 impl Open {
@@ -190,9 +192,9 @@ fn judge(confirmation: Confirmation, queue: &str) -> Result<(), Failed> {
             let why = format!("{} {}", returned.reply_code, returned.reply_text.as_str());
             Err(Failed::Never(PublishError::Returned { queue: queue.to_owned(), why }))
         }
-        Confirmation::Nack(None) => Err(Failed::Now(
-            "the broker did not take the message (the queue is full, or lost its majority)".to_owned(),
-        )),
+        Confirmation::Nack(None) => Err(Failed::NotTaken(format!(
+            "queue `{queue}` does not take the message: it is full (empty it, or raise its x-max-length), or a quorum queue without its majority"
+        ))),
         Confirmation::NotRequested => {
             Err(Failed::Now("the channel does not confirm; another one is opened".to_owned()))
         }
@@ -200,8 +202,11 @@ fn judge(confirmation: Confirmation, queue: &str) -> Result<(), Failed> {
 }
 
 fn fault(error: &lapin::Error, queue: &str) -> Failed {
-    let why = words(error);
+    let mut why = words(error);
     if error.is_amqp_soft_error() {
+        if why.starts_with("ACCESS_REFUSED") {
+            why += "; grant write permission on `amq\\.default` (rabbitmqctl set_permissions)";
+        }
         return Failed::Never(PublishError::Refused { queue: queue.to_owned(), why });
     }
     match error.kind() {
@@ -334,7 +339,7 @@ impl From<Failed> for PublishError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Never(error) => error,
-            Failed::Hard(why) | Failed::Now(why) => Self::Queue(QueueError::Link(why)),
+            Failed::Hard(why) | Failed::Now(why) | Failed::NotTaken(why) => Self::Queue(QueueError::Link(why)),
         }
     }
 }

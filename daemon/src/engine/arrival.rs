@@ -58,6 +58,10 @@ impl Engine {
                 let state = if blocked { "blocked" } else { "connected" };
                 state.clone_into(&mut self.broker.state);
             }
+            LinkEvent::NotTaken { queue, why } => {
+                tracing::error!(%queue, error = %why, "a copy was not taken; its task stays unacknowledged, trying again");
+                self.remember(None, None, &why);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::copy::{Failure, Grave, RetryCopy};
-use crate::broker::{Delivery, PublishError, Publisher};
+use crate::broker::{Backoff, Delivery, PublishError, Publisher};
 use crate::config;
 use crate::control::api::RecentError;
 use crate::failpoint::failpoint;
@@ -18,8 +18,8 @@ use super::drain::Phase;
 use super::flight::{Claim, Flight, FlightKey, State, Verdict};
 use super::{Engine, Event};
 
-/// Pause before a copy that the broker refused is tried again. The task stays unacknowledged meanwhile.
-const COPY_REFUSED: Duration = Duration::from_secs(30);
+/// The shortest pause before a copy that the broker refused is tried again; the backoff's dice may say none at all.
+const COPY_REFUSED: Duration = Duration::from_millis(100);
 
 /// What the future that publishes a copy needs of its flight.
 struct Copied {
@@ -238,13 +238,26 @@ impl Engine {
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
             failpoint!("settle::before-copy");
+            let mut backoff = Backoff::default();
             while let Err(error) = publish().await {
-                tracing::error!(%error, "a copy cannot be published; the task stays unacknowledged, trying again in {COPY_REFUSED:?}");
-                tokio::time::sleep(COPY_REFUSED).await;
+                if matches!(error, PublishError::Closed) {
+                    return; // the daemon ends: the broker redelivers the original
+                }
+                let _ = sender.send(Event::CopyRefused(key, error.to_string()));
+                tokio::time::sleep(backoff.failed().max(COPY_REFUSED)).await;
             }
             failpoint!("settle::after-copy");
             let _ = sender.send(Event::Copied(key, Ok(())));
         });
+    }
+
+    /// A copy cannot be published at the moment. It is tried again, without limit.
+    pub(super) fn on_copy_refused(&mut self, key: FlightKey, why: &str) {
+        let flight = &self.flights[key];
+        let id = flight.id.text.clone();
+        tracing::error!(task_id = %id, error = why, "a copy cannot be published; the task stays unacknowledged, trying again");
+        let handler = self.lanes.all.get(&flight.lane).map(|lane| lane.generation.handler.clone());
+        self.remember(handler.as_deref(), Some(&id), why);
     }
 
     /// Follow-ups in order, each confirmed before the next. One that the broker refuses fails the task.
@@ -331,8 +344,9 @@ impl Engine {
         self.remember(Some(&handler), Some(&id), &message);
     }
 
-    /// Keeps an error for `warrenctl status`.
+    /// Keeps an error for `warrenctl status`. One that comes again and again stands there once, with its last time.
     pub(super) fn remember(&mut self, handler: Option<&str>, task_id: Option<&str>, message: &str) {
+        self.errors.retain(|one| one.message != message || one.handler.as_deref() != handler);
         self.errors.truncate(ERRORS - 1);
         self.errors.push_front(RecentError {
             at_ms: super::status::now_ms(),

@@ -118,6 +118,8 @@ enum Event {
     Host(HostId, HostEvent),
     /// The copies of a flight are confirmed, or cannot be.
     Copied(FlightKey, Result<(), PublishError>),
+    /// The copy of a flight is refused for now; it is tried again.
+    CopyRefused(FlightKey, String),
     /// Every consumer has ended for the drain.
     ConsumersStopped,
     Command(Command),
@@ -270,6 +272,7 @@ impl Engine {
             Event::Link(event) => self.on_link(event),
             Event::Host(id, event) => self.on_host(id, event),
             Event::Copied(flight, result) => self.on_copied(flight, result),
+            Event::CopyRefused(flight, why) => self.on_copy_refused(flight, &why),
             Event::ConsumersStopped => self.on_consumers_stopped(),
             Event::Command(command) => self.on_command(command),
         }

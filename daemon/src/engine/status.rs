@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::control::api::{ActiveTask, HandlerStatus, QueueStatus, RouteReply};
+use crate::control::api::{ActiveTask, BrokerStatus, HandlerStatus, QueueStatus, RouteReply};
 use crate::registry::{Generation, Slot};
 
 use super::drain::Phase;
@@ -165,7 +165,10 @@ impl Engine {
         let rest = self.flights.len() - running;
         let line = match (&self.phase, ready) {
             (Phase::Draining(_), _) => format!("draining: {running} running, {rest} to settle"),
-            (Phase::Running, true) => format!("consuming: {running} running, {rest} waiting"),
+            (Phase::Running, true) => {
+                let but = publishing_trouble(&self.broker);
+                format!("consuming{but}: {running} running, {rest} waiting")
+            }
             (Phase::Running, false) => {
                 let why = self.broker.last_error.as_deref().unwrap_or("connecting");
                 format!("not consuming ({why}): {running} running")
@@ -177,5 +180,19 @@ impl Engine {
             *shown = health;
             changed
         });
+    }
+}
+
+/// What keeps retries, dead letters and follow-ups from being published while tasks are consumed.
+fn publishing_trouble(broker: &BrokerStatus) -> String {
+    match broker.state.as_str() {
+        "blocked" => {
+            ", retries and dead letters wait (the broker blocks publishing: short of memory or disk)".to_owned()
+        }
+        "connecting" => {
+            let why = broker.last_error.as_deref().unwrap_or("connecting");
+            format!(", retries and dead letters wait ({why})")
+        }
+        _ => String::new(),
     }
 }
