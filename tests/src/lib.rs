@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod node;
 pub mod proxy;
 mod release;
+pub mod rig;
 pub mod wait;
 
 pub use broker::Broker;

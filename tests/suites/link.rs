@@ -4,5 +4,4 @@ mod link {
     pub(crate) mod consuming;
     pub(crate) mod copies;
     pub(crate) mod refusals;
-    pub(crate) mod rig;
 }

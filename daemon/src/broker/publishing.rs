@@ -339,7 +339,9 @@ impl From<Failed> for PublishError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Never(error) => error,
-            Failed::Hard(why) | Failed::Now(why) | Failed::NotTaken(why) => Self::Queue(QueueError::Link(why)),
+            Failed::Hard(why) | Failed::Now(why) | Failed::NotTaken(why) => {
+                Self::Queue(QueueError::Link(why))
+            }
         }
     }
 }

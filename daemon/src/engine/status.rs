@@ -187,7 +187,8 @@ impl Engine {
 fn publishing_trouble(broker: &BrokerStatus) -> String {
     match broker.state.as_str() {
         "blocked" => {
-            ", retries and dead letters wait (the broker blocks publishing: short of memory or disk)".to_owned()
+            ", retries and dead letters wait (the broker blocks publishing: short of memory or disk)"
+                .to_owned()
         }
         "connecting" => {
             let why = broker.last_error.as_deref().unwrap_or("connecting");

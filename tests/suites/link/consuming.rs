@@ -1,8 +1,7 @@
 //! Consuming and settling.
 
+use warren_tests::rig::{Rig, queue, unique};
 use warren_tests::{Broker, Node};
-
-use super::rig::{Rig, queue, unique};
 
 #[test]
 fn a_missing_queue_is_declared_durable_and_consumed_by_exactly_one_consumer() {
@@ -166,7 +165,7 @@ fn a_changed_queue_list_touches_only_what_changed() {
     outside.publish(&same, "s", "same");
     outside.publish(&gone, "g", "gone");
     let held = [rig.delivery(), rig.delivery()];
-    rig.reconfigure(&super::rig::broker(&node.uri()), &[queue(&same, 1), queue(&new, 2)]);
+    rig.reconfigure(&warren_tests::rig::broker(&node.uri()), &[queue(&same, 1), queue(&new, 2)]);
     let stopped = rig.stopped();
     assert_eq!(stopped, second);
     assert!(rig.consuming() > second);
@@ -187,7 +186,7 @@ fn a_changed_address_gets_a_new_link_and_the_old_one_settles_what_it_holds() {
     let mut rig = Rig::start(&node.uri(), &[queue(&name, 2)]);
     let running = rig.delivery();
     rig.connected();
-    let moved = super::rig::broker(&node.uri().replace("127.0.0.1", "localhost"));
+    let moved = warren_tests::rig::broker(&node.uri().replace("127.0.0.1", "localhost"));
     rig.reconfigure(&moved, &[queue(&name, 2)]);
     let (address, _) = rig.connected();
     assert!(address.starts_with("localhost:"), "{address}");

@@ -8,9 +8,8 @@ use warren::broker::{Outgoing, PublishError};
 use warren::host::FollowUp;
 use warren::settlement::DeadReason;
 use warren::task::{TaskId, identify};
+use warren_tests::rig::{Rig, queue, unique};
 use warren_tests::{Broker, Node};
-
-use super::rig::{Rig, queue, unique};
 
 const FAILURE: Failure<'static> = Failure { handler: "backup", code: "disk", message: "no space left" };
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use warren::broker::{DialError, dial};
 use warren::config::{Broker as BrokerConfig, Secret};
+use warren_tests::rig::{Rig, broker, queue, unique};
 use warren_tests::{Broker, Node};
-
-use super::rig::{Rig, broker, queue, unique};
 
 fn dialled(broker: &BrokerConfig) -> Result<(), DialError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

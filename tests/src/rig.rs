@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use warren::broker::{ConsumerId, Delivery, Link, LinkEvent, Publisher};
 use warren::config::{Broker, Queue, Secret};
-use warren_tests::wait::BOUND;
+
+use crate::wait::BOUND;
 
 /// A link and its events. Nothing runs but inside its waits.
-pub(crate) struct Rig {
+pub struct Rig {
     // Dropped in this order: tasks hold what the runtime drives.
     link: Option<Link>,
     local: LocalSet,
@@ -26,13 +27,13 @@ pub(crate) struct Rig {
 }
 
 /// A queue name that no other test uses.
-pub(crate) fn unique(what: &str) -> String {
+pub fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The broker's part of a configuration.
-pub(crate) fn broker(uri: &str) -> Broker {
+pub fn broker(uri: &str) -> Broker {
     Broker {
         uris: vec![Secret(uri.to_owned())],
         heartbeat: Duration::from_secs(10),
@@ -45,7 +46,7 @@ pub(crate) fn broker(uri: &str) -> Broker {
 }
 
 /// A queue with defaults and this window.
-pub(crate) fn queue(name: &str, window: u16) -> Queue {
+pub fn queue(name: &str, window: u16) -> Queue {
     Queue {
         name: Arc::from(name),
         prefetch: 1,
@@ -58,12 +59,12 @@ pub(crate) fn queue(name: &str, window: u16) -> Queue {
 
 impl Rig {
     /// Starts a link to the address.
-    pub(crate) fn start(uri: &str, queues: &[Queue]) -> Self {
+    pub fn start(uri: &str, queues: &[Queue]) -> Self {
         Self::with(&broker(uri), queues)
     }
 
     /// Starts a link with this configuration.
-    pub(crate) fn with(broker: &Broker, queues: &[Queue]) -> Self {
+    pub fn with(broker: &Broker, queues: &[Queue]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let local = LocalSet::new();
         let events: Rc<RefCell<VecDeque<LinkEvent>>> = Rc::default();
@@ -84,7 +85,7 @@ impl Rig {
     }
 
     /// Runs a future beside the link, within the bound.
-    pub(crate) fn run<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
+    pub fn run<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
         self.local.block_on(&self.runtime, async {
             let Ok(value) = tokio::time::timeout(BOUND, future).await else {
                 let events = self.events.borrow();
@@ -96,7 +97,7 @@ impl Rig {
     }
 
     /// Waits for the first event that `wanted` takes, and forgets it; the others stay.
-    pub(crate) fn wait<T>(&self, what: &str, wanted: impl Fn(&LinkEvent) -> Option<T>) -> (T, LinkEvent) {
+    pub fn wait<T>(&self, what: &str, wanted: impl Fn(&LinkEvent) -> Option<T>) -> (T, LinkEvent) {
         self.run(what, async {
             loop {
                 let found = {
@@ -113,7 +114,8 @@ impl Rig {
         })
     }
 
-    pub(crate) fn consuming(&self) -> ConsumerId {
+    /// Waits until a queue is consumed.
+    pub fn consuming(&self) -> ConsumerId {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Consuming { consumer, .. } => Some(*consumer),
             _ => None,
@@ -122,7 +124,7 @@ impl Rig {
     }
 
     /// Waits until this queue is consumed.
-    pub(crate) fn consuming_queue(&self, name: &str) -> ConsumerId {
+    pub fn consuming_queue(&self, name: &str) -> ConsumerId {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Consuming { consumer, queue } if &**queue == name => Some(*consumer),
             _ => None,
@@ -130,7 +132,8 @@ impl Rig {
         self.wait("a consumer of the queue", wanted).0
     }
 
-    pub(crate) fn connected(&self) -> (String, String) {
+    /// Waits until both connections are up; address and server.
+    pub fn connected(&self) -> (String, String) {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Connected { address, server } => Some((address.clone(), server.clone())),
             _ => None,
@@ -138,18 +141,21 @@ impl Rig {
         self.wait("both connections", wanted).0
     }
 
-    pub(crate) fn delivery(&self) -> Delivery {
+    /// Waits for a delivery.
+    pub fn delivery(&self) -> Delivery {
         match self.wait("a delivery", |event| matches!(event, LinkEvent::Delivery(_)).then_some(())).1 {
             LinkEvent::Delivery(delivery) => delivery,
             other => panic!("{other:?}"),
         }
     }
 
-    pub(crate) fn deliveries(&self, count: usize) -> Vec<Delivery> {
+    /// Waits for so many deliveries.
+    pub fn deliveries(&self, count: usize) -> Vec<Delivery> {
         (0..count).map(|_| self.delivery()).collect()
     }
 
-    pub(crate) fn lost(&self) -> (ConsumerId, String) {
+    /// Waits until a subscription is lost; which, and why.
+    pub fn lost(&self) -> (ConsumerId, String) {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Lost { consumer, why } => Some((*consumer, why.clone())),
             _ => None,
@@ -157,7 +163,8 @@ impl Rig {
         self.wait("a lost consumer", wanted).0
     }
 
-    pub(crate) fn stopped(&self) -> ConsumerId {
+    /// Waits until a subscription has stopped.
+    pub fn stopped(&self) -> ConsumerId {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Stopped { consumer } => Some(*consumer),
             _ => None,
@@ -165,7 +172,8 @@ impl Rig {
         self.wait("a stopped consumer", wanted).0
     }
 
-    pub(crate) fn blocked(&self) -> bool {
+    /// Waits for the begin or the end of an alarm.
+    pub fn blocked(&self) -> bool {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Blocked(blocked) => Some(*blocked),
             _ => None,
@@ -173,7 +181,8 @@ impl Rig {
         self.wait("an alarm, or its end", wanted).0
     }
 
-    pub(crate) fn away(&self) -> String {
+    /// Waits for a failed attempt, or a lost connection; why.
+    pub fn away(&self) -> String {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Away { why } => Some(why.clone()),
             _ => None,
@@ -181,7 +190,8 @@ impl Rig {
         self.wait("a failed attempt", wanted).0
     }
 
-    pub(crate) fn unusable(&self) -> String {
+    /// Waits for a queue that cannot be consumed; why.
+    pub fn unusable(&self) -> String {
         let wanted = |event: &LinkEvent| match event {
             LinkEvent::Unusable { why, .. } => Some(why.clone()),
             _ => None,
@@ -190,7 +200,7 @@ impl Rig {
     }
 
     /// Deliveries that have already arrived.
-    pub(crate) fn buffered(&self) -> Vec<Delivery> {
+    pub fn buffered(&self) -> Vec<Delivery> {
         let events = self.events.take();
         events
             .into_iter()
@@ -201,16 +211,18 @@ impl Rig {
             .collect()
     }
 
-    pub(crate) fn link(&mut self) -> &mut Link {
+    /// The link.
+    pub fn link(&mut self) -> &mut Link {
         self.link.as_mut().expect("not closed")
     }
 
-    pub(crate) fn publisher(&self) -> Publisher {
+    /// Its publisher.
+    pub fn publisher(&self) -> Publisher {
         self.link.as_ref().expect("not closed").publisher()
     }
 
     /// Acknowledges, and lets lapin write it.
-    pub(crate) fn ack(&mut self, deliveries: &[Delivery]) {
+    pub fn ack(&mut self, deliveries: &[Delivery]) {
         for delivery in deliveries {
             self.link().ack(delivery.consumer, delivery.tag);
         }
@@ -218,18 +230,18 @@ impl Rig {
     }
 
     /// Stops consuming: what arrives until then is in [`Rig::buffered`].
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.run("the end of the consumers", self.link.as_ref().expect("not closed").stop_consuming());
     }
 
     /// Closes the link and waits for it.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         let link = self.link.take().expect("not closed");
         self.run("the close", link.close(Duration::from_secs(20)));
     }
 
     /// Changes the configuration.
-    pub(crate) fn reconfigure(&mut self, broker: &Broker, queues: &[Queue]) {
+    pub fn reconfigure(&mut self, broker: &Broker, queues: &[Queue]) {
         let _runtime = self.runtime.enter();
         let _local = self.local.enter();
         self.link.as_mut().expect("not closed").reconfigure(broker, queues);
