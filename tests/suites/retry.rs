@@ -1,4 +1,6 @@
-//! Retries wait in delay queues, not here: nothing is unacknowledged meanwhile.
+//! Retries wait in delay queues, not here: nothing is unacknowledged meanwhile, and nothing is lost by a restart.
+
+use std::collections::BTreeSet;
 
 use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
 
@@ -33,4 +35,34 @@ fn nothing_is_unacknowledged_while_a_thousand_tasks_wait_for_their_retry() {
     println!("{rows}");
     assert_eq!(daemon.status()["queues"][0]["waiting"], 0);
     broker.delete(&delayed);
+}
+
+#[test]
+fn a_restart_of_the_daemon_and_of_the_broker_in_mid_wait_loses_nothing() {
+    const TASKS: usize = 40;
+    let mut node = Node::start().expect("a node");
+    let retry = "retry = { attempts = 3, delay = \"5s\", factor = 1.0, jitter = 0.0 }";
+    let (home, broker) = stage(&node, "retry_restart", retry);
+    let mut daemon = Daemon::start(&home);
+    broker.publish_all(home.queue(), "t", (0..TASKS).map(|_| "Scenario until 2".to_owned()));
+    daemon.wait_count("retried", TASKS as u64);
+    broker.wait_depth(&format!("{}.retry.5000", home.queue()), TASKS as u32);
+    assert!(daemon.terminate().success());
+    node.restart().expect("restart");
+    let daemon = Daemon::start(&home);
+    daemon.wait_count("done", TASKS as u64);
+    // A killed classic queue forgets its last acknowledgements: first attempts may run again, second ones must.
+    let second: BTreeSet<String> = home
+        .record()
+        .into_iter()
+        .filter(|run| run.what == "end" && run.attempt == 2)
+        .map(|run| run.id)
+        .collect();
+    assert_eq!(second.len(), TASKS, "each came back");
+    let broker = Broker::connect(&node.uri());
+    wait::until("everything is settled", || {
+        let queue = daemon.status()["queues"][0].clone();
+        let idle = ["running", "waiting", "settling"].iter().all(|key| queue[*key] == 0);
+        (idle && broker.depth(home.queue()) == Some(0)).then_some(())
+    });
 }

@@ -84,17 +84,25 @@ pub async fn declare_work_queue(
     }
 }
 
+/// A queue that a copy can go to.
+pub(super) struct Ensured {
+    pub(super) name: String,
+    /// A quorum queue that was declared just now.
+    pub(super) is_young: bool,
+}
+
 /// Makes sure that `<queue>.dead` is there, taken as it is when it exists.
 pub(super) async fn declare_dead_queue(
     connection: &Connection,
     queue: &Queue,
     server: &Server,
-) -> Result<String, QueueError> {
+) -> Result<Ensured, QueueError> {
     let name = topology::dead_name(&queue.name);
-    if !exists(connection, &name).await? {
+    let is_new = !exists(connection, &name).await?;
+    if is_new {
         declare(connection, &name, topology::dead_arguments(queue, server)).await?;
     }
-    Ok(name)
+    Ok(Ensured { name, is_young: is_new && queue.dead_type == Some(QueueType::Quorum) })
 }
 
 /// Makes sure that the delay queue of `target` is there. One that another configuration or another version of the
@@ -105,13 +113,14 @@ pub(super) async fn declare_delay_queue(
     configured: Option<QueueType>,
     rung: Duration,
     server: &Server,
-) -> Result<String, QueueError> {
+) -> Result<Ensured, QueueError> {
     let name = topology::delay_name(target, rung);
     let wanted = topology::delay_type(configured, server);
     let other = match wanted {
         QueueType::Classic => QueueType::Quorum,
         QueueType::Quorum => QueueType::Classic,
     };
+    let is_new = !exists(connection, &name).await?;
     match declare(connection, &name, topology::delay_arguments(target, rung, wanted, server)).await {
         Err(QueueError::Different { queue, why }) => {
             match declare(connection, &name, topology::delay_arguments(target, rung, other, server)).await {
@@ -120,13 +129,13 @@ pub(super) async fn declare_delay_queue(
                         QUEUE = name,
                         "the delay queue exists with another type ({why}); it is used as it is"
                     );
-                    Ok(name)
+                    Ok(Ensured { name, is_young: false })
                 }
                 Err(QueueError::Different { .. }) => Err(QueueError::Different { queue, why }),
                 Err(error) => Err(error),
             }
         }
-        declared => declared.map(|()| name),
+        declared => declared.map(|()| Ensured { name, is_young: is_new && wanted == QueueType::Quorum }),
     }
 }
 

@@ -4,16 +4,19 @@
 //! Nothing is lost and nothing is given up: a publish waits while the link is away or blocked, and is repeated when no
 //! confirm came. A repeat may be a duplicate; the caller's original stays unacknowledged until the end.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::copy::{self, Grave, RetryCopy, UnixMs};
-use super::declare::QueueError;
+use super::declare::{Ensured, QueueError};
 use super::publishing::{Failed, Open};
 use super::{Delivery, LinkEvent, LinkEvents, topology};
 use crate::config::{Queue, QueueType};
@@ -21,6 +24,12 @@ use crate::host::FollowUp;
 
 /// A message that ends the connection this often is refused: it would take every other one down with it.
 const MAX_HARD_ERRORS: u32 = 3;
+
+/// How old a quorum queue of ours must be before a copy in it counts as safe. RabbitMQ writes the registration of a new
+/// one to disk some time after it has confirmed both queue and messages: killed within that time (0.7 s was too early, 2 s
+/// was not, with 3.10.8), it comes up with an empty queue that takes nothing any more. So the original stays
+/// unacknowledged for this long after the first copy.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// A message on its way to a queue, through the default exchange.
 #[derive(Debug)]
@@ -85,6 +94,8 @@ pub(super) struct Pool {
     pub(super) permits: Semaphore,
     pub(super) link: watch::Sender<Standing>,
     events: LinkEvents,
+    /// Quorum queues that were declared less than [`SETTLE`] ago, and when that is over. One per queue of ours at most.
+    young: RefCell<BTreeMap<String, Instant>>,
 }
 
 /// How publishing stands.
@@ -99,7 +110,12 @@ pub(super) struct Standing {
 impl Publisher {
     pub(super) fn new(channels: u16, events: LinkEvents) -> Self {
         let permits = Semaphore::new(usize::from(channels.max(1)));
-        Self(Rc::new(Pool { permits, link: watch::Sender::new(Standing::default()), events }))
+        Self(Rc::new(Pool {
+            permits,
+            link: watch::Sender::new(Standing::default()),
+            events,
+            young: RefCell::default(),
+        }))
     }
 
     /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
@@ -191,18 +207,35 @@ impl Publisher {
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
-        let name = self.ensure(&place).await?;
-        let message = Outgoing { queue: &name, properties: properties.clone(), body };
-        match self.publish(message).await {
-            Err(PublishError::Returned { .. }) => {
-                if let Some(open) = &self.0.link.borrow().open {
-                    open.forget(&name);
+        loop {
+            let name = self.ensure(&place).await?;
+            let message = Outgoing { queue: &name, properties: properties.clone(), body };
+            match self.publish(message).await {
+                Err(PublishError::Returned { .. }) => {
+                    if let Some(open) = &self.0.link.borrow().open {
+                        open.forget(&name);
+                    }
+                    let name = self.ensure(&place).await?;
+                    self.publish(Outgoing { queue: &name, properties: properties.clone(), body }).await?;
                 }
-                let name = self.ensure(&place).await?;
-                self.publish(Outgoing { queue: &name, properties, body }).await
+                published => published?,
             }
-            published => published,
+            if self.has_settled(&name).await {
+                return Ok(());
+            }
         }
+    }
+
+    /// Waits until a copy in this queue can be relied on. False: the link was lost meanwhile, the copy may be as well.
+    async fn has_settled(&self, name: &str) -> bool {
+        let young = self.0.young.borrow().get(name).copied();
+        let Some(until) = young else { return true };
+        let Some(open) = self.0.link.borrow().open.clone() else { return false };
+        let waited = open.while_up(tokio::time::sleep_until(until)).await.is_ok();
+        if waited {
+            self.0.young.borrow_mut().remove(name);
+        }
+        waited
     }
 
     /// The queue's name, once it is known to be there.
@@ -219,7 +252,12 @@ impl Publisher {
                 }
             };
             match open.while_up(ensuring).await.map_err(PublishError::Queue).flatten() {
-                Ok(name) => return Ok(name),
+                Ok(Ensured { name, is_young }) => {
+                    if is_young {
+                        self.0.young.borrow_mut().insert(name.clone(), Instant::now() + SETTLE);
+                    }
+                    return Ok(name);
+                }
                 Err(PublishError::Queue(error @ (QueueError::Link(_) | QueueError::Silent { .. }))) => {
                     drop(open);
                     self.wait(&mut backoff, place.target(), &error.to_string()).await;

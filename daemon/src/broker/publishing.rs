@@ -18,7 +18,7 @@ use super::LinkEvent;
 use super::backoff::Backoff;
 use super::copy::encoded_bound;
 use super::declare::{
-    QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel, words,
+    Ensured, QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel, words,
 };
 use super::dial::{Dialled, dial_one};
 use super::publisher::{Outgoing, Pool, PublishError, Standing};
@@ -140,35 +140,37 @@ impl Open {
         Ok(channel)
     }
 
-    /// `<queue>.dead` is there; its name.
-    pub(super) async fn ensure_dead(&self, queue: &Queue) -> Result<String, PublishError> {
+    /// `<queue>.dead` is there.
+    pub(super) async fn ensure_dead(&self, queue: &Queue) -> Result<Ensured, PublishError> {
         let name = super::topology::dead_name(&queue.name);
-        if !self.knows(&name) {
-            declare_dead_queue(&self.dialled.connection, queue, &self.dialled.server).await?;
-            self.remember(&name);
+        if self.knows(&name) {
+            return Ok(Ensured { name, is_young: false });
         }
-        Ok(name)
+        let ensured = declare_dead_queue(&self.dialled.connection, queue, &self.dialled.server).await?;
+        self.remember(&ensured.name);
+        Ok(ensured)
     }
 
-    /// The delay queue is there, and so is the queue it leads to; its name.
+    /// The delay queue is there, and so is the queue it leads to.
     pub(super) async fn ensure_delay(
         &self,
         target: &str,
         kind: Option<QueueType>,
         rung: Duration,
-    ) -> Result<String, PublishError> {
+    ) -> Result<Ensured, PublishError> {
         let name = super::topology::delay_name(target, rung);
-        if !self.knows(&name) {
-            // A delay queue without a target ends in nothing, or in a loop.
-            if !exists(&self.dialled.connection, target).await? {
-                let why = "a delayed task needs the queue it is for".to_owned();
-                return Err(PublishError::Returned { queue: target.to_owned(), why });
-            }
-            let server = &self.dialled.server;
-            declare_delay_queue(&self.dialled.connection, target, kind, rung, server).await?;
-            self.remember(&name);
+        if self.knows(&name) {
+            return Ok(Ensured { name, is_young: false });
         }
-        Ok(name)
+        // A delay queue without a target ends in nothing, or in a loop.
+        if !exists(&self.dialled.connection, target).await? {
+            let why = "a delayed task needs the queue it is for".to_owned();
+            return Err(PublishError::Returned { queue: target.to_owned(), why });
+        }
+        let server = &self.dialled.server;
+        let ensured = declare_delay_queue(&self.dialled.connection, target, kind, rung, server).await?;
+        self.remember(&ensured.name);
+        Ok(ensured)
     }
 
     /// The queue turned out to be gone.
