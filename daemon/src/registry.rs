@@ -73,6 +73,7 @@ impl Generation {
             create_timeout,
             grace: self.limits.grace,
             max_output: self.limits.max_output,
+            bounds: self.limits.bounds,
         }
     }
 

@@ -19,6 +19,8 @@ pub const MAX_REDELIVERIES: u32 = 10;
 
 /// `TaskError::code` of a fault that cost the plugin host.
 pub const CODE_CRASH: &str = "crash";
+/// `TaskError::code` of a fault that cost the plugin host because the task used up its CPU time.
+pub const CODE_CPU_TIME: &str = "cpu_time";
 /// `TaskError::code` of a task that stopped at its deadline by itself, before the daemon's cancel reached it.
 pub const CODE_TIMEOUT: &str = "timeout";
 
@@ -58,7 +60,7 @@ pub enum DeadReason {
     Rejected,
     /// It failed as often as its handler's `retry.attempts` allows.
     Attempts,
-    /// Its last attempt ran out of time.
+    /// Its last attempt ran out of time, or of CPU time.
     Timeout,
     /// Its last attempt killed its plugin host, or its start kept coinciding with the daemon's own end.
     Poison,
@@ -111,6 +113,7 @@ pub fn settle(
         (_, Some(CancelCause::Operator)) => return Settlement::Dead { reason: DeadReason::Cancelled },
         (_, Some(CancelCause::Timeout)) => DeadReason::Timeout,
         (Outcome::Cancelled, None) if has_code(CODE_TIMEOUT) => DeadReason::Timeout,
+        (Outcome::Fault, None) if has_code(CODE_CPU_TIME) => DeadReason::Timeout,
         (Outcome::Fault, _) if has_code(CODE_CRASH) => DeadReason::Poison,
         _ => DeadReason::Attempts,
     };

@@ -48,12 +48,18 @@ impl Daemon {
 
     /// Starts the daemon with further environment variables and waits for nothing.
     pub fn spawn(home: &Home, environment: &[(&str, &str)]) -> Self {
+        Self::spawn_by(&[], home, environment)
+    }
+
+    /// Starts the daemon by way of a command that ends by executing what is appended to it.
+    pub fn spawn_by(launcher: &[&str], home: &Home, environment: &[(&str, &str)]) -> Self {
         let notify = home.path("notify");
         let _ = fs::remove_file(&notify);
         let manager = UnixDatagram::bind(&notify).expect("a notify socket");
         // Dies with the thread that runs the test, however that ends.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
+            .args(launcher)
             .arg(artefacts::program("warrend"))
             .arg("--config")
             .arg(home.config())

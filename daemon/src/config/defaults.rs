@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Breaker, Broker, Daemon, Environment, Handler, Limits, Log, LogTarget, Plugins, Queue, Retry, Secret,
+    Bounds, Breaker, Broker, Daemon, Environment, Handler, Limits, Log, LogTarget, Plugins, Queue, Retry,
+    Secret,
 };
 
 impl Default for Broker {
@@ -54,7 +55,15 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             max_output: 64 * 1024,
             breaker: None,
+            bounds: Bounds::default(),
         }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        // What a login shell gives. More breaks programs that use select(2), and hides a leak for longer.
+        Self { memory: 0, millicpus: 0, cpu_time: Duration::ZERO, max_files: 1024, max_processes: 0 }
     }
 }
 

@@ -6,7 +6,7 @@ use super::diagnostic::{Place, Problems, did_you_mean};
 use super::duration::MAX_DURATION;
 use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
-use super::{Breaker, Handler, Limits, Queue, Retry, consumer_timeout, keys};
+use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys};
 
 /// A routing prefix can also be an AMQP `type`, which is a short string.
 const MAX_PREFIX: usize = 255;
@@ -179,6 +179,7 @@ fn limits(table: &mut Reader) -> Limits {
         idle_timeout: table.duration("idle_timeout", second..=MAX_DURATION).unwrap_or(default.idle_timeout),
         max_output: table.size("max_output", 0..=16 << 20).unwrap_or(default.max_output),
         breaker: breaker(table),
+        bounds: bounds::read(table),
     }
 }
 

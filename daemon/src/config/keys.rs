@@ -33,6 +33,11 @@ pub(super) const HANDLER: &[&str] = &[
     "idle_timeout",
     "max_output",
     "breaker",
+    "memory",
+    "cpus",
+    "cpu_time",
+    "max_files",
+    "max_processes",
     "settings",
 ];
 /// `[handlers.NAME.retry]`.

@@ -5,10 +5,11 @@
 //! | `load` | files and environment → [`Config`], every error at once |
 //! | `tree` `environment` | where values come from: TOML with places, `WARREN_…` variables, merging |
 //! | `reader` `keys` | typed values out of a table; every known key |
-//! | `broker` `uri` `handlers` | the tables that need more checking than a type and a range |
+//! | `broker` `uri` `handlers` `bounds` | the tables that need more checking than a type and a range |
 //! | `diagnostic` | what an operator is told |
 //! | `show` | the effective configuration as TOML and JSON, without its secrets |
 
+mod bounds;
 mod broker;
 mod consumer_timeout;
 mod defaults;
@@ -166,11 +167,28 @@ pub struct Limits {
     pub max_output: u64,
     /// Lets a handler rest that fails almost always; `None`: never.
     pub breaker: Option<Breaker>,
+    /// What its hosts may use.
+    pub bounds: Bounds,
 }
 
 impl Limits {
     /// Time limit of a handler where neither the operator nor the plugin states one.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+}
+
+/// What one plugin host may use of the machine. 0, where it is allowed: no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Thousandths of a CPU.
+    pub millicpus: u32,
+    /// CPU time per task, to within a second.
+    pub cpu_time: Duration,
+    /// Open files. Never 0.
+    pub max_files: u32,
+    /// Processes and threads, the host's own two included.
+    pub max_processes: u32,
 }
 
 /// `retry = { … }`.

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::diagnostic::mask_userinfo;
 use super::duration::{format_duration, format_size};
-use super::{Breaker, Broker, Config, Daemon, Handler, Limits, LogTarget, Plugins, Queue, QueueType, uri};
+use super::{
+    Bounds, Breaker, Broker, Config, Daemon, Handler, Limits, LogTarget, Plugins, Queue, QueueType, uri,
+};
 
 /// What stands in place of a secret.
 const MASK: &str = "***";
@@ -111,8 +113,19 @@ fn plugins(plugins: &Plugins) -> Value {
 }
 
 fn handler(handler: &Handler) -> Value {
-    let Limits { workers, timeout, grace, retry, max_tasks, max_rss, idle_timeout, max_output, breaker } =
-        &handler.limits;
+    let Limits {
+        workers,
+        timeout,
+        grace,
+        retry,
+        max_tasks,
+        max_rss,
+        idle_timeout,
+        max_output,
+        breaker,
+        bounds,
+    } = &handler.limits;
+    let Bounds { memory, millicpus, cpu_time, max_files, max_processes } = bounds;
     let mut table = json!({
         "plugin": handler.plugin,
         "grace": duration(*grace),
@@ -127,6 +140,11 @@ fn handler(handler: &Handler) -> Value {
         "max_rss": format_size(*max_rss),
         "idle_timeout": duration(*idle_timeout),
         "max_output": format_size(*max_output),
+        "memory": format_size(*memory),
+        "cpus": f64::from(*millicpus) / 1000.0,
+        "cpu_time": duration(*cpu_time),
+        "max_files": max_files,
+        "max_processes": max_processes,
     });
     let optional = [
         ("prefixes", handler.prefixes.as_ref().map(|v| json!(v))),

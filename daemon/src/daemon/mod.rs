@@ -19,7 +19,7 @@ use tokio::task::LocalSet;
 use crate::config::{Config, ConfigErrors, Environment};
 use crate::control::server::{Request, Server};
 use crate::engine::{Command, EngineHandle, Health};
-use crate::host::Spawner;
+use crate::host::{Groups, Spawner};
 use crate::reload;
 use crate::systemd::Notifier;
 use crate::telemetry;
@@ -110,7 +110,7 @@ async fn start(
     let config = Arc::new(config);
     let signals = signals::listen().context("signal handlers").map_err(software)?;
     crate::host::become_subreaper().context("child subreaper").map_err(software)?;
-    let spawner = Spawner::start().context("the thread that starts plugin hosts").map_err(software)?;
+    let spawner = spawner().context("the thread that starts plugin hosts").map_err(software)?;
     let server =
         Server::bind(&config.daemon.socket).map_err(|error| Refusal(exit::TEMPFAIL, error.into()))?;
     let mut numbers = 0;
@@ -119,6 +119,7 @@ async fn start(
         .map_err(|error| Refusal(exit::CONFIG, error.into()))?;
     reloads::log_rows(&plan.rows);
     reloads::warn_of_consumer_timeout(&config, &plan.registry.slots);
+    reloads::warn_of_bounds(&config, &spawner);
     let slots = plan.registry.slots.clone();
     let (data, engine, health) =
         DataThread::start(config.clone(), plan.registry, spawner.clone(), telemetry.task_log())
@@ -147,6 +148,26 @@ async fn start(
     let _ = serving.await; // removes the socket file
     data.join();
     Ok(code)
+}
+
+/// Plugin hosts get cgroups of their own where one is delegated.
+fn spawner() -> std::io::Result<Spawner> {
+    match Groups::take() {
+        Ok(groups) => {
+            let has = groups.controllers();
+            tracing::info!(
+                memory = has.memory,
+                cpu = has.cpu,
+                pids = has.pids,
+                "each plugin host gets a cgroup of its own"
+            );
+            Spawner::with_groups(groups)
+        }
+        Err(why) => {
+            tracing::info!(%why, "plugin hosts are bounded by rlimits and process groups, not by cgroups");
+            Spawner::start()
+        }
+    }
 }
 
 impl Daemon {

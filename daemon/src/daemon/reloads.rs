@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::control::api::{ReloadReply, ReloadRow};
 use crate::engine::Command;
 use crate::failpoint::failpoint;
-use crate::host::Spawner;
+use crate::host::{self, Spawner};
 use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
 
@@ -113,6 +113,7 @@ impl Daemon {
         let ok = plan.ok();
         log_rows(&plan.rows);
         warn_of_consumer_timeout(&config, &plan.registry.slots);
+        warn_of_bounds(&config, &self.reloads.spawner);
         if config.daemon.socket != self.config.daemon.socket {
             tracing::warn!("daemon.socket takes effect at the next start");
         }
@@ -140,6 +141,15 @@ pub(super) fn warn_of_consumer_timeout(config: &Config, slots: &[Slot]) {
             for risk in config.consumer_timeout_risks(handler, queues.as_deref(), limits, *timeout) {
                 tracing::warn!("{risk}");
             }
+        }
+    }
+}
+
+/// What handlers are to be held to and this machine cannot.
+pub(super) fn warn_of_bounds(config: &Config, spawner: &Spawner) {
+    for handler in &config.handlers {
+        for fault in host::not_in_force(&handler.limits.bounds, spawner.controllers()) {
+            tracing::warn!(handler = %handler.name, "{fault}");
         }
     }
 }

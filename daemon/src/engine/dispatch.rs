@@ -140,8 +140,9 @@ impl Engine {
             };
             let running = now.saturating_duration_since(slot.head_since);
             if let Some(since) = slot.cancelled_at {
-                if now >= since + limits.grace && !slot.leaving {
+                if now >= since + limits.grace && !slot.killed {
                     slot.leaving = true;
+                    slot.killed = true;
                     slot.host.kill();
                 }
             } else if running >= lane.generation.timeout {

@@ -65,8 +65,12 @@ impl Engine {
             return;
         };
         slot.tasks += 1;
-        // After a panic or a broken contract the handler's state is unknown: its next task gets a new host.
-        slot.leaving |= report.outcome == Outcome::Fault;
+        if report.outcome == Outcome::Fault {
+            // After a panic or a broken contract the handler's state is unknown: the next task gets a new host, and
+            // this one reports those behind it without starting them.
+            slot.leaving = true;
+            slot.sent.iter_mut().for_each(|queued| queued.recalled = true);
+        }
         let lane = slot.lane;
         self.host_freed(id);
         // One that had started was out of reach of the recall: then only its time limit can have cancelled it.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::host::{Exit, HostEvent, HostId, Outcome, Report, Seq, TaskError};
-use crate::settlement::CancelCause;
+use crate::host::{Bound, Exit, HostEvent, HostId, Outcome, Report, Seq, TaskError};
+use crate::settlement::{CODE_CPU_TIME, CODE_CRASH, CancelCause};
 use crate::telemetry::TaskRef;
 
 use super::Engine;
@@ -141,7 +141,8 @@ impl Engine {
             Some(CancelCause::Drain | CancelCause::Operator) => {
                 ("killed", format!("the handler did not stop when asked and was killed ({})", exit.why))
             }
-            None => ("crash", format!("the plugin host died: {}", exit.why)),
+            None if exit.over == Some(Bound::CpuTime) => (CODE_CPU_TIME, exit.why.clone()),
+            None => (CODE_CRASH, format!("the plugin host died: {}", exit.why)),
         };
         TaskError { code: code.to_owned(), message, retry_after: None }
     }

@@ -95,8 +95,10 @@ pub(super) struct HostSlot {
     pub(super) head_since: Instant,
     /// When the running task was asked to stop; it is killed `grace` later.
     pub(super) cancelled_at: Option<Instant>,
-    /// SIGKILL or `quit` was sent: it takes no more tasks.
+    /// It takes no more tasks, and ends when those it has are done.
     pub(super) leaving: bool,
+    /// SIGKILL was sent.
+    pub(super) killed: bool,
     pub(super) idle_since: Instant,
     pub(super) tasks: u64,
 }
@@ -269,6 +271,7 @@ impl Lanes {
             head_since: now,
             cancelled_at: None,
             leaving: false,
+            killed: false,
             idle_since: now,
             tasks: 0,
         };

@@ -56,6 +56,12 @@ pub(super) struct Init {
     pub(super) create_timeout: Duration,
     /// Deadline of `quiesce`.
     pub(super) grace: Duration,
+    /// Bytes of data that the host and each process it starts may have; 0: unbounded, or bounded by its group.
+    pub(super) memory: u64,
+    /// CPU time per task; zero: unbounded.
+    pub(super) cpu_time: Duration,
+    /// Open files.
+    pub(super) max_files: u32,
 }
 
 impl Init {
@@ -64,6 +70,9 @@ impl Init {
             out.extend_from_slice(&self.parent.to_le_bytes());
             out.extend_from_slice(&nanos(self.create_timeout).to_le_bytes());
             out.extend_from_slice(&nanos(self.grace).to_le_bytes());
+            out.extend_from_slice(&self.memory.to_le_bytes());
+            out.extend_from_slice(&nanos(self.cpu_time).to_le_bytes());
+            out.extend_from_slice(&self.max_files.to_le_bytes());
             put_bytes(out, self.handler.as_bytes());
             put_bytes(out, self.settings_json.as_bytes());
         });
@@ -75,6 +84,9 @@ impl Init {
             parent: r.u32()?,
             create_timeout: Duration::from_nanos(r.u64()?),
             grace: Duration::from_nanos(r.u64()?),
+            memory: r.u64()?,
+            cpu_time: Duration::from_nanos(r.u64()?),
+            max_files: r.u32()?,
             handler: r.text()?,
             settings_json: r.text()?,
         };

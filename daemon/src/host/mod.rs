@@ -2,6 +2,9 @@
 //! exactly one plugin and runs one task at a time. The frames between them are private: both ends are always
 //! the same executable.
 
+mod bounds;
+mod cgroup;
+mod death;
 mod descendants;
 mod frame;
 mod output;
@@ -15,8 +18,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Bounds;
 use crate::plugin::Snapshot;
 
+pub use bounds::not_in_force;
+pub use cgroup::{Controllers, Groups};
 pub use run::run_if_host;
 pub use spawn::{Spawner, become_subreaper};
 pub use supervise::Host;
@@ -41,6 +47,8 @@ pub struct HostSpec {
     pub grace: Duration,
     /// Most bytes of output per task and stream that become [`HostEvent::Output`].
     pub max_output: u64,
+    /// What it may use of the machine.
+    pub bounds: Bounds,
 }
 
 /// Where a host's events go. Called on the runtime that the host was started on, never while the host's own
@@ -220,4 +228,15 @@ pub struct Exit {
     pub done_unreported: Vec<Seq>,
     /// The highest task that ended, whatever its outcome. `started > ended` names the one that was running.
     pub ended: Seq,
+    /// Which of its bounds ended it, when that is known or likely; `why` says so, too.
+    pub over: Option<Bound>,
+}
+
+/// A bound that ends a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// `memory`.
+    Memory,
+    /// `cpu_time`.
+    CpuTime,
 }

@@ -18,10 +18,13 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::sync::oneshot;
 
+use super::cgroup::{Controllers, Group, Groups};
+use super::death::{Death, reap};
 use super::{descendants, ring};
+use crate::config::Bounds;
 use crate::plugin::Snapshot;
 
 /// What `argv[0]` of a host begins with; its handler's name follows. `ps` shows it, and `run_if_host` goes by
@@ -34,7 +37,7 @@ const ENVIRONMENT: [&str; 8] =
     ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// How long strays may take to die of a SIGKILL before the next request is served: one in uninterruptible
 /// sleep is left to the next sweep.
-const SWEEP_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Makes this process adopt what the descendants of its hosts leave behind when they end. From then on every
 /// child that a [`Spawner`] did not start is killed after a host's death: call it where nothing else starts
@@ -47,6 +50,7 @@ pub fn become_subreaper() -> io::Result<()> {
 #[derive(Debug, Clone)]
 pub struct Spawner {
     requests: mpsc::Sender<Request>,
+    controllers: Controllers,
 }
 
 /// A started host process, as the daemon holds it.
@@ -78,11 +82,13 @@ enum Request {
     Start {
         handler: Arc<str>,
         plugin: Arc<Snapshot>,
+        bounds: Bounds,
         requests: mpsc::Sender<Request>,
         reply: oneshot::Sender<io::Result<Spawned>>,
     },
-    /// The host was reaped; `sweep`: it may have left processes behind. Answered when they are dead.
-    Reaped { ticket: Ticket, sweep: bool, reply: oneshot::Sender<()> },
+    /// The host was reaped; `sweep`: it may have left processes behind. Answered when they are dead: whether the
+    /// kernel killed one for the group's memory.
+    Reaped { ticket: Ticket, sweep: bool, reply: oneshot::Sender<bool> },
     /// Nobody waits for this host any more: kill and reap it.
     Abandoned { ticket: Ticket, pid: Pid, pidfd: OwnedFd },
 }
@@ -91,23 +97,43 @@ impl Spawner {
     /// Starts the thread. Hosts run this process's own executable, even when its file has been replaced
     /// since.
     pub fn start() -> io::Result<Self> {
-        Self::with_executable(PathBuf::from("/proc/self/exe"))
+        Self::new(PathBuf::from("/proc/self/exe"), None)
+    }
+
+    /// As [`start`](Self::start), each host in a group of its own.
+    pub fn with_groups(groups: Groups) -> io::Result<Self> {
+        Self::new(PathBuf::from("/proc/self/exe"), Some(groups))
     }
 
     /// As [`start`](Self::start), with another executable whose `main` begins with
     /// [`run_if_host`](super::run_if_host): for tests, whose own `main` does not.
     pub fn with_executable(executable: PathBuf) -> io::Result<Self> {
-        let (requests, inbox) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("spawner".into())
-            .spawn(move || Thread { executable, hosts: HashMap::new(), last: 0 }.run(&inbox))?;
-        Ok(Self { requests })
+        Self::new(executable, None)
     }
 
-    pub(super) async fn spawn(&self, handler: Arc<str>, plugin: Arc<Snapshot>) -> io::Result<Spawned> {
+    fn new(executable: PathBuf, groups: Option<Groups>) -> io::Result<Self> {
+        let (requests, inbox) = mpsc::channel();
+        let controllers = groups.as_ref().map(Groups::controllers).unwrap_or_default();
+        std::thread::Builder::new()
+            .name("spawner".into())
+            .spawn(move || Thread { executable, groups, hosts: HashMap::new(), last: 0 }.run(&inbox))?;
+        Ok(Self { requests, controllers })
+    }
+
+    /// What the hosts' groups bound.
+    pub fn controllers(&self) -> Controllers {
+        self.controllers
+    }
+
+    pub(super) async fn spawn(
+        &self,
+        handler: Arc<str>,
+        plugin: Arc<Snapshot>,
+        bounds: Bounds,
+    ) -> io::Result<Spawned> {
         let (reply, answer) = oneshot::channel();
         let requests = self.requests.clone();
-        let _ = self.requests.send(Request::Start { handler, plugin, requests, reply });
+        let _ = self.requests.send(Request::Start { handler, plugin, bounds, requests, reply });
         answer.await.unwrap_or_else(|_| Err(io::Error::other("the spawning thread has ended")))
     }
 }
@@ -133,19 +159,19 @@ impl Process {
     }
 
     /// Once it is dead: kills what is left of its group, reaps it and has its strays killed. Returns how it
-    /// ended, and whether that was exit status 0.
-    pub(super) async fn reap(mut self, asked_to_end: bool) -> (String, bool) {
-        let Some(pidfd) = self.pidfd.take() else { return ("reaped before".into(), false) };
+    /// ended.
+    pub(super) async fn reap(mut self, asked_to_end: bool) -> Death {
+        let unknown = |why: &str| Death { why: why.to_owned(), ..Death::default() };
+        let Some(pidfd) = self.pidfd.take() else { return unknown("reaped before") };
         kill_group(self.pid);
-        let Some((why, success)) = reap(pidfd.as_fd()) else {
+        let Some(death) = reap(pidfd.as_fd()) else {
             self.pidfd = Some(pidfd);
-            return ("not dead yet".into(), false);
+            return unknown("not dead yet");
         };
         let (reply, answer) = oneshot::channel();
-        let sweep = !(asked_to_end && success);
+        let sweep = !(asked_to_end && death.success);
         let _ = self.requests.send(Request::Reaped { ticket: self.ticket, sweep, reply });
-        let _ = answer.await;
-        (why, success)
+        Death { out_of_memory: answer.await.unwrap_or(false), ..death }
     }
 }
 
@@ -158,20 +184,6 @@ impl Drop for Process {
     }
 }
 
-/// Reaps a host that is dead, and says how it ended and whether that was exit status 0; `None`: it is not
-/// dead.
-fn reap(pidfd: BorrowedFd<'_>) -> Option<(String, bool)> {
-    match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-        Ok(None) => None,
-        Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => (format!("exit status {code}"), code == 0),
-            (None, Some(signal)) => (describe_signal(signal), false),
-            (None, None) => ("ended in an unknown way".into(), false),
-        }),
-        Err(error) => Some((format!("ended, its status is lost: {error}"), false)),
-    }
-}
-
 /// Kills a host's whole group, and the host should it have left that. Only while it is not reaped: the pid
 /// could be another's afterwards.
 fn kill_group(pid: Pid) {
@@ -181,25 +193,27 @@ fn kill_group(pid: Pid) {
 
 struct Thread {
     executable: PathBuf,
+    groups: Option<Groups>,
     /// Hosts that are not reaped. Not by pid: one may be reused before the old host's end is reported here.
-    hosts: HashMap<Ticket, Pid>,
+    hosts: HashMap<Ticket, Child>,
     last: Ticket,
+}
+
+struct Child {
+    pid: Pid,
+    group: Option<Group>,
 }
 
 impl Thread {
     fn run(mut self, inbox: &mpsc::Receiver<Request>) {
         while let Ok(request) = inbox.recv() {
             match request {
-                Request::Start { handler, plugin, requests, reply } => {
+                Request::Start { handler, plugin, bounds, requests, reply } => {
                     // When nobody waits for it any more, dropping it abandons it.
-                    let _ = reply.send(self.start(&handler, &plugin, requests));
+                    let _ = reply.send(self.start(&handler, &plugin, &bounds, requests));
                 }
                 Request::Reaped { ticket, sweep, reply } => {
-                    self.hosts.remove(&ticket);
-                    if sweep {
-                        self.sweep();
-                    }
-                    let _ = reply.send(());
+                    let _ = reply.send(self.forget(ticket, sweep));
                 }
                 Request::Abandoned { ticket, pid, pidfd } => self.abandoned(ticket, pid, &pidfd),
             }
@@ -210,6 +224,7 @@ impl Thread {
         &mut self,
         handler: &str,
         plugin: &Snapshot,
+        bounds: &Bounds,
         requests: mpsc::Sender<Request>,
     ) -> io::Result<Spawned> {
         let pair = |kind| {
@@ -229,18 +244,28 @@ impl Thread {
             .stdin(Stdio::from(child_socket))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let pid = Pid::from_child(&child);
         self.last += 1;
         let ticket = self.last;
-        self.hosts.insert(ticket, pid);
-        let process = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        let group = self.groups.as_ref().map(|groups| groups.create(ticket, handler, bounds)).transpose()?;
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                clear(group);
+                return Err(error);
+            }
+        };
+        let pid = Pid::from_child(&child);
+        // It waits for its first frame, which the daemon sends after this: nothing is loaded outside the group.
+        let admitted = group.as_ref().map_or(Ok(()), |group| group.admit(pid));
+        self.hosts.insert(ticket, Child { pid, group });
+        let pidfd = admitted.and_then(|()| Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?));
+        let process = match pidfd {
             Ok(pidfd) => Process { ticket, pid, pidfd: Some(pidfd), requests },
             Err(error) => {
                 kill_group(pid);
                 let _ = child.wait();
-                self.hosts.remove(&ticket);
-                return Err(error.into());
+                self.forget(ticket, false);
+                return Err(error);
             }
         };
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
@@ -254,9 +279,19 @@ impl Thread {
         // SIGKILL is not refused: this waits for the kernel alone, and not for ever should the process hang
         // in it.
         if wait_dead(pidfd, Instant::now() + SWEEP_WITHIN) && reap(pidfd.as_fd()).is_some() {
-            self.hosts.remove(&ticket);
+            self.forget(ticket, true);
+        }
+    }
+
+    /// A host is reaped: kills and removes what there is left of it. Whether the kernel killed something of it for
+    /// the group's memory.
+    fn forget(&mut self, ticket: Ticket, sweep: bool) -> bool {
+        let group = self.hosts.remove(&ticket).and_then(|child| child.group);
+        let out_of_memory = clear(group);
+        if sweep {
             self.sweep();
         }
+        out_of_memory
     }
 
     /// Kills every child that is no host. Their own children become ours in turn, hence the rounds.
@@ -267,7 +302,7 @@ impl Thread {
         let until = Instant::now() + SWEEP_WITHIN;
         loop {
             let mut strays = descendants::children_of(rustix::process::getpid());
-            strays.retain(|pid| !self.hosts.values().any(|host| host == pid));
+            strays.retain(|pid| !self.hosts.values().any(|host| host.pid == *pid));
             if strays.is_empty() {
                 return;
             }
@@ -292,6 +327,10 @@ impl Thread {
     }
 }
 
+fn clear(group: Option<Group>) -> bool {
+    group.is_some_and(|group| group.clear(Instant::now() + SWEEP_WITHIN))
+}
+
 /// Waits until the process is dead (and not reaped), or `until`.
 fn wait_dead(pidfd: &OwnedFd, until: Instant) -> bool {
     loop {
@@ -310,27 +349,4 @@ fn send_descriptors(socket: &OwnedFd, fds: [BorrowedFd<'_>; 3]) -> io::Result<()
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
     rustix::net::sendmsg(socket, &[IoSlice::new(HELLO)], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
-}
-
-fn describe_signal(signal: i32) -> String {
-    let name = match signal {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        24 => "SIGXCPU",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        _ => return format!("signal {signal}"),
-    };
-    format!("signal {signal} ({name})")
 }

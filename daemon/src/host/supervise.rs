@@ -16,9 +16,11 @@ use tokio::sync::Notify;
 
 use self::link::{Link, register};
 use self::listen::{Pumped, READS_PER_TURN};
+use super::death::{self, Death};
 use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST, Malformed};
 use super::output::Lines;
 use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError, ring};
+use crate::config::Bounds;
 
 /// Bytes read from a host at once.
 const CHUNK: usize = 16 << 10;
@@ -36,6 +38,7 @@ struct Inner {
     events: HostEvents,
     grace: Duration,
     create_timeout: Duration,
+    bounds: Bounds,
     /// Frames that the socket has not taken yet.
     out: RefCell<Vec<u8>>,
     input: RefCell<Buffer>,
@@ -57,6 +60,8 @@ struct Inner {
     create_error: RefCell<Option<TaskError>>,
     /// Why this side killed it, when it did so on its own account.
     verdict: RefCell<Option<String>>,
+    /// The last task that printed that there was no memory to be had.
+    short_of_memory: Cell<Option<Seq>>,
     /// Something that the time limits depend on has changed.
     changed: Notify,
     /// The socket did not take all of `out`.
@@ -75,6 +80,9 @@ impl Host {
             settings_json: spec.settings_json.to_string(),
             create_timeout: spec.create_timeout,
             grace: spec.grace,
+            memory: if spawner.controllers().memory { 0 } else { spec.bounds.memory },
+            cpu_time: spec.bounds.cpu_time,
+            max_files: spec.bounds.max_files,
         };
         init.put(&mut out);
         let inner = Rc::new(Inner {
@@ -82,6 +90,7 @@ impl Host {
             events,
             grace: spec.grace,
             create_timeout: spec.create_timeout,
+            bounds: spec.bounds,
             out: RefCell::new(out),
             input: RefCell::new(Buffer::new(CHUNK, MAX_FROM_HOST)),
             link: RefCell::default(),
@@ -98,6 +107,7 @@ impl Host {
             early_cancels: RefCell::default(),
             create_error: RefCell::default(),
             verdict: RefCell::default(),
+            short_of_memory: Cell::default(),
             changed: Notify::new(),
             blocked: Notify::new(),
         });
@@ -190,7 +200,7 @@ impl fmt::Debug for Host {
 
 /// The life of a host, from its start to its last event.
 async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
-    let link = match spawner.spawn(spec.handler, spec.plugin).await.and_then(Link::new) {
+    let link = match spawner.spawn(spec.handler, spec.plugin, spec.bounds).await.and_then(Link::new) {
         Ok(link) => Rc::new(link),
         Err(error) => {
             let message = format!("the host process cannot be started: {error}");
@@ -202,6 +212,7 @@ async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
                 started: 0,
                 done_unreported: Vec::new(),
                 ended: 0,
+                over: None,
             }));
             return;
         }
@@ -238,6 +249,12 @@ impl Inner {
     }
 
     fn emit(&self, event: HostEvent) {
+        if let HostEvent::Output { seq, stderr: true, line } = &event
+            && self.bounds.memory > 0
+            && death::tells_of_no_memory(line)
+        {
+            self.short_of_memory.set(Some(*seq));
+        }
         if !self.dropped.get() {
             (self.events)(self.id, event);
         }
@@ -352,13 +369,15 @@ impl Inner {
         let process = link.process.borrow_mut().take();
         self.link.borrow_mut().take();
         let ledger = ring::read(&link.ring).unwrap_or_default();
-        let ended = match process {
-            Some(process) => process.reap(self.quitting.get()).await.0,
-            None => "ended".into(),
+        let death = match process {
+            Some(process) => process.reap(self.quitting.get()).await,
+            None => Death { why: "ended".into(), ..Death::default() },
         };
-        let why = match self.verdict.take() {
-            Some(verdict) => format!("{verdict}; {ended}"),
-            None => format!("{ended}{}", garbled.unwrap_or_default()),
+        let short = self.short_of_memory.get() == Some(ledger.started);
+        let (ended, over) = death::explain(&death, &self.bounds, short);
+        let (why, over) = match self.verdict.take() {
+            Some(verdict) => (format!("{verdict}; {ended}"), None),
+            None => (format!("{ended}{}", garbled.unwrap_or_default()), over),
         };
         let crash = || TaskError { code: "crash".into(), message: why.clone(), retry_after: None };
         let create_error = (!self.ready.get()).then(|| self.create_error.take().unwrap_or_else(crash));
@@ -369,6 +388,6 @@ impl Inner {
         let reported = self.reported.get();
         let done_unreported = ledger.plain_done.into_iter().filter(|&seq| seq > reported).collect();
         let (started, ended) = (ledger.started, ledger.ended);
-        self.emit(HostEvent::Exited(Exit { why, create_error, started, done_unreported, ended }));
+        self.emit(HostEvent::Exited(Exit { why, create_error, started, done_unreported, ended, over }));
     }
 }

@@ -86,6 +86,7 @@ fn outcome_attempt_and_cancel_decide_the_settlement() {
         ("panic", Fault, Some(error("panic", None)), 1, None, retry_in(4, 2)),
         ("panic on the last attempt", Fault, Some(error("panic", None)), 3, None, dead(DeadReason::Attempts)),
         ("a fault has no say in its delay", Fault, Some(error("panic", Some(99))), 1, None, retry_in(4, 2)),
+        ("out of CPU time", Fault, Some(error(CODE_CPU_TIME, None)), 3, None, dead(DeadReason::Timeout)),
         ("crash", Fault, crash.clone(), 2, None, retry_in(8, 3)),
         ("crash on the last attempt", Fault, crash, 3, None, dead(DeadReason::Poison)),
     ];

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use warren::config::Bounds;
 use warren::host::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Seq, Spawner};
 use warren::plugin::Snapshot;
 
@@ -48,6 +49,7 @@ pub(crate) fn spec(settings: &str) -> HostSpec {
         create_timeout: BOUND,
         grace: BOUND,
         max_output: 4096,
+        bounds: Bounds::default(),
     }
 }
 

@@ -76,9 +76,9 @@ fn follow_ups_arrive_as_they_were_published() {
 }
 
 #[test]
-fn what_breaks_a_bound_or_a_rule_is_a_fault_and_the_next_task_is_not() {
+fn what_breaks_a_bound_or_a_rule_is_a_fault_and_nothing_more_is_started_in_that_host() {
     run(async {
-        let mut host = Watched::start(&spawner());
+        let spawner = spawner();
         let cases = [
             ("status 17", "unknown-status"),
             ("status -1", "unknown-status"),
@@ -89,12 +89,14 @@ fn what_breaks_a_bound_or_a_rule_is_a_fault_and_the_next_task_is_not() {
             ("publish-large 1048577", "oversize"),
         ];
         for (argument, expected) in cases {
+            let mut host = Watched::start(&spawner);
             let report = host.run(argument).await;
             assert_eq!((report.outcome.clone(), code(&report)), (Outcome::Fault, expected), "{argument}");
             assert!(report.follow_ups.is_empty(), "{argument}");
             let next = host.run("done").await;
-            assert_eq!((next.outcome, next.error), (Outcome::Done, None), "after {argument}");
+            assert_eq!((next.outcome, next.error), (Outcome::Cancelled, None), "after {argument}");
         }
+        let mut host = Watched::start(&spawner);
         assert_eq!(host.run("result 262144").await.result.unwrap().body.len(), 262_144);
         assert_eq!(host.run("publish 1000").await.follow_ups.len(), 1000);
     });

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{Broker, Config, Daemon, Environment, Limits, Log, LogTarget, Plugins, Queue, QueueType};
+use super::super::{
+    Bounds, Broker, Config, Daemon, Environment, Limits, Log, LogTarget, Plugins, Queue, QueueType,
+};
 use super::{Files, load, loaded};
 
 #[test]
@@ -25,6 +27,7 @@ fn every_key_lands_in_its_place() {
          [plugins]\ndirs = ['/a', 'b']\nprobe_timeout = '3s'\n\
          [handlers.x]\nplugin = 'p'\nprefixes = ['X y']\nqueues = ['mail']\nworkers = 1\ntimeout = '1m'\n\
          grace = '1s'\nmax_tasks = 9\nmax_rss = '64MiB'\nidle_timeout = '9s'\nmax_output = '1KiB'\n\
+         memory = '64MiB'\ncpus = 1.5\ncpu_time = '3s'\nmax_files = 256\nmax_processes = 32\n\
          retry = { attempts = 1, delay = '1s', factor = 1, max_delay = '2s', jitter = 0 }\n\
          breaker = { rate = 0.5, tasks = 3 }\n\
          settings = { when = 1979-05-27T07:32:00Z, n = 1, f = 1.5, list = [true, 'a'] }\n\
@@ -39,6 +42,14 @@ fn every_key_lands_in_its_place() {
     assert_eq!((&*x.name, &*x.plugin), ("x", "p"));
     assert_eq!(x.limits.timeout, Some(Duration::from_secs(60)));
     assert_eq!(x.limits.max_rss, 64 << 20);
+    let bounds = Bounds {
+        memory: 64 << 20,
+        millicpus: 1500,
+        cpu_time: Duration::from_secs(3),
+        max_files: 256,
+        max_processes: 32,
+    };
+    assert_eq!(x.limits.bounds, bounds);
     assert_eq!((x.limits.retry.attempts, x.limits.retry.max_delay), (1, Duration::from_secs(2)));
     let breaker = x.limits.breaker.as_ref().expect("a breaker");
     assert_eq!((breaker.tasks, breaker.rest), (3, Duration::from_secs(300)));

@@ -130,6 +130,9 @@ fn a_task_is_read_as_it_was_written() {
 #[test]
 fn the_initial_frame_is_read_as_it_was_written() {
     let init = Init {
+        memory: 64 << 20,
+        cpu_time: Duration::from_millis(1500),
+        max_files: 256,
         parent: 77,
         handler: "backup".into(),
         settings_json: "{}".into(),

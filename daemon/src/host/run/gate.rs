@@ -159,6 +159,13 @@ impl Gate {
         Begin::Run
     }
 
+    /// The main thread will not start `seq`: a recall of it is too late, as it is about to be reported.
+    pub(super) fn pass_over(&self, seq: Seq) {
+        let mut state = self.lock();
+        state.newest = seq;
+        state.pending.retain(|&pending| pending > seq);
+    }
+
     /// The running task has returned at `now`.
     pub(super) fn end(&self, now: i64) -> Cancel {
         let mut state = self.lock();
@@ -320,6 +327,14 @@ mod tests {
         assert!(!gate.cancelled() && !readable(&gate));
         assert_eq!(gate.end(1), Cancel::No);
         assert_eq!(gate.begin(2, 1, 0, false), Begin::Cancelled);
+    }
+
+    #[test]
+    fn a_recall_of_a_task_that_was_passed_over_gives_nothing_back() {
+        let gate = Gate::new().unwrap();
+        gate.pass_over(2);
+        let recall = |seq| gate.cancel(&mut gate.lock(), ControlMessage { seq, started_too: false });
+        assert_eq!([recall(2), recall(3)], [None, Some(3)]);
     }
 
     #[test]

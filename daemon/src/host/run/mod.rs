@@ -18,6 +18,7 @@ mod input;
 mod ledger;
 mod outbox;
 mod plugin;
+mod rlimits;
 mod setup;
 
 use std::os::fd::OwnedFd;
@@ -31,6 +32,7 @@ use self::input::{Input, Order};
 use self::ledger::Ledger;
 use self::outbox::Outbox;
 use self::plugin::Plugin;
+use self::rlimits::CpuBound;
 use super::descendants;
 use super::frame::{Init, ReportFrame, TaskFrame, from_host, put_error, put_frame};
 use super::{Outcome, Seq, TaskError};
@@ -80,7 +82,8 @@ fn run() -> i32 {
         Ok((plugin, ledger)) => {
             shared.outbox.append(|out| put_frame(out, from_host::READY, |_| {}));
             shared.outbox.flush();
-            Server { shared, plugin, ledger, grace: init.grace }.serve(input)
+            let cpu = CpuBound::new(init.cpu_time);
+            Server { shared, plugin, ledger, cpu, grace: init.grace, spoiled: false }.serve(input)
         }
         Err(error) => {
             shared
@@ -126,7 +129,10 @@ struct Server {
     shared: &'static Shared,
     plugin: Plugin,
     ledger: Ledger,
+    cpu: CpuBound,
     grace: Duration,
+    /// A task ended by a fault: the handler's state is unknown, and nothing more is started here.
+    spoiled: bool,
 }
 
 impl Server {
@@ -165,22 +171,18 @@ impl Server {
     /// Runs one task, which starts at `now`; returns when it ended.
     fn run(&mut self, task: &TaskFrame<'_>, now: i64) -> Result<i64, descendants::Unreachable> {
         let Shared { gate, outbox, sinks } = self.shared;
+        if self.spoiled {
+            gate.pass_over(task.seq);
+            self.skip(task.seq);
+            return Ok(now);
+        }
         self.ledger.start(task.seq);
         let deadline = gate::deadline(now, task.timeout);
         if gate.begin(task.seq, now, deadline, outbox.is_waiting()) == Begin::Cancelled {
-            self.ledger.end(task.seq, false);
-            let report = ReportFrame {
-                seq: task.seq,
-                outcome: Outcome::Cancelled,
-                duration: Duration::ZERO,
-                error: None,
-                result: None,
-                n_follow_ups: 0,
-                follow_ups: &[],
-            };
-            outbox.report(&report, Duration::ZERO);
+            self.skip(task.seq);
             return Ok(now);
         }
+        self.cpu.arm();
         sinks.open(Phase::Handle);
         let status = self.plugin.handle(self.shared, task, deadline);
         let swept = descendants::kill_all_of_this_process();
@@ -191,11 +193,27 @@ impl Server {
         swept.map(|()| end)
     }
 
+    /// Reports a task that is not started.
+    fn skip(&self, seq: Seq) {
+        self.ledger.end(seq, false);
+        let report = ReportFrame {
+            seq,
+            outcome: Outcome::Cancelled,
+            duration: Duration::ZERO,
+            error: None,
+            result: None,
+            n_follow_ups: 0,
+            follow_ups: &[],
+        };
+        self.shared.outbox.report(&report, Duration::ZERO);
+    }
+
     fn report(&mut self, seq: Seq, status: i32, cancel: gate::Cancel, duration: Duration) {
         let Shared { outbox, sinks, .. } = self.shared;
-        sinks.close(|written| {
+        self.spoiled = sinks.close(|written| {
             let (outcome, error) = call::judge(status, cancel, written);
             let done = outcome == Outcome::Done;
+            let faulted = outcome == Outcome::Fault;
             let publishes = done && written.n_follow_ups > 0;
             self.ledger.end(seq, done && !publishes);
             let report = ReportFrame {
@@ -213,10 +231,12 @@ impl Server {
                 // to run again.
                 outbox.flush();
             }
+            faulted
         });
     }
 
     fn quit(&self) -> i32 {
+        self.cpu.lift();
         self.plugin.quiesce(self.shared, self.grace);
         self.plugin.destroy();
         setup::flush_stdout();

@@ -12,6 +12,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::input::Input;
+use super::rlimits;
 use crate::host::frame::Init;
 use crate::host::spawn::{ARGV0_PREFIX, HELLO};
 
@@ -70,6 +71,7 @@ pub(super) fn prepare() -> io::Result<(Channel, Init)> {
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32) != Some(init.parent) {
         return Err(io::Error::other("the daemon that started it is gone"));
     }
+    rlimits::set(&init)?;
     let name = CString::new(format!("warren:{}", init.handler)).unwrap_or_default();
     rustix::thread::set_name(&name)?;
     Ok((Channel { socket, plugin, ring, control, input }, init))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use warren::config::{Limits, Plugins};
+use warren::config::{Bounds, Limits, Plugins};
 use warren::host::{HostSpec, Spawner, TaskError, become_subreaper};
 use warren::plugin::Snapshot;
 
@@ -55,6 +55,7 @@ impl Trial {
                 create_timeout: Plugins::default().probe_timeout,
                 grace: Limits::default().grace,
                 max_output: Limits::default().max_output,
+                bounds: Bounds::default(),
             },
         };
         if let Some(name) = &args.handler {
@@ -83,6 +84,7 @@ impl Trial {
         self.spec.create_timeout = config.plugins.probe_timeout;
         self.spec.grace = handler.limits.grace;
         self.spec.max_output = handler.limits.max_output;
+        self.spec.bounds = handler.limits.bounds;
         if let Some(prefixes) = &handler.prefixes {
             self.prefixes.clone_from(prefixes);
         }
