@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use tokio::sync::{mpsc, oneshot};
+use warren::config::SocketMode;
 use warren::control::api::{HandlerStatus, ReloadReply, RouteReply, Status};
 use warren::control::server::{Request, Server};
 
@@ -58,7 +59,7 @@ fn with_daemon(mut answer: impl FnMut(Request) + Send + 'static, body: impl FnOn
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
-            let server = Server::bind(&socket).unwrap();
+            let server = Server::bind(&socket, SocketMode::Group).unwrap();
             bound.send(()).unwrap();
             let (requests, mut inbox) = mpsc::channel(8);
             let main_loop = async {

@@ -1,11 +1,13 @@
 //! The control socket's two ends over a real Unix socket, with a daemon main loop played by the test.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use warren::config::SocketMode;
 use warren::control::api::{
     ActiveTask, CancelReply, CancelledTask, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
 };
@@ -19,6 +21,7 @@ const BOUND: Duration = Duration::from_secs(20);
 /// A server on a thread of its own; ends when dropped.
 struct Daemon {
     dir: tempfile::TempDir,
+    monitor: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -33,8 +36,9 @@ impl Daemon {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let server = Server::bind(&path).unwrap();
-                bound.send(()).unwrap();
+                let server = Server::bind(&path, SocketMode::Group).unwrap();
+                let server = server.monitor("127.0.0.1:0".parse().unwrap()).unwrap();
+                bound.send(server.monitor_address().unwrap()).unwrap();
                 let (requests, mut inbox) = mpsc::channel(8);
                 let main_loop = async {
                     while let Some(request) = inbox.recv().await {
@@ -48,8 +52,8 @@ impl Daemon {
                 }
             });
         });
-        is_bound.recv_timeout(BOUND).unwrap();
-        Self { dir, stop: Some(stop), thread: Some(thread) }
+        let monitor = is_bound.recv_timeout(BOUND).unwrap();
+        Self { dir, monitor, stop: Some(stop), thread: Some(thread) }
     }
 
     fn socket(&self) -> PathBuf {
@@ -233,4 +237,41 @@ fn a_main_loop_that_is_gone_is_told_as_stopping() {
     let daemon = Daemon::start(drop);
     let error = daemon.client().handlers().unwrap_err();
     assert!(matches!(&error, ClientError::Busy { why, .. } if why.contains("stopping")), "{error}");
+}
+
+#[test]
+fn metrics_are_prometheus_text_on_the_socket_and_on_the_monitoring_address() {
+    let daemon = Daemon::start(attentive);
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    for answer in [daemon.raw(request), over_tcp(daemon.monitor, request)] {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{answer}");
+        assert!(answer.contains("warren_build_info{version=\"9\"} 1"), "{answer}");
+    }
+}
+
+#[test]
+fn the_monitoring_address_shows_health_and_metrics_and_nothing_else() {
+    let daemon = Daemon::start(attentive);
+    for (line, status) in [
+        ("GET /healthz", "200"),
+        ("GET /readyz", "503"),
+        ("GET /v1/status", "403"),
+        ("GET /v1/active", "403"),
+        ("POST /v1/reload", "403"),
+        ("POST /v1/cancel?task=t", "403"),
+        ("POST /v1/route", "403"),
+    ] {
+        let answer = over_tcp(daemon.monitor, &format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+    }
+}
+
+fn over_tcp(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }

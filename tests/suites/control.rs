@@ -1,6 +1,8 @@
 //! `warrenctl` and the control socket of a real daemon.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -105,4 +107,41 @@ fn a_second_daemon_on_the_same_socket_does_not_start() {
     let said = second.log().since(0).join("\n");
     assert!(said.contains(&format!("another warrend is running (pid {})", first.pid())), "{said}");
     assert_eq!(first.status()["pid"], first.pid());
+}
+
+#[test]
+fn a_stranger_may_look_where_the_socket_is_open_to_all_and_change_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not tested: only root can become another user");
+        return;
+    }
+    let home = home(Node::shared(), "control_stranger");
+    let rest = home.scenario("scenario", "scenario", "");
+    home.configure(Keys { daemon: "socket_mode = \"0666\"", rest: &rest, ..Keys::default() });
+    let daemon = Daemon::start(&home);
+    // A directory of its own that nobody can enter, with the program in it.
+    let open =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().expect("a directory");
+    let program = open.path().join("warrenctl");
+    std::fs::copy(artefacts::program("warrenctl"), &program).expect("copy");
+    std::fs::set_permissions(home.directory(), Permissions::from_mode(0o711)).expect("mode");
+    let ask = |verb: &[&str]| {
+        Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"])
+            .arg(&program)
+            .arg("--socket")
+            .arg(home.socket())
+            .args(verb)
+            .output()
+            .expect("setpriv is there (util-linux)")
+    };
+    for verb in [&["status"][..], &["handlers"], &["active"], &["route", "Scenario ok"]] {
+        let output = ask(verb);
+        assert!(output.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    for verb in [&["reload"][..], &["handler", "pause", "scenario"], &["cancel", "t-1"]] {
+        let output = ask(verb);
+        assert_eq!(output.status.code(), Some(77), "{verb:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(daemon.handler("scenario")["state"], "active");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Bounds, Breaker, Broker, Daemon, Environment, Handler, Limits, Log, LogTarget, Plugins, Queue, Retry,
-    Secret,
+    Secret, SocketMode,
 };
 
 impl Default for Broker {
@@ -94,6 +94,8 @@ impl Daemon {
         let directory = stated.filter(|dir| !dir.is_empty()).unwrap_or("/run/warren");
         Self {
             socket: PathBuf::from(directory).join("control.sock"),
+            socket_mode: SocketMode::Group,
+            monitor: None,
             max_task_bytes: 1 << 20,
             drain_timeout: Duration::from_secs(30),
             start_wait: Duration::from_secs(10),

@@ -46,7 +46,7 @@ pub(super) const RETRY: &[&str] = &["attempts", "delay", "factor", "max_delay", 
 pub(super) const BREAKER: &[&str] = &["rate", "window", "tasks", "rest"];
 /// `[daemon]`.
 pub(super) const DAEMON: &[&str] =
-    &["socket", "max_task_bytes", "drain_timeout", "start_wait", "require_broker"];
+    &["socket", "socket_mode", "monitor", "max_task_bytes", "drain_timeout", "start_wait", "require_broker"];
 /// `[log]`.
 pub(super) const LOG: &[&str] = &["level", "target"];
 

@@ -2,6 +2,7 @@
 //! reported, so that an operator sees every error at once.
 
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
 use super::reader::{Reader, as_table};
 use super::tree::{self, Node, Table};
 use super::{
-    Config, Daemon, Environment, Log, LogTarget, Plugins, Queue, QueueType, broker, environment, handlers,
-    keys,
+    Config, Daemon, Environment, Log, LogTarget, Plugins, Queue, QueueType, SocketMode, broker, environment,
+    handlers, keys,
 };
 
 /// Bound of one configuration file: far above any real one, far below what would hurt.
@@ -217,6 +218,8 @@ fn plugins(tree: &Table, problems: &mut Problems) -> Plugins {
 }
 
 fn daemon(tree: &Table, environment: &Environment, problems: &mut Problems) -> Daemon {
+    const MODES: [(&str, SocketMode); 3] =
+        [("0600", SocketMode::User), ("0660", SocketMode::Group), ("0666", SocketMode::Everybody)];
     let mut table = Reader::open(tree.get("daemon"), "daemon", keys::DAEMON, problems);
     let default = Daemon::new(environment);
     let day = Duration::from_secs(24 * 3600);
@@ -233,11 +236,26 @@ fn daemon(tree: &Table, environment: &Environment, problems: &mut Problems) -> D
     }
     Daemon {
         socket: socket.map_or(default.socket, |(path, _)| path),
+        socket_mode: table.choice("socket_mode", &MODES).unwrap_or(default.socket_mode),
+        monitor: monitor(&mut table),
         max_task_bytes: table.size("max_task_bytes", 1..=128 << 20).unwrap_or(default.max_task_bytes),
         drain_timeout: table.duration("drain_timeout", Duration::ZERO..=day).unwrap_or(default.drain_timeout),
         start_wait: table.duration("start_wait", Duration::ZERO..=day).unwrap_or(default.start_wait),
         require_broker: table.boolean("require_broker").unwrap_or(default.require_broker),
     }
+}
+
+/// What is served there is nobody's secret, but it has no login: it stays on this machine.
+fn monitor(table: &mut Reader) -> Option<SocketAddr> {
+    let (text, node) = table.text("monitor", "a loopback address and a port, such as \"127.0.0.1:9464\"")?;
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
+    if address.is_none() {
+        let message = format!("{text:?} is not a loopback address with a port");
+        let remedy =
+            "write e.g. \"127.0.0.1:9464\" or \"[::1]:9464\"; a proxy can offer it to other machines";
+        table.error(&node.place, "monitor", message, remedy);
+    }
+    address
 }
 
 fn log(tree: &Table, problems: &mut Problems) -> Log {

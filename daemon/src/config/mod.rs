@@ -30,6 +30,7 @@ pub use diagnostic::{ConfigErrors, Diagnostic, Place};
 pub use load::Loaded;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,6 +226,10 @@ pub struct Breaker {
 pub struct Daemon {
     /// The control socket; `$RUNTIME_DIRECTORY/control.sock`, else `/run/warren/control.sock`.
     pub socket: PathBuf,
+    /// Permissions of the control socket.
+    pub socket_mode: SocketMode,
+    /// A loopback address for `/healthz`, `/readyz` and `/metrics`; `None`: only on the control socket.
+    pub monitor: Option<SocketAddr>,
     /// A larger body is dead-lettered as `too_large`.
     pub max_task_bytes: u64,
     /// How long a drain waits for running tasks.
@@ -233,6 +238,28 @@ pub struct Daemon {
     pub start_wait: Duration,
     /// Exit with 69 when the broker is not there at start, instead of retrying.
     pub require_broker: bool,
+}
+
+/// Who may open the control socket. To change anything one has to be root, the daemon's user, or in the socket's group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketMode {
+    /// Only the daemon's user, and root.
+    User,
+    /// Its group as well.
+    Group,
+    /// Everybody; those who are neither may only look.
+    Everybody,
+}
+
+impl SocketMode {
+    /// The bits of the file.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::User => 0o600,
+            Self::Group => 0o660,
+            Self::Everybody => 0o666,
+        }
+    }
 }
 
 /// `[log]`.

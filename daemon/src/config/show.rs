@@ -174,13 +174,18 @@ fn breaker(breaker: &Breaker) -> Value {
 }
 
 fn daemon(daemon: &Daemon) -> Value {
-    json!({
+    let mut table = json!({
         "socket": daemon.socket,
+        "socket_mode": format!("{:04o}", daemon.socket_mode.bits()),
         "max_task_bytes": format_size(daemon.max_task_bytes),
         "drain_timeout": duration(daemon.drain_timeout),
         "start_wait": duration(daemon.start_wait),
         "require_broker": daemon.require_broker,
-    })
+    });
+    if let Some(monitor) = daemon.monitor {
+        table["monitor"] = json!(monitor.to_string());
+    }
+    table
 }
 
 fn duration(duration: Duration) -> String {

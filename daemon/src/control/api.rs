@@ -1,6 +1,8 @@
 //! What crosses the control socket, as JSON. Times are in milliseconds since the Unix epoch unless a name says
 //! otherwise; no field ever holds a credential.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`.
@@ -22,6 +24,12 @@ pub struct Status {
     pub queues: Vec<QueueStatus>,
     /// Every handler.
     pub handlers: Vec<HandlerStatus>,
+    /// Reloads since start that put everything in force, and those that did not.
+    #[serde(default)]
+    pub reloads: (u64, u64),
+    /// Log lines lost since start because the log was too slow.
+    #[serde(default)]
+    pub log_lines_lost: u64,
     /// The last reload, if there was one.
     pub last_reload: Option<ReloadReply>,
     /// The newest errors, newest first, at most 16.
@@ -60,6 +68,9 @@ pub struct QueueStatus {
     pub waiting: usize,
     /// Tasks that wait for their settlement to be confirmed.
     pub settling: usize,
+    /// How long tasks waited here from their delivery to their start.
+    #[serde(default)]
+    pub waits: Histogram,
     /// Totals since start.
     pub counts: Counts,
 }
@@ -82,6 +93,35 @@ pub struct Counts {
     /// Put aside for a while, un-counted, because their handler was given no tasks.
     #[serde(default)]
     pub parked: u64,
+}
+
+/// Upper bounds of a [`Histogram`]'s buckets, in seconds: from a task that costs nothing to one of an hour.
+pub const BUCKETS_S: [f64; 15] =
+    [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// Spans of time since start, counted by length.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// How many were at most as long as the bound of the same index in [`BUCKETS_S`] and longer than the one before; the
+    /// last one counts the longer ones.
+    pub counts: [u64; BUCKETS_S.len() + 1],
+    /// All of them together, in seconds.
+    pub sum_s: f64,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub fn observe(&mut self, span: Duration) {
+        let seconds = span.as_secs_f64();
+        let bucket = BUCKETS_S.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS_S.len());
+        self.counts[bucket] += 1;
+        self.sum_s += seconds;
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
 }
 
 /// One handler.
@@ -122,6 +162,9 @@ pub struct HandlerStatus {
     pub waiting: usize,
     /// Process ids of its hosts, of this and older generations.
     pub hosts: Vec<u32>,
+    /// How long its tasks took, whatever their outcome.
+    #[serde(default)]
+    pub durations: Histogram,
     /// Totals since start.
     pub counts: Counts,
     /// Its newest error.

@@ -58,6 +58,12 @@ pub enum ClientError {
         /// In its words.
         why: String,
     },
+    /// This user may look, but not change anything.
+    #[error("{why}")]
+    Forbidden {
+        /// In its words.
+        why: String,
+    },
     /// It knows no such queue, handler or task.
     #[error("{why}")]
     NoSuch {
@@ -203,6 +209,7 @@ impl Client {
             .map_or_else(|_| String::from_utf8_lossy(body).trim().to_owned(), |reply| reply.error);
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Err(self.busy(why)),
+            StatusCode::FORBIDDEN => Err(ClientError::Forbidden { why }),
             StatusCode::UNPROCESSABLE_ENTITY => Err(ClientError::NoSuch { why }),
             _ => Err(ClientError::Refused { path: self.path.clone(), status: status.as_u16(), why }),
         }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +19,19 @@ use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::access::{Access, Owners};
 use super::api::{
     ActiveTask, CancelReply, ErrorReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
 };
-use super::query;
 use super::socket::{self, SocketFile};
+use super::{metrics, query};
+use crate::config::SocketMode;
 use crate::engine::Held;
 
 /// Connections served at once; further ones wait in the kernel's backlog. Each costs a few KiB and a task.
@@ -88,34 +92,57 @@ pub enum Request {
     Ready(oneshot::Sender<bool>),
 }
 
-/// The listening control socket. Dropping it (or the future of [`Server::run`]) removes the socket file, if it is
-/// still the one that was bound.
+/// The listening control socket, and the monitoring address if there is one. Dropping it (or the future of
+/// [`Server::run`]) removes the socket file, if it is still the one that was bound.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
-    _file: SocketFile,
+    monitor: Option<TcpListener>,
+    file: SocketFile,
 }
 
 impl Server {
-    /// Listens at `path` with mode 0660. Needs a tokio runtime with I/O. A stale socket is replaced; the error for
-    /// a living daemon names its pid, the one for a missing directory the remedy.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        let (listener, file) = socket::listen(path)?;
-        Ok(Self { listener: UnixListener::from_std(listener)?, _file: file })
+    /// Listens at `path`. Needs a tokio runtime with I/O. A stale socket is replaced; the error for a living daemon
+    /// names its pid, the one for a missing directory the remedy.
+    pub fn bind(path: &Path, mode: SocketMode) -> io::Result<Self> {
+        let (listener, file) = socket::listen(path, mode.bits())?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, monitor: None, file })
+    }
+
+    /// Listens on a TCP address as well, for health and metrics only.
+    pub fn monitor(mut self, address: SocketAddr) -> io::Result<Self> {
+        let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        let explain = |error: io::Error| {
+            io::Error::new(error.kind(), format!("daemon.monitor: cannot listen on {address}: {error}"))
+        };
+        self.monitor = Some(bound.map_err(explain)?);
+        Ok(self)
+    }
+
+    /// Where it listens for monitoring; `None`: nowhere.
+    pub fn monitor_address(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref()?.local_addr().ok()
     }
 
     /// Serves until dropped. Connections are tasks of the calling runtime and end with this future.
     pub async fn run(self, requests: mpsc::Sender<Request>) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let owners = Owners { user: rustix::process::geteuid().as_raw(), group: self.file.group() };
         let mut connections = JoinSet::new();
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             while connections.try_join_next().is_some() {}
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
+            match self.accept(owners).await {
+                Ok((stream, peer)) => {
                     let requests = requests.clone();
                     connections.spawn(async move {
-                        serve(stream, requests).await;
+                        match stream {
+                            Stream::Unix(stream) => serve(stream, requests, peer).await,
+                            Stream::Tcp(stream) => serve(stream, requests, peer).await,
+                        }
                         drop(place);
                     });
                 }
@@ -126,20 +153,60 @@ impl Server {
             }
         }
     }
+
+    /// The next connection, and who it is from.
+    async fn accept(&self, owners: Owners) -> io::Result<(Stream, Peer)> {
+        let on_tcp = async {
+            match &self.monitor {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = self.listener.accept() => {
+                let (stream, _) = accepted?;
+                let peer = stream.peer_cred().map_or_else(
+                    |_| Peer { name: "unknown".to_owned(), access: Access::Look },
+                    |cred| Peer {
+                        name: format!("uid {} pid {}", cred.uid(), cred.pid().unwrap_or_default()),
+                        access: owners.access(cred.uid(), cred.gid()),
+                    },
+                );
+                Ok((Stream::Unix(stream), peer))
+            }
+            accepted = on_tcp => {
+                let (stream, address) = accepted?;
+                Ok((Stream::Tcp(stream), Peer { name: address.to_string(), access: Access::Monitor }))
+            }
+        }
+    }
 }
+
+/// A connection.
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// Who is at the other end.
+struct Peer {
+    /// For the log.
+    name: String,
+    access: Access,
+}
+
+/// Why a peer is refused.
+const FORBIDDEN: &str = "only root, warrend's user and the members of the control socket's group may do this, and only \
+                         on the control socket";
 
 type Response = hyper::Response<Full<Bytes>>;
 
 /// One request per connection: `warrenctl` needs no more, and an idle client then holds no place.
-async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
-    let peer = stream.peer_cred().map_or_else(
-        |_| "unknown".to_owned(),
-        |cred| format!("uid {} pid {}", cred.uid(), cred.pid().unwrap_or_default()),
-    );
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, requests: mpsc::Sender<Request>, peer: Peer) {
     let answered = Notify::new();
-    let (requests, peer, answered) = (&requests, peer.as_str(), &answered);
+    let (requests, answered, access, peer) = (&requests, &answered, peer.access, peer.name.as_str());
     let service = service_fn(|request| async move {
-        let response = answer(request, requests, peer).await;
+        let response = answer(request, requests, peer, access).await;
         answered.notify_one();
         Ok::<_, Infallible>(response)
     });
@@ -161,10 +228,15 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
     }
 }
 
-async fn answer(request: hyper::Request<Incoming>, requests: &mpsc::Sender<Request>, peer: &str) -> Response {
+async fn answer(
+    request: hyper::Request<Incoming>,
+    requests: &mpsc::Sender<Request>,
+    peer: &str,
+    access: Access,
+) -> Response {
     let path = request.uri().path();
     let allowed = match path {
-        "/v1/status" | "/v1/handlers" | "/v1/active" | "/healthz" | "/readyz" => Method::GET,
+        "/v1/status" | "/v1/handlers" | "/v1/active" | "/healthz" | "/readyz" | "/metrics" => Method::GET,
         "/v1/reload" | "/v1/route" | "/v1/pause" | "/v1/resume" | "/v1/cancel" => Method::POST,
         _ => return error(StatusCode::NOT_FOUND, format!("there is no {path} here")),
     };
@@ -175,9 +247,14 @@ async fn answer(request: hyper::Request<Incoming>, requests: &mpsc::Sender<Reque
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return response;
     }
+    if !access.allows(allowed == Method::GET, path) {
+        info!(peer, path, "refused on the control socket");
+        return error(StatusCode::FORBIDDEN, format!("{path}: {FORBIDDEN}"));
+    }
     match path {
         "/healthz" => json(StatusCode::OK, &serde_json::json!({"alive": true})),
         "/readyz" => ready(ask(requests, Request::Ready).await),
+        "/metrics" => metrics(ask(requests, Request::Status).await),
         "/v1/status" => reply(ask(requests, Request::Status).await),
         "/v1/handlers" => reply(ask(requests, Request::Handlers).await),
         "/v1/active" => reply(ask(requests, Request::Active).await),
@@ -298,6 +375,13 @@ fn reply<T: Serialize>(answer: Result<T, Silence>) -> Response {
             error(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping and did not answer".to_owned())
         }
     }
+}
+
+fn metrics(answer: Result<Status, Silence>) -> Response {
+    let Ok(status) = answer else { return reply(answer) };
+    let mut response = Response::new(Full::new(Bytes::from(metrics::render(&status))));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    response
 }
 
 fn ready(answer: Result<bool, Silence>) -> Response {

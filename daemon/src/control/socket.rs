@@ -12,9 +12,6 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// Who may speak to the daemon: its user and its group.
-const MODE: u32 = 0o660;
-
 /// Connections the kernel holds while we serve as many as we allow; beyond it a client is told to try again.
 const BACKLOG: i32 = 64;
 
@@ -29,18 +26,26 @@ pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    group: u32,
+}
+
+impl SocketFile {
+    /// The group that the file belongs to.
+    pub(super) fn group(&self) -> u32 {
+        self.group
+    }
 }
 
 /// Listens at `path`. A socket that a dead daemon left is replaced; a living one is an error that names its pid.
-pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+pub(super) fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     let _lock = lock_directory(path)?;
     clear_the_way(path)?;
-    let fd = bind(path).map_err(|e| explain(path, &e.into()))?;
+    let fd = bind(path, mode).map_err(|e| explain(path, &e.into()))?;
     // The umask may have taken the group's bits away.
-    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     rustix::net::listen(&fd, BACKLOG)?;
     let meta = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), device: meta.dev(), inode: meta.ino() };
+    let file = SocketFile { path: path.to_owned(), device: meta.dev(), inode: meta.ino(), group: meta.gid() };
     Ok((UnixListener::from(fd), file))
 }
 
@@ -56,11 +61,11 @@ impl Drop for SocketFile {
     }
 }
 
-fn bind(path: &Path) -> rustix::io::Result<OwnedFd> {
+fn bind(path: &Path, mode: u32) -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // The kernel takes the mode of the file from the socket: it never exists with wider permissions.
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(MODE))?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
     rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
     Ok(fd)
 }
@@ -136,11 +141,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_for_its_user_and_group_only() {
+    fn a_socket_has_the_mode_that_is_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let (_listener, _file) = listen(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        for mode in [0o600, 0o660, 0o666] {
+            let (_listener, _file) = listen(&path, mode).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
     }
 
     #[test]
@@ -149,8 +156,8 @@ mod tests {
         let path = dir.path().join("control.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a closed listener leaves its file");
-        let (listener, file) = listen(&path).unwrap();
-        let error = listen(&path).unwrap_err();
+        let (listener, file) = listen(&path, 0o660).unwrap();
+        let error = listen(&path, 0o660).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&format!("(pid {})", std::process::id())), "{error}");
         drop((listener, file));
@@ -162,10 +169,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(listen(&path).unwrap_err().to_string().contains("is not a socket"));
+        assert!(listen(&path, 0o660).unwrap_err().to_string().contains("is not a socket"));
         fs::remove_file(&path).unwrap();
 
-        let (_listener, file) = listen(&path).unwrap();
+        let (_listener, file) = listen(&path, 0o660).unwrap();
         fs::remove_file(&path).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(file);
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_named() {
-        let error = listen(Path::new("/nonexistent/warren/control.sock")).unwrap_err();
+        let error = listen(Path::new("/nonexistent/warren/control.sock"), 0o660).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/warren"), "{error}");
         assert!(error.to_string().contains("daemon.socket"), "{error}");
     }
@@ -182,7 +189,7 @@ mod tests {
     #[test]
     fn a_path_that_is_too_long_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let error = listen(&dir.path().join("x".repeat(200))).unwrap_err();
+        let error = listen(&dir.path().join("x".repeat(200)), 0o660).unwrap_err();
         assert!(error.to_string().contains("cannot listen on"), "{error}");
     }
 }

@@ -111,8 +111,11 @@ async fn start(
     let signals = signals::listen().context("signal handlers").map_err(software)?;
     crate::host::become_subreaper().context("child subreaper").map_err(software)?;
     let spawner = spawner().context("the thread that starts plugin hosts").map_err(software)?;
-    let server =
-        Server::bind(&config.daemon.socket).map_err(|error| Refusal(exit::TEMPFAIL, error.into()))?;
+    let taken = |error: std::io::Error| Refusal(exit::TEMPFAIL, error.into());
+    let mut server = Server::bind(&config.daemon.socket, config.daemon.socket_mode).map_err(taken)?;
+    if let Some(address) = config.daemon.monitor {
+        server = server.monitor(address).map_err(taken)?;
+    }
     let mut numbers = 0;
     let plan = reload::plan(&config, &[], &mut numbers, &spawner)
         .await

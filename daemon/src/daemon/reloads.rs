@@ -30,6 +30,8 @@ pub(super) struct Reloads {
     again: Option<Vec<oneshot::Sender<ReloadReply>>>,
     /// The last one that ended.
     pub(super) last: Option<ReloadReply>,
+    /// How many put everything in force, and how many did not.
+    pub(super) counts: (u64, u64),
 }
 
 /// What a run came to: a plan to be swapped in, or why nothing changes.
@@ -40,7 +42,16 @@ pub(super) struct Built {
 
 impl Reloads {
     pub(super) fn new(slots: Vec<Slot>, numbers: u64, spawner: Spawner) -> Self {
-        Self { slots, numbers, spawner, running: None, waiting: Vec::new(), again: None, last: None }
+        Self {
+            slots,
+            numbers,
+            spawner,
+            running: None,
+            waiting: Vec::new(),
+            again: None,
+            last: None,
+            counts: (0, 0),
+        }
     }
 
     /// Waits for the run under way; for ever when there is none.
@@ -95,6 +106,8 @@ impl Daemon {
         };
         let reply = ReloadReply { at_ms: requests::now_ms(), ..reply };
         tracing::info!(ok = reply.ok, "reload ended");
+        let count = if reply.ok { &mut self.reloads.counts.0 } else { &mut self.reloads.counts.1 };
+        *count += 1;
         // READY on every way out of a reload, or systemd waits for it until its time limit; and before the answer,
         // so that the service is active again when ExecReload's client ends.
         self.notifier.ready(&self.health.borrow().line);

@@ -68,6 +68,8 @@ impl Daemon {
             started_ms: self.started_ms,
             state: state.to_owned(),
             ready: self.health.borrow().ready,
+            reloads: self.reloads.counts,
+            log_lines_lost: self.telemetry.lost_lines(),
             last_reload: self.reloads.last.clone(),
             ..Status::default()
         }

@@ -87,6 +87,7 @@ impl Engine {
         }
         let seq = slot.push(key, self.now);
         let flight = &mut self.flights[key];
+        self.queues[queue].waits.observe(self.now.saturating_duration_since(flight.arrived));
         flight.state = State::Sent;
         if flight.delivery.redelivered {
             self.unstarted.forget(&flight.delivery);

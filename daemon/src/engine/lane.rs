@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::control::api::Counts;
+use crate::control::api::{Counts, Histogram};
 use crate::host::{Host, HostId, QUEUE_LIMIT, Seq};
 use crate::registry::Generation;
 
@@ -75,6 +75,7 @@ pub(super) struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) counts: Counts,
+    pub(super) durations: Histogram,
     pub(super) last_error: Option<String>,
     pub(super) standing: Standing,
 }
@@ -164,6 +165,7 @@ impl Lane {
 
     /// A task took this long.
     pub(super) fn observe(&mut self, duration: Duration) {
+        self.totals.borrow_mut().durations.observe(duration);
         self.typical = Some(self.typical.map_or(duration, |typical| (typical * 7 + duration) / 8));
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::ConsumerId;
 use crate::config;
-use crate::control::api::Counts;
+use crate::control::api::{Counts, Histogram};
 
 /// Index of a queue in [`Queues`]; stable over reloads, so that flights can hold it.
 pub(super) type QueueKey = usize;
@@ -22,6 +22,8 @@ pub(super) struct QueueState {
     /// Hosts busy with its tasks; at most `workers`.
     pub(super) busy_hosts: usize,
     pub(super) counts: Counts,
+    /// From delivery to start.
+    pub(super) waits: Histogram,
 }
 
 /// All queues, and which subscription feeds which.
@@ -51,6 +53,7 @@ impl Queues {
                     paused: false,
                     busy_hosts: 0,
                     counts: Counts::default(),
+                    waits: Histogram::default(),
                 }),
             }
         }

@@ -46,6 +46,7 @@ impl Engine {
                     prefetch: queue.config.prefetch,
                     workers: queue.config.workers,
                     counts: queue.counts,
+                    waits: queue.waits,
                     ..QueueStatus::default()
                 }
             })
@@ -109,6 +110,7 @@ impl Engine {
             waiting: lanes.iter().map(|lane| lane.waiting_total()).sum(),
             hosts: pids,
             counts: totals.as_ref().map(|totals| totals.counts).unwrap_or_default(),
+            durations: totals.as_ref().map(|totals| totals.durations).unwrap_or_default(),
             last_error: totals.and_then(|totals| totals.last_error.clone()),
         }
     }

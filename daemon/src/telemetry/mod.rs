@@ -68,6 +68,11 @@ impl Guard {
         self.targets.reload(filter.targets).context("logging has ended")
     }
 
+    /// Lines lost since the start because the log was too slow.
+    pub fn lost_lines(&self) -> u64 {
+        self.writer.lost()
+    }
+
     /// Waits until everything logged so far is written, for a second at most.
     pub fn flush(&self) {
         self.writer.flush();

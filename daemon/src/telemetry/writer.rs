@@ -73,6 +73,11 @@ impl Writer {
         Ok(Self { queue })
     }
 
+    /// Lines lost since the start.
+    pub(super) fn lost(&self) -> u64 {
+        self.queue.dropped.load(Ordering::Relaxed)
+    }
+
     pub(super) fn queue(&self) -> Queue {
         self.queue.clone()
     }
@@ -96,7 +101,7 @@ impl Writer {
 }
 
 fn run(mut sink: Sink, receiver: &Receiver<Item>, dropped: &AtomicU64) {
-    let mut text = String::new();
+    let (mut text, mut told) = (String::new(), 0);
     while let Ok(first) = receiver.recv() {
         let mut waiting = Vec::new();
         for item in std::iter::once(first).chain(receiver.try_iter().take(QUEUE)) {
@@ -105,8 +110,9 @@ fn run(mut sink: Sink, receiver: &Receiver<Item>, dropped: &AtomicU64) {
                 Item::Flush(done) => waiting.push(done),
             }
         }
-        let lost = dropped.swap(0, Ordering::Relaxed);
+        let lost = dropped.load(Ordering::Relaxed) - told;
         if lost > 0 {
+            told += lost;
             let mut record = Record::new(&site::LOSS, "log lines were lost: the log is too slow");
             record.field("lost", lost.to_string());
             sink.put(&record, &mut text);

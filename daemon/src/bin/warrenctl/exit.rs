@@ -22,6 +22,8 @@ pub(crate) enum Code {
     Io = 74,
     /// Try again later.
     TryAgain = 75,
+    /// This user may not.
+    NoPermission = 77,
     /// The configuration is wrong.
     Config = 78,
     /// Ctrl-C, as a shell reports it.
@@ -53,6 +55,7 @@ impl From<ClientError> for Failure {
             ClientError::NoDaemon { .. } | ClientError::Permission { .. } => Code::Unavailable,
             ClientError::Busy { .. } => Code::TryAgain,
             ClientError::NoSuch { .. } => Code::Data,
+            ClientError::Forbidden { .. } => Code::NoPermission,
             ClientError::Refused { .. } | ClientError::Garbled { .. } => Code::Software,
         };
         Self::new(code, error)

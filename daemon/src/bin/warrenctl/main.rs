@@ -52,7 +52,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
 
 const AFTER: &str = "\
 Exit status: 0 done; 64 usage; 65 bad data; 69 no daemon or no broker; 70 a handler or the program failed;
-75 try again; 78 configuration; 130 interrupted.
+75 try again; 77 not allowed; 78 configuration; 130 interrupted.
 
 Examples:
   warrenctl publish 'Process order #1001'
