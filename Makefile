@@ -12,13 +12,14 @@ SCRIPTS = scripts/setup scripts/demo scripts/brokers .ci/run
 SUITES  = $(basename $(notdir $(wildcard tests/suites/*.rs)))
 BROKERS = trixie sid
 
-.PHONY: help setup build test test-brokers test-brokers-short lint demo bench install
+.PHONY: help setup build test test-brokers test-brokers-short lint demo bench soak install
 
 help:
 	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
 	@echo 'make test     all tests, on RabbitMQ nodes that the tests start themselves'
 	@echo 'make test-brokers  the end-to-end suites on RabbitMQ 4.0 and 4.3 [BROKERS="trixie sid"] [SUITES="link drain"]'
 	@echo 'make lint     rustfmt, clippy, rustdoc, shellcheck'
+	@echo 'make soak     random faults while tasks run, and a ledger: [SOAK_MINUTES=10] [SOAK_SEED=] [SOAK_KEEP=1]'
 	@echo 'make bench    tasks per second and what one costs, beside plain consumers'
 	@echo 'make install  a release build: [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make setup    installs what the others need and this machine lacks'
@@ -59,6 +60,9 @@ bench: setup
 	$(CARGO) build --locked --release --no-default-features --package warren --package warren-fixture-noop --package warren-tests \
 		--lib --bin warrend --bin bench
 	$(TARGET)/bench
+
+soak: build
+	$(CARGO) run --quiet --locked --package warren-tests --bin soak
 
 # Puts a release build in place. The configuration is only written where there is none; sources name /usr, which
 # becomes PREFIX. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now warrend.

@@ -183,6 +183,18 @@ impl Broker {
         let _ = self.runtime.block_on(self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()));
     }
 
+    /// Deletes a queue if no message is in it. Whether it did.
+    pub fn delete_if_empty(&self, queue: &str) -> bool {
+        self.runtime.block_on(async {
+            // A channel of its own: the broker closes it when something is in there.
+            let channel = self.link.create_channel().await.expect("a channel");
+            let options = QueueDeleteOptions { if_empty: true, ..QueueDeleteOptions::default() };
+            let deleted = channel.queue_delete(queue.into(), options).await;
+            let _ = channel.close(200, "".into()).await;
+            deleted.is_ok()
+        })
+    }
+
     /// Deletes a work queue with what a daemon made for it: dead letters and delay queues.
     pub fn delete_family(&self, queue: &str) {
         self.delete(queue);

@@ -1,5 +1,6 @@
 //! `warrend` as a service manager runs it: started, notified by, signalled, ended.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
@@ -198,6 +199,23 @@ impl Daemon {
             maps: read("maps").lines().count(),
             threads: fs::read_dir(proc.join("task")).expect("the daemon is there").count(),
         }
+    }
+
+    /// The process's open descriptors by what they are: `socket`, `pipe`, `memfd`, `anon_inode:[eventfd]`, a path.
+    pub fn descriptors(&self) -> BTreeMap<String, usize> {
+        let mut kinds = BTreeMap::new();
+        let directory = Path::new("/proc").join(self.pid().to_string()).join("fd");
+        for entry in fs::read_dir(directory).expect("the daemon is there").flatten() {
+            let Ok(target) = fs::read_link(entry.path()) else { continue }; // closed meanwhile
+            let target = target.display().to_string();
+            let target = target.trim_start_matches('/');
+            let kind = match target.split_once(':') {
+                Some(("socket" | "pipe" | "memfd", _)) => target.split(':').next().unwrap_or_default(),
+                _ => target,
+            };
+            *kinds.entry(kind.to_owned()).or_default() += 1;
+        }
+        kinds
     }
 
     /// SIGTERM; waits for the end.

@@ -1,8 +1,9 @@
 //! What the ledger fixture wrote: every execution of every task, whatever was killed meanwhile.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 /// One line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,36 @@ pub fn read(path: &Path) -> Vec<Entry> {
     // A line under way has no end yet.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(parse).collect()
+}
+
+/// A ledger that grows while it is read: every line is read once.
+#[derive(Debug)]
+pub struct Follower {
+    path: PathBuf,
+    read_to: u64,
+    /// What was read so far.
+    pub entries: Vec<Entry>,
+}
+
+impl Follower {
+    /// Follows the ledger at `path`, which need not be there yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, read_to: 0, entries: Vec::new() }
+    }
+
+    /// Reads what was written since.
+    ///
+    /// # Panics
+    /// When a line is not one of the fixture's.
+    pub fn read_on(&mut self) {
+        let Ok(mut file) = File::open(&self.path) else { return };
+        let mut text = String::new();
+        file.seek(SeekFrom::Start(self.read_to)).expect("seek");
+        file.read_to_string(&mut text).expect("the ledger is text");
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        self.read_to += whole as u64;
+        self.entries.extend(text[..whole].lines().map(parse));
+    }
 }
 
 /// How often each attempt of each task said `what`.

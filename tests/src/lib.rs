@@ -1,4 +1,5 @@
-//! The end-to-end harness: private RabbitMQ nodes, a network to break before them, the daemon, producers.
+//! The end-to-end harness: private RabbitMQ nodes, a network to break before them, the daemon, producers, and a soak
+//! of all of it.
 
 pub mod artefacts;
 pub mod broker;
@@ -9,6 +10,7 @@ pub mod node;
 pub mod proxy;
 mod release;
 pub mod rig;
+pub mod soak;
 pub mod wait;
 
 pub use broker::Broker;

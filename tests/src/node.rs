@@ -133,6 +133,22 @@ impl Node {
         self.wait_until_up()
     }
 
+    /// Stops the broker's process as it is (SIGSTOP): everything stays open and nothing answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// Lets a frozen broker go on (SIGCONT).
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = fs::read_to_string(self.directory.path().join("pid"))?.trim().parse()?;
+        let pid = rustix::process::Pid::from_raw(pid).context("pid file")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
     fn wait_until_up(&mut self) -> Result<()> {
         let end = Instant::now() + START_LIMIT;
         while !self.answers() {

@@ -13,13 +13,29 @@ const POLL: Duration = Duration::from_millis(10);
 const MAX_LINES: usize = 100_000;
 
 /// Asks until there is an answer; panics with `what` after [`BOUND`].
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + BOUND;
+pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    until_within(BOUND, what, ask)
+}
+
+/// As [`until`], with a bound of its own.
+pub fn until_within<T>(bound: Duration, what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    ask_within(bound, ask).unwrap_or_else(|| panic!("waited {bound:?} in vain: {what}"))
+}
+
+/// As [`until`], for a caller who has more to say about the failure.
+pub fn until_or_none<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
+    ask_within(BOUND, ask)
+}
+
+fn ask_within<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + bound;
     loop {
         if let Some(answer) = ask() {
-            return answer;
+            return Some(answer);
         }
-        assert!(Instant::now() < end, "waited {BOUND:?} in vain: {what}");
+        if Instant::now() >= end {
+            return None;
+        }
         std::thread::sleep(POLL);
     }
 }
