@@ -139,6 +139,18 @@ pub fn backoff(retry: &Retry, attempt: u32, random: f64) -> Duration {
 }
 
 impl DeadReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 8] = [
+        Self::Rejected,
+        Self::Attempts,
+        Self::Timeout,
+        Self::Poison,
+        Self::Unroutable,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::Cancelled,
+    ];
+
     /// The word in the dead letter's header and in the logs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 use uuid::Uuid;
 
-pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, is_transport_header};
+pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, header_json, is_transport_header};
 
 use crate::router::Router;
 use crate::settlement::DeadReason;
@@ -70,19 +70,21 @@ pub struct Refusal {
 
 /// Reads identity and counts from a delivery's properties. What cannot be read counts as absent.
 pub fn identify(properties: &BasicProperties) -> Identity {
-    let header = |name: &str| properties.headers().as_ref().and_then(|table| table.inner().get(name));
-    let given = properties.message_id().as_ref().map(lapin::types::ShortString::as_str).unwrap_or_default();
-    let id = if given.is_empty() {
-        let ours = header(HEADER_ID).and_then(short_text);
-        TaskId { text: ours.map_or_else(new_id, Arc::from), generated: true }
-    } else {
-        TaskId { text: Arc::from(given), generated: false }
-    };
     Identity {
-        id,
-        attempt: count(header(HEADER_ATTEMPT)).max(1),
-        redeliveries: count(header(HEADER_REDELIVERIES)),
+        id: known_id(properties).unwrap_or_else(|| TaskId { text: new_id(), generated: true }),
+        attempt: count(header(properties, HEADER_ATTEMPT)).max(1),
+        redeliveries: count(header(properties, HEADER_REDELIVERIES)),
     }
+}
+
+/// The id that a message already has: the producer's, else the one that an earlier copy was given.
+pub fn known_id(properties: &BasicProperties) -> Option<TaskId> {
+    let given = properties.message_id().as_ref().map(lapin::types::ShortString::as_str).unwrap_or_default();
+    if given.is_empty() {
+        let ours = header(properties, HEADER_ID).and_then(short_text)?;
+        return Some(TaskId { text: Arc::from(ours), generated: true });
+    }
+    Some(TaskId { text: Arc::from(given), generated: false })
 }
 
 /// Finds the handler of a delivery from `queue`, or the reason why it is dead. Allocates only for a refusal.
@@ -175,6 +177,11 @@ impl Refusal {
     }
 }
 
+/// One header of a message.
+pub(crate) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name)
+}
+
 fn new_id() -> Arc<str> {
     let mut buffer = Uuid::encode_buffer();
     Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer))
@@ -191,7 +198,7 @@ fn short_text(value: &AMQPValue) -> Option<&str> {
 }
 
 /// A header of ours that counts: any AMQP integer, or digits as text (tools that re-publish write those).
-fn count(value: Option<&AMQPValue>) -> u32 {
+pub(crate) fn count(value: Option<&AMQPValue>) -> u32 {
     let number = match value {
         Some(AMQPValue::ShortShortInt(n)) => i64::from(*n),
         Some(AMQPValue::ShortShortUInt(n)) => i64::from(*n),

@@ -16,6 +16,12 @@ const VERBS: &[&[&str]] = &[
     &["active"],
     &["reload"],
     &["route"],
+    &["dead"],
+    &["dead", "list"],
+    &["dead", "show"],
+    &["dead", "replay"],
+    &["dead", "drop"],
+    &["dead", "export"],
     &["config"],
     &["config", "check"],
     &["config", "show"],
@@ -84,6 +90,27 @@ fn with_daemon(mut answer: impl FnMut(Request) + Send + 'static, body: impl FnOn
 fn wrong_usage_is_64() {
     for arguments in [&[][..], &["colour"], &["status", "--colour"], &["route"], &["status", "--socket"]] {
         assert_ends(&warrenctl(arguments), 64, &["help"]);
+    }
+}
+
+#[test]
+fn dead_letters_are_not_touched_by_a_careless_command_line() {
+    let table: [(&str, &str); 11] = [
+        ("replay", "--all"),
+        ("replay --dry-run", "--all"),
+        ("replay --to tasks", "--all"),
+        ("replay --all --id o-1", "leave one of the two out"),
+        ("drop --yes", "--all"),
+        ("drop --all --handler orders --yes", "leave one of the two out"),
+        ("drop --all", "--yes"),
+        ("show", "ID"),
+        ("list --reason bored", "too_large"),
+        ("list --older-than yesterday", "whole number"),
+        ("export --look-at 0", "look-at"),
+    ];
+    for (words, part) in table {
+        let arguments: Vec<&str> = ["dead"].into_iter().chain(words.split(' ')).collect();
+        assert_ends(&warrenctl(&arguments), 64, &[part]);
     }
 }
 

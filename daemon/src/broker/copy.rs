@@ -16,7 +16,9 @@ use sha2::{Digest, Sha256};
 
 use crate::host::FollowUp;
 use crate::settlement::DeadReason;
-use crate::task::{HEADER_ATTEMPT, HEADER_ID, HEADER_REDELIVERIES, TaskId, is_transport_header};
+use crate::task::{
+    HEADER_ATTEMPT, HEADER_ID, HEADER_REDELIVERIES, TaskId, header, is_transport_header, known_id,
+};
 
 /// When the task expires, in milliseconds since 1970: its `expiration`, made absolute by the first copy.
 pub const HEADER_DEADLINE: &str = "x-warren-deadline";
@@ -91,7 +93,8 @@ impl UnixMs {
         Self::from(SystemTime::now())
     }
 
-    fn seconds(self) -> u64 {
+    /// The same in whole seconds, as AMQP has it.
+    pub fn seconds(self) -> u64 {
         self.0 / 1000
     }
 
@@ -133,6 +136,17 @@ pub fn dead(original: &BasicProperties, queue: &str, grave: &Grave<'_>, now: Uni
     put(&mut headers, HEADER_REASON, text(grave.reason.as_str()));
     record(&mut headers, original, &grave.failure, now);
     kept(original).with_headers(headers)
+}
+
+/// Properties of a dead letter's copy that starts afresh: those that its producer gave it, and the id it is known by. What
+/// Warren or the broker recorded is left out, the deadline as well: who replays an expired task wants it to run.
+pub fn replay(dead: &BasicProperties) -> BasicProperties {
+    let mut headers = producer_headers(dead);
+    if let Some(TaskId { text: id, generated: true }) = known_id(dead) {
+        put(&mut headers, HEADER_ID, text(&id));
+    }
+    let copy = kept(dead);
+    if headers.inner().is_empty() { copy } else { copy.with_headers(headers) }
 }
 
 /// Properties of the `n`th follow-up (from 1) of the task `parent`. Fails on text that AMQP has no room for, and says
@@ -212,14 +226,20 @@ fn kept(original: &BasicProperties) -> BasicProperties {
     copy
 }
 
-/// The producer's headers, and the deadline.
-fn kept_headers(original: &BasicProperties, now: UnixMs) -> FieldTable {
+/// The producer's headers.
+fn producer_headers(original: &BasicProperties) -> FieldTable {
     let mut headers = FieldTable::default();
     for (name, value) in original.headers().iter().flatten() {
         if !is_transport_header(name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
+    headers
+}
+
+/// The producer's headers, and the deadline.
+fn kept_headers(original: &BasicProperties, now: UnixMs) -> FieldTable {
+    let mut headers = producer_headers(original);
     if let Some(deadline) = deadline(original, now) {
         put(&mut headers, HEADER_DEADLINE, deadline_value(deadline));
     }
@@ -289,10 +309,6 @@ fn follow_up_id(parent: &str, n: usize) -> String {
     }
     let _ = write!(id, "/{n}");
     id
-}
-
-fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
-    properties.headers().as_ref()?.inner().get(name)
 }
 
 fn milliseconds(value: &AMQPValue) -> Option<UnixMs> {

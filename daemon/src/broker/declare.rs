@@ -141,17 +141,27 @@ pub(super) async fn declare_delay_queue(
 
 /// Whether a queue of this name is there, of any kind.
 pub(super) async fn exists(connection: &Connection, name: &str) -> Result<bool, QueueError> {
+    depth(connection, name).await.map(|depth| depth.is_some())
+}
+
+/// The messages that are ready in a queue of any kind; `None`: there is no such queue.
+pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, QueueError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match ask(connection, name, options, FieldTable::default()).await {
-        Ok(()) => Ok(true),
-        Err(Answer::Missing) => Ok(false),
+        Ok(depth) => Ok(Some(depth)),
+        Err(Answer::Missing) => Ok(None),
         Err(answer) => Err(answer.about(name)),
     }
 }
 
+/// Whether a queue was declared with exactly these arguments. To be asked only of one that is there.
+pub(super) async fn is_declared_as(connection: &Connection, name: &str, arguments: FieldTable) -> bool {
+    declare(connection, name, arguments).await.is_ok()
+}
+
 async fn declare(connection: &Connection, name: &str, arguments: FieldTable) -> Result<(), QueueError> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    ask(connection, name, options, arguments).await.map_err(|answer| answer.about(name))
+    ask(connection, name, options, arguments).await.map(drop).map_err(|answer| answer.about(name))
 }
 
 /// Arguments that a queue of others is asked about one by one, at most.
@@ -177,7 +187,7 @@ async fn refuse_stream(connection: &Connection, name: &str) -> Result<(), QueueE
             },
             Err(answer @ (Answer::Link(_) | Answer::Silent)) => return Err(answer.about(name)),
             // A classic queue, or not ours to configure: it works, or consuming says why not.
-            Ok(()) | Err(_) => return Ok(()),
+            Ok(_) | Err(_) => return Ok(()),
         }
     }
     Ok(())
@@ -223,20 +233,21 @@ impl Answer {
     }
 }
 
+/// Declares, or asks; the answer is the number of messages that are ready.
 async fn ask(
     connection: &Connection,
     name: &str,
     options: QueueDeclareOptions,
     arguments: FieldTable,
-) -> Result<(), Answer> {
+) -> Result<u32, Answer> {
     let name = ShortString::try_new(name).map_err(|_| Answer::NameTooLong)?;
     let channel = open_channel(connection).await.map_err(|error| sort(&error))?;
     let answer = answered(channel.queue_declare(name, options, arguments)).await;
     match answer {
-        Ok(_) => {
+        Ok(queue) => {
             // Dropping it would do, but lapin would warn; an error here is of no interest.
             let _ = answered(channel.close(200, "done".into())).await;
-            Ok(())
+            Ok(queue.message_count())
         }
         Err(error) => Err(sort(&error)),
     }

@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod copy;
+pub mod dead;
 mod declare;
 mod dial;
 mod dial_error;

@@ -67,7 +67,8 @@ pub(super) enum Failed {
 }
 
 impl Open {
-    fn new(dialled: Dialled) -> Rc<Self> {
+    /// Takes a connection that nobody else publishes on.
+    pub(super) fn new(dialled: Dialled) -> Rc<Self> {
         Rc::new(Self {
             dialled,
             idle: RefCell::default(),
@@ -75,6 +76,11 @@ impl Open {
             confirmed: Cell::new(false),
             lost: watch::Sender::new(false),
         })
+    }
+
+    /// The connection is up.
+    pub(super) fn is_connected(&self) -> bool {
+        self.dialled.connection.status().connected()
     }
 
     /// Does what asks the broker, or fails as soon as the connection is lost.
@@ -277,7 +283,6 @@ async fn serve(
 ) -> Option<String> {
     let mut reports = Box::pin(open.dialled.connection.events_listener());
     let line = &open.dialled.line;
-    let connected = || open.dialled.connection.status().connected();
     pool.link.send_modify(|standing| *standing = Standing { open: Some(open.clone()), blocked: false });
     status.publishing(true);
     let mut check = tokio::time::interval(CHECK);
@@ -286,11 +291,11 @@ async fn serve(
             report = reports.next() => match report {
                 Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, open, true),
                 Some(lapin::Event::ConnectionUnblocked) => block(pool, status, open, false),
-                Some(lapin::Event::Error(error)) if !connected() => break Err(words(&error)),
+                Some(lapin::Event::Error(error)) if !open.is_connected() => break Err(words(&error)),
                 Some(_) => {}
                 None => break Err("the connection is gone".to_owned()),
             },
-            _ = check.tick() => if !connected() { break Err("the connection is gone".to_owned()) },
+            _ = check.tick() => if !open.is_connected() { break Err("the connection is gone".to_owned()) },
             command = commands.recv() => break Ok(command),
         }
     };
@@ -335,15 +340,4 @@ fn block(pool: &Pool, status: &Status, open: &Rc<Open>, blocked: bool) {
 /// The publishers still use this connection, not a newer session's.
 fn is_offered(pool: &Pool, open: &Rc<Open>) -> bool {
     pool.link.borrow().open.as_ref().is_some_and(|offered| Rc::ptr_eq(offered, open))
-}
-
-impl From<Failed> for PublishError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Never(error) => error,
-            Failed::Hard(why) | Failed::Now(why) | Failed::NotTaken(why) => {
-                Self::Queue(QueueError::Link(why))
-            }
-        }
-    }
 }

@@ -60,6 +60,11 @@ pub fn dead_arguments(queue: &Queue, server: &Server) -> FieldTable {
     plain_arguments(queue.dead_type, server)
 }
 
+/// Arguments of a quorum dead queue of ours on this broker, which never discards a letter for having been looked at.
+pub fn quorum_dead_arguments(server: &Server) -> FieldTable {
+    plain_arguments(Some(QueueType::Quorum), server)
+}
+
 /// Arguments of the delay queue of `target` for one rung.
 pub fn delay_arguments(target: &str, rung: Duration, kind: QueueType, server: &Server) -> FieldTable {
     let mut arguments = plain_arguments(Some(kind), server);

@@ -114,6 +114,26 @@ fn jitter_shortens_the_delay_by_at_most_its_share() {
     }
 }
 
+#[test]
+fn every_reason_is_in_the_list_under_a_word_of_its_own() {
+    for reason in DeadReason::ALL {
+        // A new reason does not compile until it is added here, and then has to be in the list.
+        let place = match reason {
+            DeadReason::Rejected => 0,
+            DeadReason::Attempts => 1,
+            DeadReason::Timeout => 2,
+            DeadReason::Poison => 3,
+            DeadReason::Unroutable => 4,
+            DeadReason::Malformed => 5,
+            DeadReason::TooLarge => 6,
+            DeadReason::Cancelled => 7,
+        };
+        assert_eq!(DeadReason::ALL[place], reason);
+        let same = DeadReason::ALL.iter().filter(|other| other.as_str() == reason.as_str());
+        assert_eq!(same.count(), 1, "{reason}");
+    }
+}
+
 proptest! {
     #[test]
     fn delay_never_exceeds_its_bound(

@@ -41,7 +41,7 @@ impl Headers {
                     Ok(text) => Some(text.to_owned()),
                     Err(_) => Some(bytes(text.as_bytes()).to_string()),
                 },
-                value => Some(json(value, MAX_DEPTH).to_string()),
+                value => Some(header_json(value).to_string()),
             };
             match text.filter(|text| fits(text)) {
                 Some(text) => {
@@ -59,8 +59,14 @@ impl Headers {
 /// A handler does not see them and a copy of a task does not carry them on.
 pub fn is_transport_header(name: &str) -> bool {
     const PREFIXES: [&str; 4] = [HEADER_PREFIX, "x-first-death-", "x-last-death-", "x-dead-letter-"];
-    const NAMES: [&str; 4] = ["x-death", "x-delivery-count", "CC", "BCC"];
+    // RabbitMQ 4.3 counts how often a quorum queue handed a message out in x-acquired-count.
+    const NAMES: [&str; 5] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"];
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
+}
+
+/// A header's value as JSON, whatever its type.
+pub fn header_json(value: &AMQPValue) -> Value {
+    json(value, MAX_DEPTH)
 }
 
 fn json(value: &AMQPValue, depth: usize) -> Value {

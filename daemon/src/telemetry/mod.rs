@@ -21,6 +21,7 @@ mod writer;
 
 pub use filter::check_level;
 pub use task_log::{Finished, TaskLog, TaskRef};
+pub use text::date_time;
 
 use std::io::IsTerminal;
 

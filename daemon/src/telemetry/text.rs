@@ -69,14 +69,18 @@ fn push(c: char, line: &mut String) {
     if harmful { line.extend(c.escape_default()) } else { line.push(c) }
 }
 
+/// Seconds since 1970 → date and time in UTC, as in RFC 3339 but without the zone.
+pub fn date_time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
 /// RFC 3339 in UTC with milliseconds.
 fn timestamp(time: SystemTime, line: &mut String) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let millis = since.subsec_millis();
-    let _ = write!(line, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z");
+    let _ = write!(line, "{}.{:03}Z", date_time(since.as_secs()), since.subsec_millis());
 }
 
 /// Days since 1970-01-01 → year, month, day. Counted in years that begin in March, so that the leap day is last.

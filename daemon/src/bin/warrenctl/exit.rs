@@ -1,7 +1,9 @@
 //! How `warrenctl` ends: sysexits codes, and one clear message on stderr.
 
+use std::fmt;
 use std::process::ExitCode;
 
+use warren::broker::{DialError, QueueError};
 use warren::control::client::ClientError;
 
 use crate::output;
@@ -43,9 +45,20 @@ impl Failure {
         Self { code, error: error.into() }
     }
 
+    /// The exit code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
     /// A failure whose whole message is `text`.
     pub(crate) fn text(code: Code, text: impl Into<String>) -> Self {
         Self { code, error: anyhow::Error::msg(text.into()) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
     }
 }
 
@@ -62,12 +75,35 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<DialError> for Failure {
+    fn from(error: DialError) -> Self {
+        let code = match &error {
+            DialError::NoAddress | DialError::BadUri | DialError::Certificate { .. } => Code::Config,
+            _ => Code::Unavailable,
+        };
+        Self::new(code, anyhow::Error::new(error).context("no broker"))
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        let code = match &error {
+            QueueError::Stream(_) | QueueError::Different { .. } | QueueError::NameTooLong(_) => Code::Config,
+            QueueError::Refused { .. }
+            | QueueError::Broker { .. }
+            | QueueError::Silent { .. }
+            | QueueError::Link(_) => Code::Unavailable,
+        };
+        Self::new(code, error)
+    }
+}
+
 /// Ends the program: prints the failure, chain included, and gives its code.
 pub(crate) fn code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::note(&format!("{:#}", failure.error));
+            output::note(&failure.to_string());
             ExitCode::from(failure.code as u8)
         }
     }

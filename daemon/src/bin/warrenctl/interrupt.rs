@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::UnixStream;
 
@@ -12,6 +12,7 @@ use crate::exit::Code;
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     heard: UnixStream,
+    asked: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -27,11 +28,19 @@ impl Interrupt {
             signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
         }
         reader.set_nonblocking(true)?;
-        Ok(Self { heard: UnixStream::from_std(reader)? })
+        Ok(Self { heard: UnixStream::from_std(reader)?, asked })
     }
 
-    /// Returns when a signal has come.
+    /// A signal has come.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Returns when a signal has come, however often it is asked.
     pub(crate) async fn wait(&self) {
+        if self.is_heard() {
+            return;
+        }
         // An error would mean that the writing end is gone, which lives as long as the program.
         while self.heard.readable().await.is_ok() {
             if self.heard.try_read(&mut [0; 8]).is_ok() {

@@ -3,6 +3,7 @@
 mod active;
 mod cancel;
 mod config;
+mod dead;
 mod exit;
 mod handlers;
 mod hold;
@@ -45,6 +46,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Queue { verb } => hold::run(global, verb, Held::Queue),
         Verb::Reload => reload::run(global),
         Verb::Route(args) => route::run(global, args),
+        Verb::Dead { verb } => dead::run(global, verb),
         Verb::Config { verb } => config::run(global, verb),
         Verb::Plugin { verb } => plugin::run(global, verb),
     }
@@ -118,6 +120,12 @@ enum Verb {
     /// Say which handler takes a task, and why
     #[command(after_help = route::EXAMPLES)]
     Route(route::RouteArgs),
+    /// List, show, replay, drop or export dead letters
+    #[command(after_help = dead::EXAMPLES)]
+    Dead {
+        #[command(subcommand)]
+        verb: dead::DeadVerb,
+    },
     /// Check or show the configuration
     #[command(after_help = config::EXAMPLES)]
     Config {

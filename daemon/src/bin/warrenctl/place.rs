@@ -1,10 +1,10 @@
-//! Where things are: the configuration, and the control socket, which is found without a whole configuration.
+//! Where things are: the configuration, the queue, and the control socket, which is found without a whole configuration.
 //!
 //! `status` must work for a user who may not read the broker's credentials, and while the file is being edited.
 
 use std::path::PathBuf;
 
-use warren::config::{Config, ConfigErrors, Environment};
+use warren::config::{Config, ConfigErrors, Environment, Queue};
 use warren::control::client::Client;
 
 use crate::Global;
@@ -26,6 +26,22 @@ pub(crate) fn config(global: &Global) -> Result<Config, Failure> {
         note(&format!("warning: {warning}"));
     }
     Ok(loaded.config)
+}
+
+/// The queue that the command line means: one of the configured ones, and the only one where none is named.
+pub(crate) fn queue(config: &Config, name: Option<&str>) -> Result<Queue, Failure> {
+    let names = || config.queues.iter().map(|queue| &*queue.name).collect::<Vec<_>>().join(", ");
+    match (name, &*config.queues) {
+        (None, [only]) => Ok(only.clone()),
+        (None, _) => Err(Failure::text(
+            Code::Usage,
+            format!("several queues are configured: --queue one of {}", names()),
+        )),
+        (Some(name), queues) => queues.iter().find(|queue| &*queue.name == name).cloned().ok_or_else(|| {
+            let text = format!("no queue `{name}` is configured; there is {}", names());
+            Failure::text(Code::Usage, text)
+        }),
+    }
 }
 
 /// The failure that a configuration's errors are.

@@ -16,7 +16,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
-use warren::config::{Config, Queue};
 
 use self::input::Source;
 use self::ledger::Report;
@@ -85,7 +84,7 @@ pub(crate) struct PublishArgs {
 pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
     let source = source(args)?;
     let config = place::config(global)?;
-    let queue = queue(&config, args.queue.as_deref())?;
+    let queue = place::queue(&config, args.queue.as_deref())?;
     let few = if let Source::Texts(texts) = &source { Some(texts.len()) } else { None };
     let (unit, size) = (source.unit(), source.size());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -156,21 +155,6 @@ fn source(args: &PublishArgs) -> Result<Source, Failure> {
             Err(usage("--id is for exactly one TEXT: two tasks with one id are one task to a handler"))
         }
         _ => Ok(source),
-    }
-}
-
-fn queue(config: &Config, name: Option<&str>) -> Result<Queue, Failure> {
-    let names = || config.queues.iter().map(|queue| &*queue.name).collect::<Vec<_>>().join(", ");
-    match (name, &*config.queues) {
-        (None, [only]) => Ok(only.clone()),
-        (None, _) => Err(Failure::text(
-            Code::Usage,
-            format!("several queues are configured: --queue one of {}", names()),
-        )),
-        (Some(name), queues) => queues.iter().find(|queue| &*queue.name == name).cloned().ok_or_else(|| {
-            let text = format!("no queue `{name}` is configured; there is {}", names());
-            Failure::text(Code::Usage, text)
-        }),
     }
 }
 

@@ -37,6 +37,7 @@ fn what_the_broker_wrote_about_the_original_is_stripped() {
         ("x-first-death-reason", text("expired")),
         ("x-last-death-exchange", text("b")),
         ("x-delivery-count", AMQPValue::LongLongInt(4)),
+        ("x-acquired-count", AMQPValue::LongLongInt(5)),
         ("x-dead-letter-reason", text("c")),
         ("CC", AMQPValue::FieldArray(vec![].into())),
         ("BCC", AMQPValue::FieldArray(vec![].into())),

@@ -1,0 +1,97 @@
+//! Dead letters: what a message in `<queue>.dead` says of itself. Pure; [`Browse`] looks through the queue, [`Replay`]
+//! sends a letter on its way again.
+
+mod browse;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use lapin::BasicProperties;
+use lapin::types::AMQPValue;
+
+pub use browse::{Browse, Found, HOLD, Looked, MAX_HOLD, Tag};
+pub use replay::{Replay, ReplayError};
+
+use super::copy::{
+    HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE, HEADER_HANDLER, HEADER_LAST_FAILURE, HEADER_QUEUE,
+    HEADER_REASON, UnixMs,
+};
+use crate::task::{HEADER_ATTEMPT, TaskId, count, header, known_id};
+
+/// A dead letter. What it does not say, or says in a way that cannot be read, is absent: anybody can publish to a dead
+/// queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// The task's id.
+    pub id: Option<TaskId>,
+    /// The work queue it came from.
+    pub queue: Option<String>,
+    /// Why it is dead: the word of a [`DeadReason`](crate::settlement::DeadReason), or of another version's.
+    pub reason: Option<String>,
+    /// The handler that failed last.
+    pub handler: Option<String>,
+    /// The last failure's code.
+    pub error_code: Option<String>,
+    /// The last failure's message.
+    pub error: Option<String>,
+    /// How often it was tried.
+    pub attempts: Option<u32>,
+    /// When it failed for the first time, to the second.
+    pub first_failure: Option<UnixMs>,
+    /// When it failed for the last time, to the second.
+    pub last_failure: Option<UnixMs>,
+    /// How often it was given back to its queue, where the broker counts that (quorum queues).
+    pub returns: u32,
+    /// The original's properties, with the headers that the above was read from.
+    pub properties: BasicProperties,
+    /// The original's body.
+    pub body: Vec<u8>,
+}
+
+impl DeadLetter {
+    /// Reads a message.
+    pub fn read(properties: BasicProperties, body: Vec<u8>) -> Self {
+        let value = |name: &str| header(&properties, name);
+        let text = |name: &str| value(name).and_then(text);
+        let time = |name: &str| value(name).and_then(time);
+        Self {
+            id: known_id(&properties),
+            queue: text(HEADER_QUEUE),
+            reason: text(HEADER_REASON),
+            handler: text(HEADER_HANDLER),
+            error_code: text(HEADER_ERROR_CODE),
+            error: text(HEADER_ERROR),
+            attempts: Some(count(value(HEADER_ATTEMPT))).filter(|&attempts| attempts > 0),
+            first_failure: time(HEADER_FIRST_FAILURE),
+            last_failure: time(HEADER_LAST_FAILURE),
+            returns: count(value(HEADER_RETURNS)),
+            properties,
+            body,
+        }
+    }
+
+    /// The queue it goes back to: the one it came from, else the one whose dead letters are looked at.
+    pub fn origin<'a>(&'a self, work_queue: &'a str) -> &'a str {
+        self.queue.as_deref().unwrap_or(work_queue)
+    }
+}
+
+/// How often a quorum queue has handed the message out before.
+const HEADER_RETURNS: &str = "x-delivery-count";
+
+/// Text of ours is UTF-8; what others wrote need not be.
+fn text(value: &AMQPValue) -> Option<String> {
+    let text = match value {
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        AMQPValue::ShortString(text) => text.as_str().to_owned(),
+        _ => return None,
+    };
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn time(value: &AMQPValue) -> Option<UnixMs> {
+    match value {
+        AMQPValue::Timestamp(seconds) => Some(UnixMs(seconds.saturating_mul(1000))),
+        _ => None,
+    }
+}

@@ -1,0 +1,90 @@
+//! Sending dead letters on their way again: each one published and confirmed before its dead copy may be removed.
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use futures_util::{Stream, StreamExt};
+use lapin::Event;
+use lapin::types::ShortString;
+use tokio::sync::watch;
+
+use super::super::copy;
+use super::super::declare::{QueueError, words};
+use super::super::dial::Dialled;
+use super::super::publisher::{Outgoing, PublishError, Standing};
+use super::super::publishing::{Failed, Open};
+use super::DeadLetter;
+
+/// Why a letter was not replayed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReplayError {
+    /// This letter cannot be, whenever it is tried; others may.
+    #[error(transparent)]
+    Never(PublishError),
+    /// The broker has not taken it, and may another time.
+    #[error("{0}")]
+    NotTaken(String),
+    /// The link was lost on the way: it may or may not have been published.
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl From<Failed> for ReplayError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Never(error) => Self::Never(error),
+            Failed::NotTaken(why) => Self::NotTaken(why),
+            Failed::Hard(why) | Failed::Now(why) => Self::Lost(why),
+        }
+    }
+}
+
+/// A connection for replays: not the one that letters are fetched from, because a broker that blocks publishers stops
+/// reading from it.
+pub struct Replay {
+    open: Rc<Open>,
+    standing: watch::Sender<Standing>,
+    reports: Pin<Box<dyn Stream<Item = Event> + Send>>,
+}
+
+impl Replay {
+    /// Takes the connection over.
+    pub fn new(dialled: Dialled) -> Self {
+        let reports = Box::pin(dialled.connection.events_listener());
+        Self { open: Open::new(dialled), standing: watch::Sender::new(Standing::default()), reports }
+    }
+
+    /// Publishes a letter to a queue as a task that was never tried, and waits for the confirm; as long as it takes
+    /// while the broker blocks publishers, which `blocked` is told. After `Ok` the dead copy may go.
+    pub async fn publish(
+        &mut self,
+        queue: &str,
+        letter: &DeadLetter,
+        blocked: impl Fn(),
+    ) -> Result<(), ReplayError> {
+        let name = ShortString::try_new(queue)
+            .map_err(|_| ReplayError::Never(QueueError::NameTooLong(queue.to_owned()).into()))?;
+        let message = Outgoing { queue, properties: copy::replay(&letter.properties), body: &letter.body };
+        let publishing = self.open.publish(&self.standing, &name, &message);
+        tokio::pin!(publishing);
+        loop {
+            tokio::select! {
+                published = &mut publishing => return Ok(published?),
+                Some(report) = self.reports.next() => match report {
+                    Event::ConnectionBlocked(_) => {
+                        self.standing.send_modify(|standing| standing.blocked = true);
+                        blocked();
+                    }
+                    Event::ConnectionUnblocked => {
+                        self.standing.send_modify(|standing| standing.blocked = false);
+                    }
+                    // The confirm of a lost connection may never come.
+                    Event::Error(error) if !self.open.is_connected() => {
+                        return Err(ReplayError::Lost(words(&error)));
+                    }
+                    _ => {}
+                },
+            }
+        }
+    }
+}
