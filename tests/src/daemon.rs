@@ -218,6 +218,15 @@ impl Daemon {
         kinds
     }
 
+    /// CPU time that the process has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the daemon is there");
+        // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it.
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|field| field.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     /// SIGTERM; waits for the end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);

@@ -13,7 +13,7 @@ use crate::{artefacts, wait};
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
-    uri: String,
+    uris: Vec<String>,
     queue: String,
 }
 
@@ -48,9 +48,14 @@ pub struct Run {
 impl Home {
     /// For a daemon that consumes `queue` of the broker at `uri`; no plugin is installed yet.
     pub fn new(uri: &str, queue: &str) -> Self {
+        Self::with_uris(&[uri.to_owned()], queue)
+    }
+
+    /// As [`Home::new`], for a broker with several addresses.
+    pub fn with_uris(uris: &[String], queue: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("warren-home-").tempdir().expect("a directory");
         fs::create_dir(directory.path().join("plugins")).expect("a directory");
-        let home = Self { directory, uri: uri.to_owned(), queue: queue.to_owned() };
+        let home = Self { directory, uris: uris.to_owned(), queue: queue.to_owned() };
         home.configure(Keys::default());
         home
     }
@@ -58,9 +63,9 @@ impl Home {
     /// Writes the configuration anew.
     pub fn configure(&self, keys: Keys<'_>) {
         let text = format!(
-            "[broker]\nuri = \"{}\"\n{}\n[queues.{}]\n{}\n[plugins]\ndir = \"{}\"\n{}\n[daemon]\nsocket = \"{}\"\n{}\n\
+            "[broker]\nuris = {:?}\n{}\n[queues.{}]\n{}\n[plugins]\ndir = \"{}\"\n{}\n[daemon]\nsocket = \"{}\"\n{}\n\
              [log]\ntarget = \"stderr\"\nlevel = \"info,task=debug\"\n{}\n",
-            self.uri,
+            self.uris,
             keys.broker,
             self.queue,
             keys.queue,

@@ -3,6 +3,7 @@
 
 pub mod artefacts;
 pub mod broker;
+pub mod cluster;
 pub mod daemon;
 pub mod home;
 pub mod ledger;
@@ -14,6 +15,7 @@ pub mod soak;
 pub mod wait;
 
 pub use broker::Broker;
+pub use cluster::Cluster;
 pub use daemon::Daemon;
 pub use home::{Home, Keys};
 pub use node::Node;

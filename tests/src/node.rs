@@ -1,6 +1,7 @@
 //! A private RabbitMQ node on loopback: own data directory, own cookie, own epmd, free ports. It needs Debian's
 //! `rabbitmq-server` package installed, not running, and no privileges; `release.rs` knows other versions.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,6 +18,13 @@ use crate::release::Release;
 /// Tells "stuck" from "slow": a node answers within 3 to 6 seconds on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
+/// A task that was on its way back from its delay queue when the leader of its work queue died is sent again after
+/// this. RabbitMQ's default is three minutes.
+const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n";
+
+/// In a node's directory, which is its home. The node writes it when it is not there, and keeps it from others' eyes.
+const COOKIE: &str = ".erlang.cookie";
+
 /// A running node. Dropping it ends it; so does the end of this process, however it ends, because the keeper
 /// process reads its standard input from here.
 #[derive(Debug)]
@@ -24,25 +32,28 @@ pub struct Node {
     directory: TempDir,
     release: Release,
     port: u16,
+    epmd: u16,
     environment: Vec<(&'static str, String)>,
     keeper: Child,
 }
 
 /// Ends the node when its standard input ends. `$1` is the data directory, which goes too: the test process may not be
-/// there any more to remove it. `$2` is the server script, the rest is what stands before a program to run it in its
-/// release. epmd is started here because one that the node starts is a daemon of nobody's, and refuses to end while it
-/// thinks a node is there.
+/// there any more to remove it. `$2` is the server script, `$3` the port of the epmd to start, or nothing where another
+/// node's serves; the rest is what stands before a program to run it in its release. epmd is started here because one
+/// that the node starts is a daemon of nobody's, and refuses to end while it thinks a node is there.
 const KEEPER: &str = r#"
-directory=$1 script=$2
-shift 2
-"$@" epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
-epmd=$!
+directory=$1 script=$2 port=$3 epmd=
+shift 3
+if [ -n "$port" ]; then
+    "$@" epmd -port "$port" -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
+    epmd=$!
+fi
 "$@" "$script" </dev/null >"$directory/stdout" 2>&1 &
 server=$!
 read -r _
 [ -s "$directory/pid" ] && kill -KILL "$(cat "$directory/pid")" 2>/dev/null
 kill -KILL "$server" 2>/dev/null
-kill -KILL "$epmd" 2>/dev/null
+[ -n "$epmd" ] && kill -KILL "$epmd" 2>/dev/null
 wait
 rm -rf "$directory"
 "#;
@@ -56,21 +67,40 @@ impl Node {
 
     /// Starts a node of the caller's own and waits until it serves AMQP.
     pub fn start() -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("warren-node-").tempdir()?;
-        let [port, dist, epmd] = free_ports()?;
-        let release = Release::chosen()?;
-        let environment = environment(&release.inside(directory.path()), port, dist, epmd);
-        fs::write(directory.path().join("enabled_plugins"), "[].\n")?;
-        fs::write(
-            directory.path().join("rabbitmq.conf"),
-            format!(
-                "listeners.tcp.local = 127.0.0.1:{port}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n"
-            ),
-        )?;
-        let keeper = keep(&release, directory.path(), &environment)?;
-        let mut node = Self { directory, release, port, environment, keeper };
+        let mut node = Self::launch(None)?;
         node.wait_until_up()?;
         Ok(node)
+    }
+
+    /// Starts a node and waits for nothing. It joins the cluster of `seed`, which is up.
+    pub(crate) fn launch(seed: Option<&Self>) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("warren-node-").tempdir()?;
+        let [port, dist, epmd] = free_ports()?;
+        let epmd = seed.map_or(epmd, |seed| seed.epmd);
+        let release = Release::chosen()?;
+        let environment = environment(&release.inside(directory.path()), port, dist, epmd);
+        let mut settings = format!(
+            "listeners.tcp.local = 127.0.0.1:{port}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n"
+        );
+        if let Some(seed) = seed {
+            settings.push_str("cluster_formation.peer_discovery_backend = classic_config\n");
+            for (n, name) in [(1, seed.name()), (2, name(port))] {
+                writeln!(settings, "cluster_formation.classic_config.nodes.{n} = {name}")?;
+            }
+            // Nodes talk to who knows their secret.
+            fs::copy(seed.directory.path().join(COOKIE), directory.path().join(COOKIE))?;
+        }
+        fs::write(directory.path().join("rabbitmq.conf"), settings)?;
+        fs::write(directory.path().join("advanced.config"), ADVANCED)?;
+        fs::write(directory.path().join("enabled_plugins"), "[].\n")?;
+        let own_epmd = if seed.is_none() { epmd.to_string() } else { String::new() };
+        let keeper = keep(&release, directory.path(), &own_epmd, &environment)?;
+        Ok(Self { directory, release, port, epmd, environment, keeper })
+    }
+
+    /// Its name in a cluster.
+    pub(crate) fn name(&self) -> String {
+        name(self.port)
     }
 
     /// AMQP URI of the default vhost, with the default user.
@@ -123,6 +153,12 @@ impl Node {
 
     /// Starts a stopped node again.
     pub fn resume(&mut self) -> Result<()> {
+        self.begin()?;
+        self.wait_until_up()
+    }
+
+    /// Starts a stopped node again and waits for nothing.
+    pub(crate) fn begin(&self) -> Result<()> {
         let child = self
             .command("rabbitmq-server")
             .stdin(Stdio::null())
@@ -130,7 +166,7 @@ impl Node {
             .stderr(Stdio::null())
             .spawn()?;
         drop(child); // the keeper ends it by its pid file
-        self.wait_until_up()
+        Ok(())
     }
 
     /// Stops the broker's process as it is (SIGSTOP): everything stays open and nothing answers.
@@ -149,7 +185,7 @@ impl Node {
         Ok(rustix::process::kill_process(pid, signal)?)
     }
 
-    fn wait_until_up(&mut self) -> Result<()> {
+    pub(crate) fn wait_until_up(&mut self) -> Result<()> {
         let end = Instant::now() + START_LIMIT;
         while !self.answers() {
             if let Some(status) = self.keeper.try_wait()? {
@@ -195,12 +231,18 @@ impl Drop for Node {
     }
 }
 
-fn keep(release: &Release, directory: &Path, environment: &[(&'static str, String)]) -> Result<Child> {
+fn keep(
+    release: &Release,
+    directory: &Path,
+    epmd: &str,
+    environment: &[(&'static str, String)],
+) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     Command::new("sh")
         .args(["-c", KEEPER, "keeper"])
         .arg(directory)
         .arg(release.script("rabbitmq-server"))
+        .arg(epmd)
         .args(release.enter(directory))
         .envs(environment.iter().map(|(key, value)| (*key, value)))
         .stdin(Stdio::piped())
@@ -211,6 +253,10 @@ fn keep(release: &Release, directory: &Path, environment: &[(&'static str, Strin
         .context("sh")
 }
 
+fn name(port: u16) -> String {
+    format!("warren-{port}@localhost")
+}
+
 fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'static str, String)> {
     let path = |name: &str| directory.join(name).display().to_string();
     vec![
@@ -218,7 +264,7 @@ fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'stat
         ("RABBITMQ_CONF_ENV_FILE", "/dev/null".to_owned()),
         // A node that is killed while it starts would leave one where the test runs.
         ("ERL_CRASH_DUMP", "/dev/null".to_owned()),
-        ("RABBITMQ_NODENAME", format!("warren-{port}@localhost")),
+        ("RABBITMQ_NODENAME", name(port)),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
         ("RABBITMQ_NODE_PORT", port.to_string()),
         ("RABBITMQ_DIST_PORT", dist.to_string()),
@@ -229,6 +275,7 @@ fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'stat
         ("RABBITMQ_LOGS", path("log/rabbit.log")),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")),
         ("RABBITMQ_CONFIG_FILE", path("rabbitmq")),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", path("advanced.config")),
         ("RABBITMQ_PID_FILE", path("pid")),
         // One scheduler, and none that spins: the machine is shared with the daemon under test.
         (

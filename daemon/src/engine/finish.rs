@@ -162,6 +162,14 @@ impl Engine {
                 self.link.ack(consumer, tag);
                 self.flights.remove(key);
             }
+            // It was started and then stopped in good order, so its start was not cut short by our end. The next daemon
+            // could not tell from a plain return, and would count it.
+            Settlement::Requeue if flight.redeliveries > 0 && flight.cancelled.is_some() => {
+                let again =
+                    Again { delay: Duration::ZERO, attempt: flight.attempt, redeliveries: 0, failed: false };
+                self.count(key, |counts| counts.requeued += 1);
+                self.publish_again(key, again, verdict.error);
+            }
             Settlement::Requeue => {
                 self.count(key, |counts| counts.requeued += 1);
                 self.link.requeue(consumer, tag);

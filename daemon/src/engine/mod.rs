@@ -241,10 +241,8 @@ impl Engine {
         let mut ticked = Instant::now();
         loop {
             let every = if self.flights.is_empty() { TICK.1 } else { TICK.0 };
-            // One that fires too early is harmless, and cheaper than putting it off and back with every single task.
-            let due = ticked + every;
-            if tick.is_elapsed() || tick.deadline().into_std() > due {
-                tick.as_mut().reset(due.into());
+            if tick.deadline().into_std() != ticked + every {
+                tick.as_mut().reset((ticked + every).into());
             }
             tokio::select! {
                 biased;
@@ -256,7 +254,7 @@ impl Engine {
             for event in batch.drain(..) {
                 self.on_event(event);
             }
-            if self.now >= due {
+            if self.now >= ticked + every {
                 ticked = self.now;
                 self.on_tick();
             }

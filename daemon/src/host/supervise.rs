@@ -284,9 +284,6 @@ impl Inner {
     }
 
     fn flush(&self) {
-        if self.out.borrow().is_empty() {
-            return;
-        }
         let Some(link) = self.link() else { return };
         if self.write(&link) {
             self.blocked.notify_one();

@@ -169,6 +169,7 @@ fn headers_reach_the_handler_as_text_without_the_transport_ones() {
         ("x-death", AMQPValue::FieldArray(FieldArray::default())),
         ("x-first-death-queue", text("q")),
         ("x-delivery-count", AMQPValue::LongInt(3)),
+        ("x-acquired-count", AMQPValue::LongInt(4)),
         (HEADER_ATTEMPT, AMQPValue::LongInt(3)),
         ("CC", AMQPValue::FieldArray(FieldArray::default())),
     ]);
