@@ -12,7 +12,7 @@ SCRIPTS = scripts/setup scripts/demo scripts/brokers .ci/run
 SUITES  = $(basename $(notdir $(wildcard tests/suites/*.rs)))
 BROKERS = trixie sid
 
-.PHONY: help setup build test test-brokers test-brokers-short lint demo bench soak install
+.PHONY: help setup build test test-brokers test-brokers-short lint demo bench bench-memory soak install
 
 help:
 	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
@@ -20,7 +20,8 @@ help:
 	@echo 'make test-brokers  the end-to-end suites on RabbitMQ 4.0 and 4.3 [BROKERS="trixie sid"] [SUITES="link drain"]'
 	@echo 'make lint     rustfmt, clippy, rustdoc, shellcheck'
 	@echo 'make soak     random faults while tasks run, and a ledger: [SOAK_MINUTES=10] [SOAK_SEED=] [SOAK_KEEP=1]'
-	@echo 'make bench    tasks per second and what one costs, beside plain consumers'
+	@echo 'make bench    what a task costs, beside plain consumers: [TASKS=200000] [ROUNDS=1] [PARTS="throughput latency failing recovery"]'
+	@echo 'make bench-memory  resident memory over a million tasks'
 	@echo 'make install  a release build: [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make setup    installs what the others need and this machine lacks'
 
@@ -56,10 +57,14 @@ lint: setup
 demo: build
 	@scripts/demo
 
+# Release builds, without what only tests need. Some five minutes at 200,000 tasks; every row is printed as it is known.
 bench: setup
 	$(CARGO) build --locked --release --no-default-features --package warren --package warren-fixture-noop --package warren-tests \
 		--lib --bin warrend --bin bench
-	$(TARGET)/bench
+	$(TARGET)/bench $(if $(TASKS),--tasks $(TASKS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(PARTS)
+
+bench-memory:
+	@$(MAKE) --no-print-directory bench PARTS=memory
 
 soak: build
 	$(CARGO) run --quiet --locked --package warren-tests --bin soak

@@ -5,6 +5,7 @@ mod headers;
 mod tests;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
@@ -182,9 +183,15 @@ pub(crate) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<
     properties.headers().as_ref()?.inner().get(name)
 }
 
+/// A UUID of version 7. Its random part comes from a generator that the system seeded once per thread: asking the
+/// system for each would be a system call per task.
 fn new_id() -> Arc<str> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    let id = uuid::Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid();
     let mut buffer = Uuid::encode_buffer();
-    Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer))
+    Arc::from(&*id.hyphenated().encode_lower(&mut buffer))
 }
 
 /// A header of ours that holds an id. Bounded like `message_id`, which is a short string on the wire.

@@ -241,8 +241,10 @@ impl Engine {
         let mut ticked = Instant::now();
         loop {
             let every = if self.flights.is_empty() { TICK.1 } else { TICK.0 };
-            if tick.deadline().into_std() != ticked + every {
-                tick.as_mut().reset((ticked + every).into());
+            // One that fires too early is harmless, and cheaper than putting it off and back with every single task.
+            let due = ticked + every;
+            if tick.is_elapsed() || tick.deadline().into_std() > due {
+                tick.as_mut().reset(due.into());
             }
             tokio::select! {
                 biased;
@@ -254,7 +256,7 @@ impl Engine {
             for event in batch.drain(..) {
                 self.on_event(event);
             }
-            if self.now >= ticked + every {
+            if self.now >= due {
                 ticked = self.now;
                 self.on_tick();
             }

@@ -284,6 +284,9 @@ impl Inner {
     }
 
     fn flush(&self) {
+        if self.out.borrow().is_empty() {
+            return;
+        }
         let Some(link) = self.link() else { return };
         if self.write(&link) {
             self.blocked.notify_one();

@@ -67,3 +67,20 @@ fn ctrl_c_ends_a_replay_whose_broker_has_gone_silent() {
     let twice = rig.assert_none_is_lost(MANY);
     assert!(twice <= 2, "{twice} are in both queues");
 }
+
+#[test]
+fn a_broker_that_refuses_every_letter_is_not_asked_for_ever() {
+    let node = Node::shared();
+    let rig = Rig::crowd(node, "dead_refused", 40);
+    // May look and remove, and may not publish.
+    node.ctl(&["add_user", "onlooker", "onlooker"]).expect("a user");
+    node.ctl(&["set_permissions", "onlooker", "", "", "^dead_refused"]).expect("permissions");
+    let home = Home::new(&node.uri().replace("guest:guest", "onlooker:onlooker"), rig.home.queue());
+    let rig = Rig { home, ..rig };
+    let (report, said) = rig.ends(&["replay", "--all", "--json"], 69);
+    assert!(said.contains("refused 10 letters in a row") && said.contains("amq.default"), "{said}");
+    assert_eq!((&report["replayed"], &report["left"]), (&0.into(), &40.into()));
+    assert_eq!(report["failed"].as_array().map(Vec::len), Some(10));
+    rig.broker.wait_depth(&rig.home.dead(), 40);
+    assert_eq!(rig.assert_none_is_lost(40), 0);
+}

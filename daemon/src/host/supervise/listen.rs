@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::unix::AsyncFd;
@@ -62,8 +63,10 @@ impl Inner {
             };
             input.filled(n);
             // What a task printed was written before its report: read it first, and it is known whose it is.
-            self.take_output(link, &link.stdout, &self.stdout);
-            self.take_output(link, &link.stderr, &self.stderr);
+            if has_output(link) {
+                self.take_output(link, &link.stdout, &self.stdout);
+                self.take_output(link, &link.stderr, &self.stderr);
+            }
             while let Some((kind, payload)) = input.next()? {
                 self.frame(kind, payload)?;
             }
@@ -161,4 +164,12 @@ impl Inner {
             _ => 0,
         }
     }
+}
+
+/// Whether one of the two streams has something to be read: hardly ever, and so one system call, not two.
+fn has_output(link: &Link) -> bool {
+    let mut pipes = [PollFd::new(&link.stdout, PollFlags::IN), PollFd::new(&link.stderr, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Interrupted: look.
+    rustix::event::poll(&mut pipes, Some(&now)) != Ok(0)
 }

@@ -1,21 +1,28 @@
-//! Bare lapin consumers: the three ways to acknowledge, with nothing between delivery and ack.
+//! Bare lapin consumers: nothing between delivery and ack. Each runs in a process of its own, started as
+//! `bench bare drain MODE WINDOW COUNT URI QUEUE` or `bench bare serve URI QUEUE FIFO`.
 
 use std::fmt;
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueDeclareOptions,
-    QueuePurgeOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
 };
 use lapin::types::{DeliveryTag, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer as Deliveries};
+use tokio::runtime::Runtime;
 
+use super::process::Process;
+use super::queue::{FAILING, Tasks};
 use super::usage::{self, Measured};
-use super::{BODY, LIMIT};
+use super::{failing, limit, within};
 
 /// How a bare consumer acknowledges.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +33,134 @@ pub(crate) enum Mode {
     Polled,
     /// One `multiple` ack whenever the stream is momentarily empty.
     Multiple,
+}
+
+/// A bare consumer that serves until it is dropped: window 1, a byte into a FIFO per task, then the ack, polled once.
+/// When its connection ends it makes a new one every second, which is what such loops usually do.
+pub(crate) struct Consumer {
+    _process: Process,
+}
+
+/// How long the serving consumer waits before it connects again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// How long it gives one attempt.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The process of a bare consumer.
+pub(crate) fn main(runtime: &Runtime, arguments: &[&str]) -> Result<()> {
+    match *arguments {
+        ["drain", mode, window, count, uri, queue] => {
+            let count = count.parse()?;
+            within(runtime, limit(count), drain_here(mode.parse()?, window.parse()?, count, uri, queue))
+        }
+        ["serve", uri, queue, fifo] => runtime.block_on(serve(uri, queue, Path::new(fifo))),
+        _ => bail!("started by `bench` only"),
+    }
+}
+
+/// Drains what stands in the queue.
+pub(crate) fn drain(mode: Mode, window: u16, tasks: Tasks, uri: &str, queue: &str) -> Result<Measured> {
+    let (window, count) = (window.to_string(), tasks.count.to_string());
+    let arguments = ["bare", "drain", &mode.to_string(), &window, &count, uri, queue];
+    let mut process = Process::start(&std::env::current_exe()?, &arguments, Stdio::piped())?;
+    let status = process.wait(limit(tasks.count))?;
+    ensure!(status.success(), "the bare consumer: {status}");
+    let mut text = String::new();
+    process.child.stdout.take().context("stdout")?.read_to_string(&mut text)?;
+    let fields: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let [wall, cpu, peak_mib] = fields[..] else { bail!("the bare consumer printed {text:?}") };
+    let (wall, cpu) = (Duration::from_secs_f64(wall), Duration::from_secs_f64(cpu));
+    Ok(Measured { tasks: tasks.count, wall, cpu, peak_mib })
+}
+
+impl Consumer {
+    pub(crate) fn start(uri: &str, queue: &str, fifo: &Path) -> Result<Self> {
+        let fifo = fifo.to_str().context("a path in UTF-8")?;
+        let process =
+            Process::start(&std::env::current_exe()?, &["bare", "serve", uri, queue, fifo], Stdio::null())?;
+        Ok(Self { _process: process })
+    }
+}
+
+/// Prints wall seconds, CPU seconds and peak MiB.
+async fn drain_here(mode: Mode, window: u16, count: u32, uri: &str, queue: &str) -> Result<()> {
+    let connection = Connection::connect(uri, ConnectionProperties::default()).await?;
+    let copies = connection.create_channel().await?;
+    copies.confirm_select(ConfirmSelectOptions::default()).await?;
+    let channel = connection.create_channel().await?;
+    let (start, cpu) = (Instant::now(), usage::cpu_time(std::process::id())?);
+    let mut stream = consume(&channel, window, queue).await?;
+    let mut seen = 0;
+    while seen < count {
+        let delivery = stream.next().await.context("the stream ended")??;
+        seen += 1;
+        if delivery.data == FAILING {
+            retry(&copies, &delivery).await?;
+        }
+        match mode {
+            Mode::Awaited => drop(delivery.acker.ack(BasicAckOptions::default()).await?),
+            Mode::Polled => queue_ack(&channel, delivery.delivery_tag, false),
+            Mode::Multiple => {
+                let mut last = delivery.delivery_tag;
+                while let Some(Some(next)) = stream.next().now_or_never() {
+                    last = next?.delivery_tag;
+                    seen += 1;
+                }
+                queue_ack(&channel, last, true);
+            }
+        }
+    }
+    let wall = start.elapsed().as_secs_f64();
+    let cpu = usage::cpu_time(std::process::id())?.saturating_sub(cpu).as_secs_f64();
+    println!("{wall} {cpu} {}", usage::peak_mib(std::process::id())?);
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+/// Serves for ever.
+async fn serve(uri: &str, queue: &str, fifo: &Path) -> Result<()> {
+    let mut fifo = File::options().append(true).open(fifo)?;
+    loop {
+        // Whatever ended it, the broker's restart most likely.
+        let _ = serve_once(uri, queue, &mut fifo).await;
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+async fn serve_once(uri: &str, queue: &str, fifo: &mut File) -> Result<()> {
+    let properties = ConnectionProperties::default();
+    let connection = tokio::time::timeout(CONNECT, Connection::connect(uri, properties)).await??;
+    let channel = connection.create_channel().await?;
+    let mut stream = consume(&channel, 1, queue).await?;
+    while let Some(delivery) = stream.next().await {
+        let delivery = delivery?;
+        fifo.write_all(b".")?;
+        queue_ack(&channel, delivery.delivery_tag, false);
+    }
+    Ok(())
+}
+
+async fn consume(channel: &Channel, window: u16, queue: &str) -> Result<Deliveries> {
+    channel.basic_qos(window, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    Ok(channel.basic_consume(queue.into(), "bare".into(), options, FieldTable::default()).await?)
+}
+
+/// The frame is queued at the first poll. What lapin would wait for after that, the write to the socket, is left to it.
+fn queue_ack(channel: &Channel, tag: DeliveryTag, multiple: bool) {
+    let _ = channel.basic_ack(tag, BasicAckOptions { multiple }).now_or_never();
+}
+
+/// A task that failed: a confirmed copy on the delay queue that Warren uses as well.
+async fn retry(copies: &Channel, delivery: &Delivery) -> Result<()> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let properties = delivery.properties.clone();
+    copies
+        .basic_publish("".into(), failing::DELAY_QUEUE.into(), options, &delivery.data, properties)
+        .await?
+        .await?;
+    Ok(())
 }
 
 impl Mode {
@@ -48,96 +183,4 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|mode| mode.to_string() == text).with_context(|| format!("no mode {text}"))
     }
-}
-
-/// Declares the queue if need be and leaves exactly `count` tasks in it.
-pub(crate) async fn fill(uri: &str, queue: &str, count: u32) -> Result<()> {
-    let connection = Connection::connect(uri, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(queue.into(), durable, FieldTable::default()).await?;
-    channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
-    for _ in 0..count {
-        publish(&channel, queue, BODY).await?;
-    }
-    wait_for_depth(&channel, queue, count).await?;
-    connection.close(200, "".into()).await?;
-    Ok(())
-}
-
-/// Publishes one persistent task, unconfirmed.
-pub(crate) async fn publish(channel: &Channel, queue: &str, body: &[u8]) -> Result<()> {
-    let persistent = BasicProperties::default().with_delivery_mode(2);
-    channel.basic_publish("".into(), queue.into(), BasicPublishOptions::default(), body, persistent).await?;
-    Ok(())
-}
-
-async fn wait_for_depth(channel: &Channel, queue: &str, depth: u32) -> Result<()> {
-    let end = Instant::now() + LIMIT;
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    loop {
-        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
-        if declared.message_count() == depth {
-            return Ok(());
-        }
-        if Instant::now() > end {
-            bail!("the queue has {} tasks instead of {depth}", declared.message_count());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Runs a bare consumer in a process of its own and takes over its measurement.
-pub(crate) fn run(mode: Mode, prefetch: u16, count: u32, uri: &str, queue: &str) -> Result<Measured> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(["consume", &mode.to_string(), &prefetch.to_string(), &count.to_string(), uri, queue])
-        .stderr(Stdio::inherit())
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
-    let fields: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-    let [wall, cpu, peak_mib] = fields[..] else { bail!("the bare consumer printed {text:?}") };
-    Ok(Measured { wall: Duration::from_secs_f64(wall), cpu: Duration::from_secs_f64(cpu), peak_mib })
-}
-
-/// The bare consumer's process: prints wall seconds, CPU seconds and peak MiB.
-pub(crate) async fn consume(mode: Mode, prefetch: u16, count: u32, uri: &str, queue: &str) -> Result<()> {
-    let connection = Connection::connect(uri, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let start = Instant::now();
-    let mut stream = channel
-        .basic_consume(queue.into(), "bare".into(), BasicConsumeOptions::default(), FieldTable::default())
-        .await?;
-    let mut seen = 0;
-    while seen < count {
-        let delivery = stream.next().await.context("the stream ended")??;
-        seen += 1;
-        let single = BasicAckOptions::default();
-        match mode {
-            Mode::Awaited => {
-                delivery.acker.ack(single).await?;
-            }
-            Mode::Polled => {
-                queue_ack(&channel, delivery.delivery_tag, single);
-            }
-            Mode::Multiple => {
-                let mut last = delivery.delivery_tag;
-                while let Some(Some(next)) = stream.next().now_or_never() {
-                    last = next?.delivery_tag;
-                    seen += 1;
-                }
-                queue_ack(&channel, last, BasicAckOptions { multiple: true });
-            }
-        }
-    }
-    let wall = start.elapsed().as_secs_f64();
-    let cpu = usage::cpu_time(std::process::id())?.as_secs_f64();
-    println!("{wall} {cpu} {}", usage::peak_mib(std::process::id())?);
-    connection.close(200, "".into()).await?;
-    Ok(())
-}
-
-/// The frame is queued at the first poll. What lapin would wait for after that, the write to the socket, is left to it.
-fn queue_ack(channel: &Channel, tag: DeliveryTag, options: BasicAckOptions) {
-    let _ = channel.basic_ack(tag, options).now_or_never();
 }

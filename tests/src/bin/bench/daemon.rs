@@ -1,107 +1,173 @@
-//! Warren with the no-op handler, draining a full queue.
+//! Warren with the no-op handler.
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-use warren::control::api::Status;
+use warren::control::api::{Counts, Status};
 use warren::control::client::Client;
 
-use super::LIMIT;
+use super::process::Process;
+use super::queue::Tasks;
 use super::usage::{self, Measured};
+use super::{Bench, limit};
+
+/// How long it may take to start, and to end when asked.
+const START_OR_STOP: Duration = Duration::from_mins(1);
+
+/// Between two looks at the status: each costs the daemon about as much as ten tasks, so that far from the end there
+/// are few, and a late one near the end costs little precision.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// What a daemon is started with.
+pub(crate) struct Setup<'a> {
+    target: &'a Path,
+    uri: String,
+    queue: &'a str,
+    prefetch: u16,
+    workers: u16,
+    stamp: Option<&'a Path>,
+}
 
 /// A running `warrend` of the release build. Dropping it kills it.
 pub(crate) struct Daemon {
-    _directory: TempDir,
-    child: Child,
+    process: Process,
     client: Client,
+    _directory: TempDir,
+}
+
+impl<'a> Setup<'a> {
+    /// prefetch × workers of that queue.
+    pub(crate) fn new(bench: &'a Bench, queue: &'a str, (prefetch, workers): (u16, u16)) -> Self {
+        Self { target: &bench.target, uri: bench.uri(), queue, prefetch, workers, stamp: None }
+    }
+
+    /// A FIFO that gets a byte per task.
+    pub(crate) fn with_stamp(self, fifo: &'a Path) -> Self {
+        Self { stamp: Some(fifo), ..self }
+    }
+
+    /// The retry delay is so long that no retry comes back while something is measured.
+    fn config(&self, directory: &Path) -> String {
+        let Self { uri, queue, prefetch, workers, .. } = self;
+        let stamp = self.stamp.map_or(String::new(), |path| format!("stamp = \"{}\"\n", path.display()));
+        let directory = directory.display();
+        format!(
+            "[broker]\nuri = \"{uri}\"\n[queues.{queue}]\nprefetch = {prefetch}\nworkers = {workers}\n\
+             [plugins]\ndir = \"{directory}/plugins\"\n[daemon]\nsocket = \"{directory}/control.sock\"\n\
+             [log]\nlevel = \"error,task=off\"\n\
+             [handlers.noop]\nplugin = \"noop\"\ntimeout = \"1s\"\n\
+             retry = {{ attempts = 2, delay = \"1h\", max_delay = \"1h\", jitter = 0.0 }}\n\
+             [handlers.noop.settings]\n{stamp}"
+        )
+    }
 }
 
 impl Daemon {
-    /// Starts it on queue `bench` with the no-op handler. `stamp`: a FIFO that gets a byte per task.
-    pub(crate) fn start(
-        target: &Path,
-        uri: &str,
-        prefetch: u16,
-        workers: u16,
-        stamp: Option<&Path>,
-    ) -> Result<Self> {
+    pub(crate) fn start(setup: &Setup<'_>) -> Result<Self> {
         let directory = TempDir::new()?;
         let plugins = directory.path().join("plugins");
         fs::create_dir(&plugins)?;
-        fs::copy(target.join("libwarren_fixture_noop.so"), plugins.join("noop.so"))?;
-        let settings = stamp.map_or(String::new(), |path| {
-            let path = path.display();
-            format!("[handlers.noop.settings]\nstamp = \"{path}\"\n")
-        });
-        let socket = directory.path().join("control.sock");
-        let config = format!(
-            "[broker]\nuri = {uri:?}\n[queues.bench]\nprefetch = {prefetch}\nworkers = {workers}\n\
-             [plugins]\ndir = \"{}\"\n[daemon]\nsocket = \"{}\"\n[log]\nlevel = \"warn\"\n\
-             [handlers.noop]\nplugin = \"noop\"\ntimeout = \"1s\"\n{settings}",
-            plugins.display(),
-            socket.display()
-        );
-        let path = directory.path().join("warren.toml");
-        fs::write(&path, config)?;
-        let child =
-            Command::new(target.join("warrend")).arg("--config").arg(&path).stdin(Stdio::null()).spawn()?;
-        Ok(Self { _directory: directory, child, client: Client::new(socket) })
+        fs::copy(setup.target.join("libwarren_fixture_noop.so"), plugins.join("noop.so"))?;
+        let config = directory.path().join("warren.toml");
+        fs::write(&config, setup.config(directory.path()))?;
+        let config = config.to_str().context("a path in UTF-8")?;
+        let process = Process::start(&setup.target.join("warrend"), &["--config", config], Stdio::inherit())?;
+        let client = Client::new(directory.path().join("control.sock"));
+        Ok(Self { process, client, _directory: directory })
     }
 
     /// Asks for the status until `wanted` says it is there.
-    pub(crate) fn wait(&mut self, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
-        let end = Instant::now() + LIMIT;
+    pub(crate) fn wait(&mut self, limit: Duration, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
+        self.wait_at(limit, |status| if wanted(status) { None } else { Some(LOOKS.0) })
+    }
+
+    /// Waits until so many tasks are settled.
+    pub(crate) fn wait_settled(&mut self, count: u64, limit: Duration) -> Result<Status> {
+        let start = Instant::now();
+        let before = settled(&self.wait(limit, |_| true)?);
+        self.wait_at(limit, |status| {
+            let now = settled(status);
+            let left = count.checked_sub(now).filter(|left| *left > 0)?;
+            // Half of what the rest takes at the pace so far.
+            let share = left as f64 / (now - before).max(1) as f64 / 2.0;
+            Some(
+                Duration::from_secs_f64((start.elapsed().as_secs_f64() * share).min(1.0))
+                    .clamp(LOOKS.0, LOOKS.1),
+            )
+        })
+    }
+
+    /// Asks until `after` names no further look.
+    fn wait_at(&mut self, limit: Duration, after: impl Fn(&Status) -> Option<Duration>) -> Result<Status> {
+        let end = Instant::now() + limit;
         loop {
-            if let Ok(status) = self.client.status()
-                && wanted(&status)
-            {
-                return Ok(status);
-            }
-            if let Some(status) = self.child.try_wait()? {
+            let pause = match self.client.status() {
+                Ok(status) => match after(&status) {
+                    None => return Ok(status),
+                    Some(pause) => pause,
+                },
+                // It is starting.
+                Err(_) => LOOKS.0,
+            };
+            if let Some(status) = self.process.child.try_wait()? {
                 bail!("warrend ended: {status}");
             }
-            ensure!(Instant::now() < end, "warrend does not get there within {LIMIT:?}");
-            std::thread::sleep(Duration::from_millis(10));
+            ensure!(Instant::now() < end, "warrend does not get there within {limit:?}");
+            std::thread::sleep(pause);
         }
+    }
+
+    /// The processes: the daemon, and its hosts as the status has them.
+    pub(crate) fn pids(&self, status: &Status) -> Vec<u32> {
+        let hosts = status.handlers.iter().flat_map(|handler| handler.hosts.iter().copied());
+        std::iter::once(self.process.pid()).chain(hosts).collect()
     }
 
     /// Ends it as an operator would.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.process.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let status = self.child.wait()?;
+        let status = self.process.wait(START_OR_STOP)?;
         ensure!(status.success(), "warrend: {status}");
         Ok(())
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Drains what stands in the queue. Measured from the first look that shows deliveries on: the start, which is no
+/// task's, is left out.
+pub(crate) fn drain(setup: &Setup<'_>, tasks: Tasks) -> Result<Measured> {
+    let mut daemon = Daemon::start(setup)?;
+    let first = daemon.wait(START_OR_STOP, |status| counts(status).delivered > 0)?;
+    let start = Instant::now();
+    let cpu_of = |daemon: &Daemon, status: &Status| {
+        let all = daemon.pids(status).into_iter().map(usage::cpu_time).sum::<Result<Duration>>();
+        all.context("a host ended before it was measured")
+    };
+    let cpu = cpu_of(&daemon, &first)?;
+    let last = daemon.wait_settled(tasks.count.into(), limit(tasks.count))?;
+    let wall = start.elapsed();
+    let cpu = cpu_of(&daemon, &last)?.saturating_sub(cpu);
+    let peak_mib = daemon.pids(&last).into_iter().map(usage::peak_mib).sum::<Result<f64>>()?;
+    let failed = counts(&last).retried;
+    let wanted = u64::from(tasks.failing_count());
+    ensure!(failed == wanted, "{failed} tasks failed instead of {wanted}");
+    let tasks = tasks.count - settled(&first) as u32;
+    daemon.stop()?;
+    Ok(Measured { tasks, wall, cpu, peak_mib })
 }
 
-/// Drains `count` tasks that stand in the queue.
-pub(crate) fn drain(target: &Path, uri: &str, prefetch: u16, workers: u16, count: u32) -> Result<Measured> {
-    let mut daemon = Daemon::start(target, uri, prefetch, workers, None)?;
-    daemon.wait(|status| status.queues.iter().any(|queue| queue.counts.delivered > 0))?;
-    let start = Instant::now();
-    let status =
-        daemon.wait(|status| status.queues.iter().any(|queue| queue.counts.done >= u64::from(count)))?;
-    let wall = start.elapsed();
-    let daemon_pid = daemon.child.id();
-    let hosts: Vec<u32> = status.handlers.iter().flat_map(|handler| handler.hosts.clone()).collect();
-    let mut cpu = usage::cpu_time(daemon_pid)?;
-    let mut peak_mib = usage::peak_mib(daemon_pid)?;
-    for host in &hosts {
-        cpu += usage::cpu_time(*host).context("a host ended before it was measured")?;
-        peak_mib += usage::peak_mib(*host)?;
-    }
-    daemon.stop()?;
-    Ok(Measured { wall, cpu, peak_mib })
+/// Tasks of which the broker has taken everything.
+fn settled(status: &Status) -> u64 {
+    let settling: usize = status.queues.iter().map(|queue| queue.settling).sum();
+    let counts = counts(status);
+    (counts.done + counts.retried).saturating_sub(settling as u64)
+}
+
+/// The counts of its one queue.
+fn counts(status: &Status) -> Counts {
+    status.queues.first().map(|queue| queue.counts).unwrap_or_default()
 }

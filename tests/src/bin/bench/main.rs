@@ -1,95 +1,162 @@
 //! `make bench`: what a task costs in Warren, beside bare lapin consumers that do nothing with it, in one run on one
 //! broker. Ratios are what to read: absolute figures belong to the machine.
 //!
-//! `bench` runs everything; `bench consume MODE PREFETCH COUNT URI QUEUE` is one bare consumer, started by it.
+//! `bench [--tasks COUNT] [--rounds COUNT] [PART…]`; without parts all but `memory`. A part that cannot be measured is
+//! said, the others go on, and the exit status is 1. Every wait has a bound (`limit`).
 
 mod bare;
 mod daemon;
+mod failing;
 mod latency;
+mod memory;
+mod process;
+mod queue;
+mod recovery;
+mod stamps;
+mod throughput;
 mod usage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 use warren_tests::Node;
 
-use self::usage::Measured;
-
-/// Tasks drained per row.
+/// Tasks drained per row, unless `--tasks` says otherwise.
 const TASKS: u32 = 200_000;
 
-/// Bytes of a task's body.
-const BODY: &[u8; 30] = b"Noop 4711 with thirty bytes...";
+/// One thing to measure, and where it stands in the report.
+const PARTS: [(&str, Part); 5] = [
+    ("throughput", throughput::measure),
+    ("latency", latency::measure),
+    ("failing", failing::measure),
+    ("recovery", recovery::measure),
+    ("memory", memory::measure),
+];
 
-/// prefetch × workers as the daemon gets it, for windows of 1, 10 and 100.
-const WINDOWS: [(u16, u16); 3] = [(1, 1), (5, 2), (50, 2)];
+/// Only where it is asked for: it takes as long as all others together.
+const APART: &str = "memory";
 
-fn main() -> Result<()> {
+/// Measures, prints as it goes, and gives what the report is to hold.
+type Part = fn(&mut Bench) -> Result<Value>;
+
+/// What every part works with.
+struct Bench {
+    /// Where the daemon and the plugin are.
+    target: PathBuf,
+    node: Node,
+    runtime: Runtime,
+    /// Tasks per row; none: as many as the part takes for itself.
+    tasks: Option<u32>,
+    /// Times each row of the throughput is measured.
+    rounds: usize,
+}
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => bench(TASKS),
-        ["--tasks", count] => bench(count.parse().context("--tasks takes a number")?),
-        ["consume", mode, prefetch, count, uri, queue] => {
-            runtime()?.block_on(bare::consume(mode.parse()?, prefetch.parse()?, count.parse()?, uri, queue))
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ended = match arguments.split_first() {
+        Some((&"bare", rest)) => runtime().and_then(|runtime| bare::main(&runtime, rest)).map(|()| true),
+        _ => bench(&arguments),
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
         }
-        _ => bail!("usage: bench [--tasks COUNT]"),
     }
 }
 
-fn bench(tasks: u32) -> Result<()> {
-    let target = target_directory()?;
-    let node = Node::start()?;
-    let runtime = runtime()?;
-    let mut rows = Vec::new();
-    println!("{tasks} tasks of {} bytes; CPU: the consumer's processes together, in µs per task", BODY.len());
-    println!("{:<28} {:>8} {:>12} {:>10} {:>10}", "consumer", "window", "tasks/s", "CPU µs", "peak MiB");
-    for (prefetch, workers) in WINDOWS {
-        let window = prefetch * workers;
-        for mode in bare::Mode::ALL {
-            runtime.block_on(bare::fill(&node.uri(), "bench", tasks))?;
-            let measured = bare::run(mode, window, tasks, &node.uri(), "bench")?;
-            rows.push(row(&format!("lapin {mode}"), window, tasks, &measured));
+/// True: every part was measured.
+fn bench(arguments: &[&str]) -> Result<bool> {
+    let (mut tasks, mut rounds, mut parts) = (None, 1, Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(&argument) = rest.next() {
+        let mut number =
+            || rest.next().and_then(|text| text.parse::<u32>().ok()).filter(|number| *number > 0);
+        match argument {
+            "--tasks" => tasks = Some(number().context("--tasks takes a number from 1")?),
+            "--rounds" => rounds = number().context("--rounds takes a number from 1")? as usize,
+            name => match PARTS.into_iter().find(|(part, _)| *part == name) {
+                Some(part) => parts.push(part),
+                None => bail!(
+                    "no part {name:?}; usage: bench [--tasks COUNT] [--rounds COUNT] [{}]…",
+                    PARTS.map(|(name, _)| name).join("|")
+                ),
+            },
         }
-        runtime.block_on(bare::fill(&node.uri(), "bench", tasks))?;
-        let measured = daemon::drain(&target, &node.uri(), prefetch, workers, tasks)?;
-        rows.push(row("warren", window, tasks, &measured));
-        ratios(&rows, window);
     }
-    let latency = latency::measure(&target, &node.uri(), &runtime)?;
-    println!("{latency:#}");
-    let report = json!({ "tasks": tasks, "rows": rows, "latency": latency });
-    let path = target.parent().context("target")?.join("bench.json");
+    if parts.is_empty() {
+        parts.extend(PARTS.into_iter().filter(|(name, _)| *name != APART));
+    }
+    let mut bench =
+        Bench { target: target_directory()?, node: Node::start()?, runtime: runtime()?, tasks, rounds };
+    let mut report =
+        Map::from_iter([("machine".to_owned(), machine()), ("tasks".to_owned(), json!(bench.tasks()))]);
+    let mut errors = Map::new();
+    for (name, measure) in parts {
+        println!("\n== {name}");
+        match measure(&mut bench) {
+            // The rows stand at the top, whatever part they are of.
+            Ok(Value::Array(rows)) => drop(report.insert("rows".to_owned(), Value::Array(rows))),
+            Ok(value) => drop(report.insert(name.to_owned(), value)),
+            Err(error) => {
+                eprintln!("{name} cannot be measured: {error:#}");
+                errors.insert(name.to_owned(), json!(format!("{error:#}")));
+            }
+        }
+    }
+    let complete = errors.is_empty();
+    report.insert("errors".to_owned(), Value::Object(errors));
+    let path = bench.target.parent().context("target")?.join("bench.json");
     fs::write(&path, serde_json::to_vec_pretty(&report)?)?;
-    println!("written to {}", path.display());
-    Ok(())
+    println!("\nwritten to {}", path.display());
+    Ok(complete)
 }
 
-fn row(consumer: &str, window: u16, tasks: u32, measured: &Measured) -> Value {
-    let rate = f64::from(tasks) / measured.wall.as_secs_f64();
-    let cpu = measured.cpu.as_micros() as f64 / f64::from(tasks);
-    println!("{consumer:<28} {window:>8} {rate:>12.0} {cpu:>10.1} {:>10.1}", measured.peak_mib);
-    json!({
-        "consumer": consumer, "prefetch": window, "tasks_per_s": rate.round(),
-        "cpu_us_per_task": (cpu * 10.0).round() / 10.0, "peak_rss_mib": measured.peak_mib,
-    })
-}
-
-/// Warren against each bare consumer of the same window.
-fn ratios(rows: &[Value], window: u16) {
-    let of_window: Vec<&Value> = rows.iter().filter(|row| row["prefetch"] == window).collect();
-    let Some((warren, bare)) = of_window.split_last() else { return };
-    for other in bare {
-        let ratio = |key: &str| warren[key].as_f64().unwrap_or(0.0) / other[key].as_f64().unwrap_or(f64::NAN);
-        println!(
-            "  warren / {:<22} throughput {:.2}, CPU {:.2}",
-            other["consumer"].as_str().unwrap_or_default(),
-            ratio("tasks_per_s"),
-            ratio("cpu_us_per_task")
-        );
+impl Bench {
+    fn tasks(&self) -> u32 {
+        self.tasks.unwrap_or(TASKS)
     }
+
+    fn uri(&self) -> String {
+        self.node.uri()
+    }
+
+    /// Leaves exactly these tasks in the queue.
+    fn fill(&self, queue: &str, tasks: queue::Tasks) -> Result<()> {
+        self.within(limit(tasks.count), queue::fill(&self.uri(), queue, tasks))
+    }
+
+    fn within<T>(&self, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+        within(&self.runtime, limit, work)
+    }
+}
+
+/// Runs what may wait for the broker, no longer than `limit`.
+fn within<T>(runtime: &Runtime, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let ended = runtime.block_on(async { tokio::time::timeout(limit, work).await });
+    ended.unwrap_or_else(|_| bail!("not done within {limit:?}"))
+}
+
+/// How long so many tasks may take: tells "stuck" from "slow", and slower than 500 a second is stuck.
+fn limit(tasks: u32) -> Duration {
+    Duration::from_mins(1) + Duration::from_millis(2) * tasks
+}
+
+/// Whose figures these are.
+fn machine() -> Value {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    json!({ "cpu": model, "cores": cores })
 }
 
 /// Where cargo put this program, and with it the daemon and the plugin.
@@ -104,9 +171,6 @@ fn target_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
-
-/// Tells "stuck" from "slow".
-const LIMIT: Duration = Duration::from_mins(10);

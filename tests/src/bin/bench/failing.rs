@@ -1,0 +1,64 @@
+//! What tasks that fail cost those that do not: throughput with none, with one in a hundred, and with so many that
+//! 5,000 retries a second are made as long as the others run at half their pace or more. A retry is a copy that the
+//! broker confirms, on a queue it waits in, and then the ack.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::daemon::{self, Setup};
+use super::queue::Tasks;
+use super::usage::{Row, rounded};
+use super::{Bench, bare};
+
+/// The queue of this part.
+const QUEUE: &str = "bench-failing";
+
+/// Where tasks that failed wait: the delay of the bench's configuration.
+pub(crate) const DELAY_QUEUE: &str = "bench-failing.retry.3600000";
+
+/// prefetch × workers.
+const WINDOW: (u16, u16) = (50, 2);
+
+/// Retries a second that must not slow the others to under half.
+const RETRIES_PER_S: f64 = 5_000.0;
+
+pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
+    let count = bench.tasks();
+    println!("{count} tasks, of which some fail and are put off by an hour");
+    // Makes the delay queue: a quorum queue is not relied on in its first seconds.
+    drain(bench, "warren", Tasks { count: 1, failing: Some(1) }).context("the first retry")?;
+
+    Row::print_head();
+    let none = drain(bench, "warren, none fails", Tasks::good(count))?;
+    none.print();
+    let some = Tasks { count, failing: Some(100) };
+    let one_percent = drain(bench, "warren, 1 % fail", some)?;
+    one_percent.print();
+    let ratio = one_percent.print_ratio(&none);
+    bench.fill(QUEUE, some)?;
+    let plain = bare::drain(bare::Mode::Polled, WINDOW.0 * WINDOW.1, some, &bench.uri(), QUEUE)?;
+    let plain = Row::of("lapin polled-once, 1 % fail", WINDOW.0 * WINDOW.1, &[plain]);
+    plain.print();
+    let to_plain = one_percent.print_ratio(&plain);
+
+    let half = none.tasks_per_s / 2.0;
+    let every = ((half + RETRIES_PER_S) / RETRIES_PER_S).floor().max(2.0);
+    let many = Tasks { count, failing: Some(every as u32) };
+    let flood = drain(bench, &format!("warren, 1 in {every} fails"), many)?;
+    flood.print();
+    let share = f64::from(many.failing_count()) / f64::from(count);
+    let retries = flood.tasks_per_s * share;
+    let good = flood.tasks_per_s * (1.0 - share) / none.tasks_per_s;
+    println!("  {retries:.0} retries a second; tasks that succeed at {good:.2} of their pace without");
+    Ok(json!({
+        "rows": [none.json(), one_percent.json(), plain.json(), flood.json()],
+        "ratios": [ratio, to_plain],
+        "flood": { "retries_per_s": retries.round(), "pace_of_the_others": rounded(good, 2) },
+    }))
+}
+
+fn drain(bench: &Bench, name: &str, tasks: Tasks) -> Result<Row> {
+    bench.fill(QUEUE, tasks)?;
+    let measured = daemon::drain(&Setup::new(bench, QUEUE, WINDOW), tasks)?;
+    Ok(Row::of(name, WINDOW.0 * WINDOW.1, &[measured]))
+}
