@@ -3,6 +3,7 @@
 mod headers;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -71,7 +71,8 @@ impl Message {
         self
     }
 
-    /// Keeps it back for this long (rounded up to the delays the daemon has queues for).
+    /// Keeps it back for this long: a quarter of a second more at most where the daemon consumes its queue, else
+    /// rounded up to a delay there is a queue for, a day at most.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);

@@ -14,10 +14,12 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use sha2::{Digest, Sha256};
 
+use super::hops::{self, HEADER_DUE};
+use super::reply;
 use crate::host::FollowUp;
 use crate::settlement::DeadReason;
 use crate::task::{
-    HEADER_ATTEMPT, HEADER_ID, HEADER_REDELIVERIES, TaskId, header, is_transport_header, known_id,
+    HEADER_ATTEMPT, HEADER_ID, HEADER_REDELIVERIES, TaskId, header, is_transport_header, known_id, trace,
 };
 
 /// When the task expires, in milliseconds since 1970: its `expiration`, made absolute by the first copy.
@@ -40,7 +42,7 @@ pub const HEADER_QUEUE: &str = "x-warren-queue";
 /// Handler, error code and message are cut to this many bytes each: headers travel in one frame.
 pub const MAX_ERROR_BYTES: usize = 1024;
 /// AMQP `delivery_mode`: survives a restart of the broker.
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 
 /// How a copy of a task that is to run again differs from the original.
 #[derive(Debug, Clone, Copy)]
@@ -93,13 +95,20 @@ impl UnixMs {
         Self::from(SystemTime::now())
     }
 
+    /// So much later; parts of a millisecond are dropped.
+    #[must_use]
+    pub fn plus(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// The time from `earlier` to here; `None` when that is the later one.
+    pub fn since(self, earlier: Self) -> Option<Duration> {
+        self.0.checked_sub(earlier.0).map(Duration::from_millis)
+    }
+
     /// The same in whole seconds, as AMQP has it.
     pub fn seconds(self) -> u64 {
         self.0 / 1000
-    }
-
-    fn plus(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -116,11 +125,30 @@ pub fn is_expired(properties: &BasicProperties, now: UnixMs) -> bool {
     header(properties, HEADER_DEADLINE).and_then(milliseconds).is_some_and(|deadline| deadline <= now)
 }
 
-/// Properties of a copy that is to run again.
+/// A task that publishes a follow-up.
+#[derive(Debug, Clone, Copy)]
+pub struct Parent<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its properties: the follow-up belongs to the same trace.
+    pub properties: &'a BasicProperties,
+}
+
+/// The same message, to be discarded if it has not been started by then.
+pub fn with_deadline(properties: BasicProperties, deadline: UnixMs) -> BasicProperties {
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    put(&mut headers, HEADER_DEADLINE, milliseconds_value(deadline));
+    properties.with_headers(headers)
+}
+
+/// Properties of a copy that is to run again. A task that is not due yet stays so.
 pub fn retry(original: &BasicProperties, queue: &str, copy: &RetryCopy<'_>, now: UnixMs) -> BasicProperties {
     let mut headers = kept_headers(original, now);
     identity(&mut headers, copy.id, copy.attempt, copy.redeliveries);
     put(&mut headers, HEADER_QUEUE, bounded(queue));
+    if let Some(due) = hops::carried_on(original, now) {
+        put(&mut headers, HEADER_DUE, due);
+    }
     match &copy.failure {
         Some(failure) => record(&mut headers, original, failure, now),
         None => keep_record(&mut headers, original),
@@ -151,8 +179,13 @@ pub fn replay(dead: &BasicProperties) -> BasicProperties {
 
 /// Properties of the `n`th follow-up (from 1) of the task `parent`. Fails on text that AMQP has no room for, and says
 /// which.
-pub fn follow_up(task: &FollowUp, parent: &str, n: usize, now: UnixMs) -> Result<BasicProperties, String> {
-    let id = if task.id.is_empty() { follow_up_id(parent, n) } else { task.id.clone() };
+pub fn follow_up(
+    task: &FollowUp,
+    parent: Parent<'_>,
+    n: usize,
+    now: UnixMs,
+) -> Result<BasicProperties, String> {
+    let id = if task.id.is_empty() { follow_up_id(parent.id, n) } else { task.id.clone() };
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_timestamp(now.seconds())
@@ -170,12 +203,13 @@ pub fn follow_up(task: &FollowUp, parent: &str, n: usize, now: UnixMs) -> Result
     for (name, value) in task.headers.iter().filter(|(name, _)| !is_transport_header(name)) {
         headers.insert(short("header name", name)?, text(value));
     }
+    trace::inherit(&mut headers, parent.properties.headers().as_ref());
     if !task.expires.is_zero() {
         if task.delay.is_zero() {
             properties = properties.with_expiration(task.expires.as_millis().to_string().into());
         } else {
             // The property would end it in its delay queue, and a delay queue's end is the work queue.
-            put(&mut headers, HEADER_DEADLINE, deadline_value(now.plus(task.delay).plus(task.expires)));
+            put(&mut headers, HEADER_DEADLINE, milliseconds_value(now.plus(task.delay).plus(task.expires)));
         }
     }
     Ok(properties.with_headers(headers))
@@ -204,8 +238,12 @@ fn value_len(value: &AMQPValue) -> usize {
 }
 
 /// Everything but headers, `expiration` and `user_id`; persistent, because the original may live in a queue that is.
+/// A `reply_to` stays, so that the last attempt can still answer, unless the broker would refuse the copy for it.
 fn kept(original: &BasicProperties) -> BasicProperties {
     let mut copy = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    if let Some(reply_to) = original.reply_to().clone().filter(|to| !reply::is_nowhere(to)) {
+        copy = copy.with_reply_to(reply_to);
+    }
     macro_rules! keep {
         ($($getter:ident => $setter:ident),*) => {
             $(if let Some(value) = original.$getter().clone() { copy = copy.$setter(value); })*
@@ -216,7 +254,6 @@ fn kept(original: &BasicProperties) -> BasicProperties {
         content_encoding => with_content_encoding,
         priority => with_priority,
         correlation_id => with_correlation_id,
-        reply_to => with_reply_to,
         message_id => with_message_id,
         timestamp => with_timestamp,
         kind => with_type,
@@ -241,7 +278,7 @@ fn producer_headers(original: &BasicProperties) -> FieldTable {
 fn kept_headers(original: &BasicProperties, now: UnixMs) -> FieldTable {
     let mut headers = producer_headers(original);
     if let Some(deadline) = deadline(original, now) {
-        put(&mut headers, HEADER_DEADLINE, deadline_value(deadline));
+        put(&mut headers, HEADER_DEADLINE, milliseconds_value(deadline));
     }
     headers
 }
@@ -311,31 +348,31 @@ fn follow_up_id(parent: &str, n: usize) -> String {
     id
 }
 
-fn milliseconds(value: &AMQPValue) -> Option<UnixMs> {
+pub(super) fn milliseconds(value: &AMQPValue) -> Option<UnixMs> {
     match value {
         AMQPValue::LongLongInt(ms) => u64::try_from(*ms).ok().map(UnixMs),
         _ => None,
     }
 }
 
-fn deadline_value(deadline: UnixMs) -> AMQPValue {
-    AMQPValue::LongLongInt(i64::try_from(deadline.0).unwrap_or(i64::MAX))
+pub(super) fn milliseconds_value(time: UnixMs) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(time.0).unwrap_or(i64::MAX))
 }
 
-fn put(headers: &mut FieldTable, name: &'static str, value: AMQPValue) {
+pub(super) fn put(headers: &mut FieldTable, name: &'static str, value: AMQPValue) {
     headers.insert(ShortString::from(name), value);
 }
 
-fn count(number: u32) -> AMQPValue {
+pub(super) fn count(number: u32) -> AMQPValue {
     // Signed 32 bits: every client and the management page reads it.
     AMQPValue::LongInt(i32::try_from(number).unwrap_or(i32::MAX))
 }
 
-fn text(value: &str) -> AMQPValue {
+pub(super) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }
 
-fn bounded(value: &str) -> AMQPValue {
+pub(super) fn bounded(value: &str) -> AMQPValue {
     let mut end = value.len().min(MAX_ERROR_BYTES);
     while !value.is_char_boundary(end) {
         end -= 1;

@@ -85,10 +85,12 @@ pub async fn declare_work_queue(
 }
 
 /// A queue that a copy can go to.
-pub(super) struct Ensured {
-    pub(super) name: String,
-    /// A quorum queue that was declared just now.
-    pub(super) is_young: bool,
+#[derive(Debug)]
+pub struct Ensured {
+    /// Its name.
+    pub name: String,
+    /// A quorum queue that was declared just now: what it confirms is not safe before [`super::SETTLE`] has passed.
+    pub is_young: bool,
 }
 
 /// Makes sure that `<queue>.dead` is there, taken as it is when it exists.
@@ -107,7 +109,7 @@ pub(super) async fn declare_dead_queue(
 
 /// Makes sure that the delay queue of `target` is there. One that another configuration or another version of the
 /// broker left as the other type is used as it is; another delay or another way back is refused.
-pub(super) async fn declare_delay_queue(
+pub async fn declare_delay_queue(
     connection: &Connection,
     target: &str,
     configured: Option<QueueType>,

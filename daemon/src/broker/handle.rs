@@ -43,6 +43,7 @@ impl Link {
     pub fn start(broker: &Broker, queues: &[Queue], events: LinkEvents) -> Self {
         let subscriptions = Rc::new(Subscriptions::new(events.clone()));
         let publisher = Publisher::new(broker.publish_channels, events.clone());
+        publisher.0.consumes(queues);
         let mut link = Self {
             subscriptions,
             events,
@@ -84,6 +85,7 @@ impl Link {
     /// Takes a new configuration. A queue that was added, removed or got another window is subscribed to or cancelled,
     /// the others go on. A changed broker gets a new link; the old one stays until its tags are settled.
     pub fn reconfigure(&mut self, broker: &Broker, queues: &[Queue]) {
+        self.publisher.0.consumes(queues);
         self.sessions.retain(|session| !session.consuming.commands.is_closed());
         if *broker == *self.broker && !self.sessions.is_empty() {
             self.sessions[0].tell(Command::Queues(queues.to_vec()));

@@ -7,9 +7,11 @@ mod declare;
 mod dial;
 mod dial_error;
 mod handle;
+pub mod hops;
 mod link;
 mod publisher;
 mod publishing;
+pub mod reply;
 mod server;
 mod session;
 mod settler;
@@ -22,11 +24,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub(crate) use backoff::Backoff;
-pub use declare::{QueueError, declare_work_queue};
+pub use declare::{Ensured, QueueError, declare_delay_queue, declare_work_queue};
 pub use dial::{Dialled, connect, dial};
 pub use dial_error::{DialError, Stage};
 pub use handle::Link;
-pub use publisher::{Outgoing, PublishError, Publisher};
+pub use publisher::{Outgoing, PublishError, Publisher, SETTLE};
 pub use server::Server;
 
 /// Where the link's events go: called on the event loop, never while the link is borrowed.

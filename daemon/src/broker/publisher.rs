@@ -5,8 +5,9 @@
 //! confirm came. A repeat may be a duplicate; the caller's original stays unacknowledged until the end.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -15,21 +16,24 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::copy::{self, Grave, RetryCopy, UnixMs};
+use super::copy::{self, Grave, Parent, RetryCopy, UnixMs};
 use super::declare::{Ensured, QueueError};
 use super::publishing::{Failed, Open};
-use super::{Delivery, LinkEvent, LinkEvents, topology};
+use super::reply::{self, Ended};
+use super::{Delivery, LinkEvent, LinkEvents, hops, topology};
 use crate::config::{Queue, QueueType};
 use crate::host::FollowUp;
 
 /// A message that ends the connection this often is refused: it would take every other one down with it.
 const MAX_HARD_ERRORS: u32 = 3;
+/// A reply is sent this often to a queue that does not take it (it is full, say). Its task is not to wait for that.
+const MAX_REPLY_TRIES: u32 = 3;
 
 /// How old a quorum queue of ours must be before a copy in it counts as safe. RabbitMQ writes the registration of a new
 /// one to disk some time after it has confirmed both queue and messages: killed within that time (0.7 s was too early, 2 s
 /// was not, with 3.10.8), it comes up with an empty queue that takes nothing any more. So the original stays
 /// unacknowledged for this long after the first copy.
-const SETTLE: Duration = Duration::from_secs(3);
+pub const SETTLE: Duration = Duration::from_secs(3);
 
 /// A message on its way to a queue, through the default exchange.
 #[derive(Debug)]
@@ -92,6 +96,8 @@ pub struct Publisher(pub(super) Rc<Pool>);
 pub(super) struct Pool {
     /// One permit per channel.
     pub(super) permits: Semaphore,
+    /// Queues that this daemon consumes: only there is somebody who sends a task on that is not due yet.
+    pub(super) consumed: RefCell<BTreeSet<Arc<str>>>,
     pub(super) link: watch::Sender<Standing>,
     events: LinkEvents,
     /// Quorum queues that were declared less than [`SETTLE`] ago, and when that is over. One per queue of ours at most.
@@ -112,6 +118,7 @@ impl Publisher {
         let permits = Semaphore::new(usize::from(channels.max(1)));
         Self(Rc::new(Pool {
             permits,
+            consumed: RefCell::default(),
             link: watch::Sender::new(Standing::default()),
             events,
             young: RefCell::default(),
@@ -121,9 +128,14 @@ impl Publisher {
     /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
     /// away or blocked. An error means that it can never succeed.
     pub async fn publish(&self, message: Outgoing<'_>) -> Result<(), PublishError> {
+        self.publish_within(None, message).await
+    }
+
+    /// The same, given up after so many tries on an open link; `None`: never.
+    async fn publish_within(&self, tries: Option<u32>, message: Outgoing<'_>) -> Result<(), PublishError> {
         let queue = ShortString::try_new(message.queue)
             .map_err(|_| QueueError::NameTooLong(message.queue.to_owned()))?;
-        let (mut backoff, mut hard) = (Backoff::default(), 0);
+        let (mut backoff, mut hard, mut tried) = (Backoff::default(), 0, 0_u32);
         loop {
             let failed = {
                 let _permit = self.0.permits.acquire().await.map_err(|_| PublishError::Closed)?;
@@ -146,11 +158,17 @@ impl Publisher {
                 }
                 Failed::Now(why) => why,
                 Failed::NotTaken(why) => {
-                    let queue = message.queue.to_owned();
-                    (self.0.events)(LinkEvent::NotTaken { queue, why: why.clone() });
+                    if tries.is_none() {
+                        let queue = message.queue.to_owned();
+                        (self.0.events)(LinkEvent::NotTaken { queue, why: why.clone() });
+                    }
                     why
                 }
             };
+            tried = tried.saturating_add(1);
+            if tries.is_some_and(|tries| tried >= tries) {
+                return Err(PublishError::Refused { queue: message.queue.to_owned(), why });
+            }
             self.wait(&mut backoff, message.queue, &why).await;
         }
     }
@@ -163,12 +181,17 @@ impl Publisher {
         original: &Delivery,
         copy: RetryCopy<'_>,
     ) -> Result<(), PublishError> {
-        let properties = copy::retry(&original.properties, &queue.name, &copy, UnixMs::now());
-        if copy.delay.is_zero() {
+        let now = UnixMs::now();
+        let (mut properties, mut delay) =
+            (copy::retry(&original.properties, &queue.name, &copy, now), copy.delay);
+        if delay.is_zero() {
             let message = Outgoing { queue: &queue.name, properties, body: &original.body };
             return self.publish(message).await;
         }
-        let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay: copy.delay };
+        if delay > topology::MAX_DELAY {
+            (properties, delay) = hops::put_off(properties, now.plus(delay), now);
+        }
+        let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay };
         self.publish_to(place, properties, &original.body).await
     }
 
@@ -183,20 +206,34 @@ impl Publisher {
         self.publish_to(Place::Dead(queue), properties, &original.body).await
     }
 
-    /// Publishes the `n`th follow-up (from 1) of the task `parent`, which came from `queue`.
+    /// Tells the sender of a task how it ended, if it asked for that. The original may be acknowledged when this
+    /// returns, whatever it returns: an error means that nobody takes the reply.
+    pub async fn reply(&self, original: &Delivery, ended: Ended<'_>) -> Result<(), PublishError> {
+        let Some(reply) = reply::reply(&original.properties, &ended, UnixMs::now()) else { return Ok(()) };
+        let message = Outgoing { queue: reply.to, properties: reply.properties, body: &reply.body };
+        self.publish_within(Some(MAX_REPLY_TRIES), message).await
+    }
+
+    /// Publishes the `n`th follow-up (from 1) of the task `parent`, which came from `queue`. A delay is kept to
+    /// [`hops::RESOLUTION`] where this daemon consumes the target; elsewhere nobody would send the follow-up on, and
+    /// it waits once, for as long or longer, a day at most.
     pub async fn follow_up(
         &self,
         queue: &Queue,
-        parent: &str,
+        parent: Parent<'_>,
         n: usize,
         task: &FollowUp,
     ) -> Result<(), PublishError> {
-        let properties = copy::follow_up(task, parent, n, UnixMs::now()).map_err(PublishError::Malformed)?;
+        let (now, mut delay) = (UnixMs::now(), task.delay);
+        let mut properties = copy::follow_up(task, parent, n, now).map_err(PublishError::Malformed)?;
         let target = if task.queue.is_empty() { &*queue.name } else { task.queue.as_str() };
-        if task.delay.is_zero() {
+        if self.0.consumed.borrow().contains(target) {
+            (properties, delay) = hops::put_off(properties, now.plus(delay), now);
+        }
+        if delay.is_zero() {
             return self.publish(Outgoing { queue: target, properties, body: &task.body }).await;
         }
-        let place = Place::Delay { target, kind: queue.delay_type, delay: task.delay };
+        let place = Place::Delay { target, kind: queue.delay_type, delay };
         self.publish_to(place, properties, &task.body).await
     }
 
@@ -296,6 +333,11 @@ impl Publisher {
 }
 
 impl Pool {
+    /// Takes note of what is consumed now.
+    pub(super) fn consumes(&self, queues: &[Queue]) {
+        *self.consumed.borrow_mut() = queues.iter().map(|queue| queue.name.clone()).collect();
+    }
+
     /// Changes the number of channels. Fewer: as far as they are free; one in use stays in the pool.
     pub(super) fn resize(&self, from: u16, to: u16) {
         if to > from {

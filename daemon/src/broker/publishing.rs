@@ -22,6 +22,7 @@ use super::declare::{
 };
 use super::dial::{Dialled, dial_one};
 use super::publisher::{Outgoing, Pool, PublishError, Standing};
+use super::reply::is_direct;
 use super::status::Status;
 use crate::config::{Broker, Queue, QueueType};
 
@@ -108,7 +109,10 @@ impl Open {
         }
         let channel = self.channel().await.map_err(|error| Failed::Now(error.to_string()))?;
         let mut confirming = std::pin::pin!(async {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            // A client that waits for its reply directly is no queue: the broker would return the message and deliver
+            // it all the same.
+            let mandatory = !is_direct(message.queue);
+            let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
             channel
                 .basic_publish("".into(), queue.clone(), options, message.body, message.properties.clone())
                 .await?

@@ -24,9 +24,18 @@ const LADDER_MS: [u64; 20] = [
     1_800_000, 3_600_000, 7_200_000, 14_400_000, 43_200_000, 86_400_000,
 ];
 
-/// The longest delay there is a queue for; a longer one is cut to it. A handler's wish is bounded elsewhere to the
-/// same day.
+/// The longest delay there is a queue for; a longer one takes several waits (`hops.rs`).
 pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The shortest delay there is a queue for.
+pub(super) const SHORTEST: Duration = Duration::from_millis(LADDER_MS[0]);
+
+/// The next rung of a delay that is waited for in several: the longest one that is not longer, else the shortest.
+pub fn hop(left: Duration) -> Duration {
+    let ms = left.as_millis();
+    let rung = LADDER_MS.into_iter().rev().find(|&rung| u128::from(rung) <= ms);
+    rung.map_or(SHORTEST, Duration::from_millis)
+}
 
 /// The rung for a delay: the first one that is not shorter, at most [`MAX_DELAY`].
 pub fn rung(delay: Duration) -> Duration {

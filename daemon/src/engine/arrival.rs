@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::broker::copy::{UnixMs, is_expired};
-use crate::broker::{ConsumerId, Delivery, LinkEvent};
+use crate::broker::{ConsumerId, Delivery, LinkEvent, hops, topology};
 use crate::host::TaskError;
 use crate::registry::{Absent, Slot};
 use crate::settlement::{DeadReason, Settlement};
 use crate::task;
 
 use super::Engine;
+use super::copies::Again;
 use super::drain::Phase;
 use super::flight::{Claim, Flight, FlightKey, State, Verdict};
 use super::lane::LaneKey;
@@ -84,13 +85,26 @@ impl Engine {
             self.link.ack(delivery.consumer, delivery.tag);
             return;
         }
+        if let Some(left) = hops::time_left(&delivery.properties, UnixMs::now()) {
+            self.send_on(queue, delivery, left);
+            return;
+        }
         self.route(queue, delivery);
     }
 
-    /// Finds the lane of a new delivery.
-    fn route(&mut self, queue: QueueKey, delivery: Delivery) {
+    /// A delayed task between two waits goes into the next one. Nothing is counted: it has not been tried.
+    fn send_on(&mut self, queue: QueueKey, delivery: Delivery, left: Duration) {
+        let mut flight = self.flight(queue, delivery);
+        flight.state = State::Settling;
+        let Flight { attempt, redeliveries, .. } = flight;
+        let key = self.flights.insert(flight);
+        let again = Again { delay: topology::hop(left), attempt, redeliveries, failed: false };
+        self.publish_again(key, again, TaskError::default());
+    }
+
+    fn flight(&self, queue: QueueKey, delivery: Delivery) -> Flight {
         let identity = task::identify(&delivery.properties);
-        let mut flight = Flight {
+        Flight {
             claim: Claim::Held(delivery.consumer, delivery.tag),
             arrived: self.now,
             queue,
@@ -103,8 +117,14 @@ impl Engine {
             state: State::Waiting,
             cancelled: None,
             progress: None,
+            result: None,
             delivery: Rc::new(delivery),
-        };
+        }
+    }
+
+    /// Finds the lane of a new delivery.
+    fn route(&mut self, queue: QueueKey, delivery: Delivery) {
+        let mut flight = self.flight(queue, delivery);
         let (name, limit) = (&self.queues[queue].config.name, self.config.daemon.max_task_bytes);
         let delivery = flight.delivery.clone();
         match task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit) {
@@ -223,10 +243,13 @@ impl Engine {
         let flight = &mut self.flights[key];
         flight.claim = Claim::Held(delivery.consumer, delivery.tag);
         tracing::info!(task_id = %flight.id.text, "redelivery adopted: the task runs or has finished here");
-        if let State::Finished(_) = flight.state
-            && let State::Finished(verdict) = std::mem::replace(&mut flight.state, State::Settling)
-        {
-            self.carry_out(key, *verdict);
+        match std::mem::replace(&mut flight.state, State::Settling) {
+            State::Finished(verdict) => self.carry_out(key, *verdict),
+            State::Copied => {
+                self.link.ack(delivery.consumer, delivery.tag);
+                self.flights.remove(key);
+            }
+            goes_on => flight.state = goes_on,
         }
         true
     }
@@ -238,7 +261,8 @@ impl Engine {
         self.orphans.retain(|key| {
             let flight = &flights[*key];
             let Claim::Orphan(since) = flight.claim else { return false };
-            let expired = matches!(flight.state, State::Finished(_)) && now >= since + ORPHAN_LIFE;
+            let ended = matches!(flight.state, State::Finished(_) | State::Copied);
+            let expired = ended && now >= since + ORPHAN_LIFE;
             if expired {
                 flights.remove(*key);
             }

@@ -106,6 +106,7 @@ impl Engine {
             headers: &Headers::of(properties.headers().as_ref()).fields,
             body: &flight.delivery.body,
             timeout: lane.generation.timeout,
+            wants_result: flight.wants_reply(),
         });
         self.log.started(self.task_ref(key));
     }

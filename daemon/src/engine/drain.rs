@@ -129,7 +129,8 @@ impl Engine {
             );
             return true;
         }
-        let open = self.flights.iter().any(|(_, flight)| !matches!(flight.state, State::Finished(_)));
+        let settled = |state: &State| matches!(state, State::Finished(_) | State::Copied);
+        let open = self.flights.iter().any(|(_, flight)| !settled(&flight.state));
         if open || !drain.consumers_stopped {
             return false;
         }

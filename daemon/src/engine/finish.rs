@@ -1,57 +1,18 @@
 //! Outcomes come in: what they mean is decided in [`crate::settlement`], and carried out here.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::copy::{Failure, Grave, RetryCopy};
-use crate::broker::{Backoff, Delivery, PublishError, Publisher};
-use crate::config;
 use crate::control::api::RecentError;
 use crate::failpoint::failpoint;
-use crate::host::{FollowUp, HostId, Outcome, Report, TaskError};
+use crate::host::{HostId, Outcome, Report, TaskError};
 use crate::settlement::{self, CancelCause, DeadReason, Settlement};
-use crate::task::TaskId;
 use crate::telemetry::Finished;
 
+use super::Engine;
+use super::copies::Again;
 use super::drain::Phase;
 use super::flight::{Claim, Flight, FlightKey, State, Verdict};
-use super::{Engine, Event};
-
-/// The shortest pause before a copy that the broker refused is tried again; the backoff's dice may say none at all.
-const COPY_REFUSED: Duration = Duration::from_millis(100);
-
-/// What the future that publishes a copy needs of its flight.
-struct Copied {
-    publisher: Publisher,
-    delivery: Rc<Delivery>,
-    queue: Arc<config::Queue>,
-    handler: Option<Arc<str>>,
-    id: TaskId,
-    attempt: u32,
-    redeliveries: u32,
-    error: TaskError,
-}
-
-/// Where a copy that is to run again differs from its original.
-#[derive(Clone, Copy)]
-struct Again {
-    delay: Duration,
-    attempt: u32,
-    redeliveries: u32,
-    /// It failed; else what failed before stays on record.
-    failed: bool,
-}
-
-impl Copied {
-    fn failure(&self) -> Failure<'_> {
-        Failure {
-            handler: self.handler.as_deref().unwrap_or_default(),
-            code: &self.error.code,
-            message: &self.error.message,
-        }
-    }
-}
 
 /// Errors kept for `warrenctl status`.
 const ERRORS: usize = 16;
@@ -86,7 +47,7 @@ impl Engine {
     }
 
     /// Decides what an outcome means and starts doing it.
-    pub(super) fn conclude(&mut self, key: FlightKey, report: Report) {
+    pub(super) fn conclude(&mut self, key: FlightKey, mut report: Report) {
         let flight = &mut self.flights[key];
         flight.state = State::Settling;
         let Some(lane) = self.lanes.all.get_mut(&flight.lane) else {
@@ -94,6 +55,12 @@ impl Engine {
         };
         let generation = lane.generation.clone();
         let cancelled = flight.cancelled;
+        if let (Some(CancelCause::Timeout), Outcome::Cancelled, Some(error)) =
+            (cancelled, &report.outcome, &mut report.error)
+        {
+            // The host's clock and this one watch the same limit: which of them was first is of no interest.
+            settlement::CODE_TIMEOUT.clone_into(&mut error.code);
+        }
         let ruling = settlement::settle(
             &report.outcome,
             report.error.as_ref(),
@@ -108,10 +75,11 @@ impl Engine {
         }
         self.log_outcome(key, &report, ruling);
         self.judge_handler(key, &report, ruling);
-        let follow_ups = match ruling {
-            Settlement::Ack => report.follow_ups,
-            _ => Vec::new(),
+        let (follow_ups, result) = match ruling {
+            Settlement::Ack => (report.follow_ups, report.result),
+            _ => (Vec::new(), None),
         };
+        self.flights[key].result = result;
         let error = report.error.unwrap_or_else(|| unexplained(cancelled));
         self.carry_out(key, Verdict { settlement: ruling, error, follow_ups });
     }
@@ -156,7 +124,7 @@ impl Engine {
         };
         flight.state = State::Settling;
         match verdict.settlement {
-            Settlement::Ack if verdict.follow_ups.is_empty() => {
+            Settlement::Ack if verdict.follow_ups.is_empty() && !flight.wants_reply() => {
                 self.count(key, |counts| counts.done += 1);
                 failpoint!("settle::before-ack");
                 self.link.ack(consumer, tag);
@@ -188,7 +156,7 @@ impl Engine {
             }
             Settlement::Ack => {
                 self.count(key, |counts| counts.done += 1);
-                self.publish_follow_ups(key, verdict.follow_ups);
+                self.publish_what_comes_of(key, verdict.follow_ups);
             }
             Settlement::Retry { delay, next_attempt } => {
                 self.count(key, |counts| counts.retried += 1);
@@ -203,130 +171,8 @@ impl Engine {
         }
     }
 
-    fn publish_again(&self, key: FlightKey, again: Again, error: TaskError) {
-        let copy = self.copy_of(key, error);
-        self.spawn_copy(key, async move || {
-            let retry = RetryCopy {
-                delay: again.delay,
-                attempt: again.attempt,
-                redeliveries: again.redeliveries,
-                id: &copy.id,
-                failure: again.failed.then(|| copy.failure()),
-            };
-            copy.publisher.retry(&copy.queue, &copy.delivery, retry).await
-        });
-    }
-
-    fn publish_dead(&self, key: FlightKey, reason: settlement::DeadReason, error: TaskError) {
-        let copy = self.copy_of(key, error);
-        self.spawn_copy(key, async move || {
-            let grave = Grave {
-                reason,
-                attempt: copy.attempt,
-                redeliveries: copy.redeliveries,
-                id: &copy.id,
-                failure: copy.failure(),
-            };
-            copy.publisher.dead(&copy.queue, &copy.delivery, grave).await
-        });
-    }
-
-    fn copy_of(&self, key: FlightKey, error: TaskError) -> Copied {
-        let flight = &self.flights[key];
-        Copied {
-            publisher: self.publisher.clone(),
-            delivery: flight.delivery.clone(),
-            queue: self.queues[flight.queue].config.clone(),
-            handler: self.lanes.all.get(&flight.lane).map(|lane| lane.generation.handler.clone()),
-            id: flight.id.clone(),
-            attempt: flight.attempt,
-            redeliveries: flight.redeliveries,
-            error,
-        }
-    }
-
-    /// Publishes a copy until the broker took it; the original stays unacknowledged until then.
-    fn spawn_copy(&self, key: FlightKey, publish: impl AsyncFn() -> Result<(), PublishError> + 'static) {
-        let sender = self.sender.clone();
-        tokio::task::spawn_local(async move {
-            failpoint!("settle::before-copy");
-            let mut backoff = Backoff::default();
-            while let Err(error) = publish().await {
-                if matches!(error, PublishError::Closed) {
-                    return; // the daemon ends: the broker redelivers the original
-                }
-                let _ = sender.send(Event::CopyRefused(key, error.to_string()));
-                tokio::time::sleep(backoff.failed().max(COPY_REFUSED)).await;
-            }
-            failpoint!("settle::after-copy");
-            let _ = sender.send(Event::Copied(key, Ok(())));
-        });
-    }
-
-    /// A copy cannot be published at the moment. It is tried again, without limit.
-    pub(super) fn on_copy_refused(&mut self, key: FlightKey, why: &str) {
-        let flight = &self.flights[key];
-        let id = flight.id.text.clone();
-        tracing::error!(task_id = %id, error = why, "a copy cannot be published; the task stays unacknowledged, trying again");
-        let handler = self.lanes.all.get(&flight.lane).map(|lane| lane.generation.handler.clone());
-        self.remember(handler.as_deref(), Some(&id), why);
-    }
-
-    /// Follow-ups in order, each confirmed before the next. One that the broker refuses fails the task.
-    fn publish_follow_ups(&self, key: FlightKey, follow_ups: Vec<FollowUp>) {
-        let flight = &self.flights[key];
-        let publisher = self.publisher.clone();
-        let (id, queue) = (flight.id.text.clone(), self.queues[flight.queue].config.clone());
-        let sender = self.sender.clone();
-        tokio::task::spawn_local(async move {
-            let mut result = Ok(());
-            for (n, follow_up) in follow_ups.into_iter().enumerate() {
-                failpoint!("settle::before-copy");
-                result = publisher.follow_up(&queue, &id, n + 1, &follow_up).await;
-                if result.is_err() {
-                    break;
-                }
-                failpoint!("settle::after-copy");
-            }
-            let _ = sender.send(Event::Copied(key, result));
-        });
-    }
-
-    /// The copies of a flight are confirmed: now, and only now, the original is acknowledged.
-    pub(super) fn on_copied(&mut self, key: FlightKey, result: Result<(), PublishError>) {
-        let flight = &mut self.flights[key];
-        if let Err(error) = result {
-            let message = format!("a follow-up task was refused: {error}");
-            let error = Some(TaskError { code: "publish-failed".to_owned(), message, retry_after: None });
-            self.count(key, |counts| counts.done -= 1);
-            let report = Report {
-                seq: 0,
-                outcome: Outcome::Retry,
-                error,
-                result: None,
-                follow_ups: Vec::new(),
-                duration: Duration::ZERO,
-            };
-            self.conclude(key, report);
-            return;
-        }
-        match flight.claim {
-            Claim::Held(consumer, tag) => {
-                failpoint!("settle::before-ack");
-                self.link.ack(consumer, tag);
-                self.flights.remove(key);
-            }
-            // The copy exists, so the original's redelivery only needs its ack.
-            Claim::Orphan(_) => {
-                let error = TaskError::default();
-                let verdict = Verdict { settlement: Settlement::Ack, error, follow_ups: Vec::new() };
-                flight.state = State::Finished(Box::new(verdict));
-            }
-        }
-    }
-
     /// Counts for the flight's queue and handler.
-    fn count(&mut self, key: FlightKey, add: impl Fn(&mut crate::control::api::Counts)) {
+    pub(super) fn count(&mut self, key: FlightKey, add: impl Fn(&mut crate::control::api::Counts)) {
         let flight = &self.flights[key];
         add(&mut self.queues[flight.queue].counts);
         if let Some(lane) = self.lanes.all.get_mut(&flight.lane) {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::broker::{ConsumerId, Delivery};
-use crate::host::{FollowUp, TaskError};
+use crate::broker::{ConsumerId, Delivery, reply};
+use crate::host::{FollowUp, TaskError, TaskResult};
 use crate::settlement::{CancelCause, Settlement};
 use crate::task::TaskId;
 
@@ -45,6 +45,8 @@ pub(super) struct Flight {
     pub(super) cancelled: Option<CancelCause>,
     /// The handler's last word on its progress.
     pub(super) progress: Option<(u32, String)>,
+    /// The handler's result, once it is done and where its sender waits for it.
+    pub(super) result: Option<TaskResult>,
 }
 
 /// Who may still settle a delivery at the broker.
@@ -67,6 +69,8 @@ pub(super) enum State {
     Settling,
     /// Its outcome is known and nobody holds a tag for it.
     Finished(Box<Verdict>),
+    /// The same, and its copies are confirmed: it only needs its ack.
+    Copied,
 }
 
 /// What is to be done at the broker for a task whose outcome is known.
@@ -80,6 +84,11 @@ pub(super) struct Verdict {
 }
 
 impl Flight {
+    /// The sender waits to be told how it ends.
+    pub(super) fn wants_reply(&self) -> bool {
+        reply::is_wanted(&self.delivery.properties)
+    }
+
     /// The argument text. The router only hands out ranges of valid UTF-8.
     pub(super) fn argument(&self) -> &str {
         std::str::from_utf8(&self.delivery.body[self.argument.clone()]).unwrap_or_default()

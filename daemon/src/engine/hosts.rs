@@ -168,6 +168,7 @@ impl Engine {
             queue: Some(&self.queues[flight.queue].config.name),
             generation: self.lanes.all.get(&flight.lane).map(|lane| &lane.generation),
             attempt: flight.attempt,
+            headers: flight.delivery.properties.headers().as_ref(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod arrival;
 mod cancel;
+mod copies;
 mod dispatch;
 mod drain;
 mod finish;

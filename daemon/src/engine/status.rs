@@ -56,7 +56,7 @@ impl Engine {
             match flight.state {
                 State::Waiting => row.waiting += 1,
                 State::Sent => row.running += 1,
-                State::Settling | State::Finished(_) => row.settling += 1,
+                State::Settling | State::Finished(_) | State::Copied => row.settling += 1,
             }
         }
         let configured: Vec<bool> = self.queues.iter().map(|queue| queue.configured).collect();

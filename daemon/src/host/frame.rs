@@ -36,6 +36,7 @@ pub(super) mod from_host {
 
 const FLAG_REDELIVERED: u8 = 1;
 const FLAG_ID_GENERATED: u8 = 2;
+const FLAG_WANTS_RESULT: u8 = 4;
 
 const HAS_ERROR: u8 = 1;
 const HAS_RESULT: u8 = 2;
@@ -104,6 +105,7 @@ pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
         let mut flags = 0;
         flags |= if task.redelivered { FLAG_REDELIVERED } else { 0 };
         flags |= if task.id_generated { FLAG_ID_GENERATED } else { 0 };
+        flags |= if task.wants_result { FLAG_WANTS_RESULT } else { 0 };
         out.extend_from_slice(&task.seq.to_le_bytes());
         out.extend_from_slice(&nanos(task.timeout).to_le_bytes());
         out.extend_from_slice(&task.attempt.to_le_bytes());
@@ -156,6 +158,7 @@ pub(super) struct TaskFrame<'a> {
     pub(super) attempt: u32,
     pub(super) redelivered: bool,
     pub(super) id_generated: bool,
+    pub(super) wants_result: bool,
     pub(super) id: &'a [u8],
     pub(super) queue: &'a [u8],
     pub(super) prefix: &'a [u8],
@@ -177,6 +180,7 @@ impl<'a> TaskFrame<'a> {
             attempt,
             redelivered: flags & FLAG_REDELIVERED != 0,
             id_generated: flags & FLAG_ID_GENERATED != 0,
+            wants_result: flags & FLAG_WANTS_RESULT != 0,
             id: r.bytes()?,
             queue: r.bytes()?,
             prefix: r.bytes()?,

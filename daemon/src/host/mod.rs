@@ -90,6 +90,8 @@ pub struct HostTask<'a> {
     /// Time limit, counted by the host from when it starts this task; zero: none. The host itself asks the
     /// handler to stop then; killing it, should it not, is the engine's.
     pub timeout: Duration,
+    /// Somebody waits for the result; else it is not reported.
+    pub wants_result: bool,
 }
 
 /// What the handler said of one task.
@@ -223,8 +225,7 @@ pub struct Exit {
     pub create_error: Option<TaskError>,
     /// The highest task that was started, 0 for none (read from the ring that survives the host).
     pub started: Seq,
-    /// Tasks that ended, done and without follow-ups, whose report did not arrive any more (a result is lost
-    /// with it).
+    /// Tasks that ended, done and with nothing to report beside that, whose report did not arrive any more.
     pub done_unreported: Vec<Seq>,
     /// The highest task that ended, whatever its outcome. `started > ended` names the one that was running.
     pub ended: Seq,

@@ -21,7 +21,7 @@ pub(super) const ENDED_AT: usize = 8;
 pub(super) const ENTRIES_AT: usize = 64;
 /// An entry: the sequence number, then one word that is [`PLAIN_DONE`] or not.
 pub(super) const ENTRY_LEN: usize = 16;
-/// The task is done and published no follow-up: nothing is missing to settle it.
+/// The task is done and has neither follow-ups nor a result that is waited for: nothing is missing to settle it.
 pub(super) const PLAIN_DONE: u64 = 1;
 /// Any other end.
 pub(super) const OTHER_END: u64 = 2;
@@ -33,7 +33,7 @@ pub(super) struct Ledger {
     pub(super) started: Seq,
     /// Highest task ended; 0: none.
     pub(super) ended: Seq,
-    /// The remembered tasks that are done and published nothing, in order.
+    /// The remembered tasks that are done and left nothing to be sent, in order.
     pub(super) plain_done: Vec<Seq>,
 }
 

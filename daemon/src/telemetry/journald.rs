@@ -18,7 +18,7 @@ use super::record::{MAX_FIELDS, Record};
 use super::site::HANDLER_FIELDS;
 use crate::config::Environment;
 
-/// More than a record can have: its own fields, the eight of its task, the message, and the handler's as one.
+/// More than a record can have: its own fields, the nine of its task, the message, and the handler's as one.
 const MAX_VALUES: usize = MAX_FIELDS + 16;
 
 /// The way into the journal.

@@ -36,6 +36,8 @@ pub(super) struct TaskPart {
     pub(super) queue: Option<Arc<str>>,
     pub(super) generation: Option<Arc<Generation>>,
     pub(super) attempt: u32,
+    /// Of the W3C trace context that the task came with.
+    pub(super) trace_id: Option<Box<str>>,
     pub(super) outcome: Option<&'static str>,
     pub(super) duration: Option<Duration>,
 }
@@ -117,6 +119,9 @@ impl TaskPart {
         }
         if let Some(generation) = generation {
             visit("plugin_sha256", &generation.plugin.sha256);
+        }
+        if let Some(trace_id) = &self.trace_id {
+            visit("trace_id", trace_id);
         }
     }
 }

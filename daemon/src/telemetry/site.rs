@@ -25,6 +25,7 @@ const FIELDS: &[&str] = &[
     "duration_ms",
     "generation",
     "plugin_sha256",
+    "trace_id",
     "bytes",
     "redelivered",
     "stream",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lapin::types::FieldTable;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -13,6 +14,7 @@ use super::writer::Queue;
 use crate::host::{Outcome, TaskError};
 use crate::registry::Generation;
 use crate::settlement::Settlement;
+use crate::task::trace;
 
 /// The data path's log. Clones share the level. Where the level is off, a call costs one branch.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +40,8 @@ pub struct TaskRef<'a> {
     pub generation: Option<&'a Arc<Generation>>,
     /// Attempt, from 1; 0: none.
     pub attempt: u32,
+    /// Its headers, which may name a trace.
+    pub headers: Option<&'a FieldTable>,
 }
 
 /// How a task ended.
@@ -193,6 +197,7 @@ fn about(task: TaskRef<'_>, place: &'static Metadata<'static>, message: &'static
         queue: task.queue.cloned(),
         generation: task.generation.cloned(),
         attempt: task.attempt,
+        trace_id: trace::id(task.headers).map(Into::into),
         outcome: None,
         duration: None,
     });

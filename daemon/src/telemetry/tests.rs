@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lapin::types::{AMQPValue, FieldTable};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
@@ -83,6 +84,12 @@ fn generation() -> Arc<Generation> {
     })
 }
 
+fn traceparent(text: &str) -> FieldTable {
+    let mut headers = FieldTable::default();
+    headers.insert("traceparent".into(), AMQPValue::LongString(text.into()));
+    headers
+}
+
 fn done() -> Finished<'static> {
     let duration = Duration::from_millis(1234);
     Finished { outcome: &Outcome::Done, error: None, settlement: Settlement::Ack, duration }
@@ -92,7 +99,8 @@ fn done() -> Finished<'static> {
 fn the_life_of_a_task_is_told_with_its_fields() {
     let (pages, guard, _) = text_log("debug");
     let (log, queue, generation) = (guard.task_log(), "task_queue".into(), generation());
-    let task = TaskRef { id: "t-1", queue: Some(&queue), generation: Some(&generation), attempt: 2 };
+    let task =
+        TaskRef { id: "t-1", queue: Some(&queue), generation: Some(&generation), attempt: 2, headers: None };
     log.received(TaskRef { generation: None, ..task }, 30, true);
     log.started(task);
     log.handler_log(task, 2, "slow\nERROR forged", &[("step".to_owned(), "3 of 4".to_owned())]);
@@ -107,6 +115,10 @@ fn the_life_of_a_task_is_told_with_its_fields() {
     let dead = Settlement::Dead { reason: DeadReason::Attempts };
     log.finished(task, Finished { outcome: &Outcome::Fault, settlement: dead, ..done() });
     log.refused(TaskRef { id: "t-2", ..TaskRef::default() }, "unroutable");
+    for text in ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", "not a trace"] {
+        let headers = traceparent(text);
+        log.refused(TaskRef { id: "t-3", headers: Some(&headers), ..TaskRef::default() }, "unroutable");
+    }
     guard.flush();
     let about = "handler=backup task_id=t-1 queue=task_queue";
     let with = "attempt=2 generation=7 plugin_sha256=ab12";
@@ -122,6 +134,9 @@ fn the_life_of_a_task_is_told_with_its_fields() {
         ),
         format!("WARN  task failed, now a dead letter  {about} outcome=fault {ended} reason=attempts"),
         "WARN  task is dead before it ran  task_id=t-2 reason=unroutable".to_owned(),
+        "WARN  task is dead before it ran  task_id=t-3 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 reason=unroutable"
+            .to_owned(),
+        "WARN  task is dead before it ran  task_id=t-3 reason=unroutable".to_owned(),
     ];
     assert_eq!(pages.lines(), expected);
 }
@@ -279,7 +294,14 @@ fn the_journal_gets_every_field_of_a_task_and_none_that_it_does_not_have() {
     let entries = Entries::default();
     let (guard, _) = entries.log("debug");
     let (log, queue, generation) = (guard.task_log(), "task_queue".into(), generation());
-    let task = TaskRef { id: "t-1", queue: Some(&queue), generation: Some(&generation), attempt: 1 };
+    let headers = traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let task = TaskRef {
+        id: "t-1",
+        queue: Some(&queue),
+        generation: Some(&generation),
+        attempt: 1,
+        headers: Some(&headers),
+    };
     log.finished(task, done());
     let error = TaskError { code: "busy".to_owned(), message: "later".to_owned(), retry_after: None };
     let retry = Settlement::Retry { delay: Duration::from_secs(5), next_attempt: 2 };
@@ -301,6 +323,7 @@ fn the_journal_gets_every_field_of_a_task_and_none_that_it_does_not_have() {
         ("duration_ms", "1234"),
         ("generation", "7"),
         ("plugin_sha256", "ab12"),
+        ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),
     ];
     let of_the_retry = [
         ("message", "task failed, to be retried"),

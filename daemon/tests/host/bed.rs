@@ -173,6 +173,7 @@ pub(crate) fn task<'a>() -> HostTask<'a> {
         headers: &[],
         body: b"Torture",
         timeout: BOUND,
+        wants_result: true,
     }
 }
 

@@ -61,6 +61,31 @@ fn of_sixteen_queued_tasks_only_the_one_that_crashed_the_host_pays() {
 }
 
 #[test]
+fn a_result_that_is_waited_for_is_not_lost_with_the_host() {
+    run(async {
+        let mut host = Watched::start(&spawner());
+        // In one write: without a result, the report of the first would be lost with the host.
+        for (seq, argument) in (1..).zip(["tell", "segv"]) {
+            host.host.send(&HostTask { seq, argument, ..task() });
+        }
+        host.host.flush();
+        let report = host.report().await;
+        assert_eq!((report.seq, report.result.is_some()), (1, true));
+        assert_eq!(host.exit().await.done_unreported, [] as [u64; 0]);
+    });
+}
+
+#[test]
+fn a_result_that_nobody_waits_for_is_not_reported() {
+    run(async {
+        let mut host = Watched::start(&spawner());
+        host.send_task(&HostTask { argument: "tell", wants_result: false, ..task() });
+        let report = host.report().await;
+        assert_eq!((report.outcome, report.result), (Outcome::Done, None));
+    });
+}
+
+#[test]
 fn a_spinning_task_is_ended_by_a_kill() {
     run(async {
         let mut host = Watched::start(&spawner());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use warren::broker::copy::{Failure, Grave, RetryCopy};
+use warren::broker::copy::{Failure, Grave, Parent, RetryCopy};
 use warren::broker::{Outgoing, PublishError};
 use warren::host::FollowUp;
 use warren::settlement::DeadReason;
@@ -244,7 +244,8 @@ fn follow_ups_go_to_their_queue_at_once_or_after_their_delay() {
             priority: -1,
             ..FollowUp::default()
         };
-        rig.run("the confirm", publisher.follow_up(&work, "o-1", n, &task))
+        let parent = Parent { id: "o-1", properties: &lapin::BasicProperties::default() };
+        rig.run("the confirm", publisher.follow_up(&work, parent, n, &task))
     };
     follow_up("", 0, 1).expect("confirmed");
     let id = |properties: &lapin::BasicProperties| identify(properties).id;

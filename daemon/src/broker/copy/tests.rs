@@ -16,6 +16,11 @@ fn copy<'a>(id: &'a TaskId, failure: Option<Failure<'a>>) -> RetryCopy<'a> {
 const FAILED: Option<Failure<'static>> =
     Some(Failure { handler: "backup", code: "io", message: "disk full" });
 
+/// A follow-up of a task without headers.
+fn child(task: &FollowUp, parent: &str, n: usize) -> Result<BasicProperties, String> {
+    follow_up(task, Parent { id: parent, properties: &BasicProperties::default() }, n, NOW)
+}
+
 fn with_headers(fields: &[(&str, AMQPValue)]) -> BasicProperties {
     let mut table = FieldTable::default();
     for (name, value) in fields {
@@ -112,7 +117,7 @@ fn an_expiration_becomes_a_deadline_and_stays_the_same_from_copy_to_copy() {
 
 #[test]
 fn a_task_is_expired_from_its_deadline_on() {
-    let task = with_headers(&[(HEADER_DEADLINE, deadline_value(NOW))]);
+    let task = with_headers(&[(HEADER_DEADLINE, milliseconds_value(NOW))]);
     assert!(!is_expired(&task, UnixMs(NOW.0 - 1)));
     assert!(is_expired(&task, NOW));
     assert!(!is_expired(&BasicProperties::default(), NOW));
@@ -162,7 +167,7 @@ fn a_long_error_is_cut_between_characters() {
 #[test]
 fn a_follow_up_repeats_its_id_when_its_parent_runs_again() {
     let id = |parent: &str| {
-        let properties = follow_up(&FollowUp { priority: -1, ..FollowUp::default() }, parent, 2, NOW);
+        let properties = child(&FollowUp { priority: -1, ..FollowUp::default() }, parent, 2);
         properties.expect("nothing too long").message_id().clone().expect("always one")
     };
     assert_eq!(id("o-1").as_str(), "o-1/2");
@@ -174,11 +179,11 @@ fn a_follow_up_repeats_its_id_when_its_parent_runs_again() {
 #[test]
 fn a_follow_up_expires_by_property_or_after_its_delay_by_deadline() {
     let mut task = FollowUp { expires: Duration::from_secs(60), priority: 9, ..FollowUp::default() };
-    let at_once = follow_up(&task, "o-1", 1, NOW).expect("nothing too long");
+    let at_once = child(&task, "o-1", 1).expect("nothing too long");
     assert_eq!(at_once.expiration().as_ref().map(ShortString::as_str), Some("60000"));
     assert_eq!(at_once.priority(), &Some(9));
     task.delay = Duration::from_secs(5);
-    let later = follow_up(&task, "o-1", 1, NOW).expect("nothing too long");
+    let later = child(&task, "o-1", 1).expect("nothing too long");
     assert!(later.expiration().is_none());
     assert_eq!(header(&later, HEADER_DEADLINE), Some(&AMQPValue::LongLongInt(NOW.0 as i64 + 65_000)));
 }
@@ -187,10 +192,10 @@ fn a_follow_up_expires_by_property_or_after_its_delay_by_deadline() {
 fn a_follow_up_that_amqp_has_no_room_for_is_refused_by_name() {
     let long = "n".repeat(256);
     let task = FollowUp { headers: vec![(long.clone(), "v".to_owned())], ..FollowUp::default() };
-    let error = follow_up(&task, "o-1", 1, NOW).expect_err("header name of 256 bytes");
+    let error = child(&task, "o-1", 1).expect_err("header name of 256 bytes");
     assert!(error.contains("header name") && error.contains("256"), "{error}");
     let task = FollowUp { id: long, ..FollowUp::default() };
-    assert!(follow_up(&task, "o-1", 1, NOW).expect_err("id of 256 bytes").contains("id"));
+    assert!(child(&task, "o-1", 1).expect_err("id of 256 bytes").contains("id"));
 }
 
 #[test]
@@ -198,5 +203,65 @@ fn a_handler_cannot_forge_our_headers_in_a_follow_up() {
     let headers =
         vec![(HEADER_ATTEMPT.to_owned(), "99".to_owned()), ("tenant".to_owned(), "acme".to_owned())];
     let task = FollowUp { headers, priority: -1, ..FollowUp::default() };
-    assert_eq!(names(&follow_up(&task, "o-1", 1, NOW).expect("nothing too long")), ["tenant"]);
+    assert_eq!(names(&child(&task, "o-1", 1).expect("nothing too long")), ["tenant"]);
+}
+
+#[test]
+fn a_trace_goes_on_in_every_copy_and_follow_up_but_where_the_handler_began_its_own() {
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let original = with_headers(&[
+        ("traceparent", text(traceparent)),
+        ("tracestate", text("vendor=1")),
+        ("tenant", text("acme")),
+    ]);
+    let id = given("o-1");
+    let grave = Grave {
+        reason: DeadReason::Attempts,
+        attempt: 5,
+        redeliveries: 0,
+        id: &id,
+        failure: Failure::default(),
+    };
+    let parent = Parent { id: "o-1", properties: &original };
+    let plain = follow_up(&FollowUp::default(), parent, 1, NOW).expect("nothing too long");
+    let copies = [
+        retry(&original, "tasks", &copy(&id, FAILED), NOW),
+        dead(&original, "tasks", &grave, NOW),
+        plain.clone(),
+    ];
+    for copy in &copies {
+        assert_eq!(header(copy, "traceparent"), Some(&text(traceparent)));
+        assert_eq!(header(copy, "tracestate"), Some(&text("vendor=1")));
+    }
+    assert_eq!(names(&plain), ["traceparent", "tracestate"], "other headers are the parent's own");
+    let own = traceparent.replace("4736", "0000");
+    let task = FollowUp { headers: vec![("traceparent".to_owned(), own.clone())], ..FollowUp::default() };
+    let begun = follow_up(&task, parent, 1, NOW).expect("nothing too long");
+    assert_eq!((header(&begun, "traceparent"), header(&begun, "tracestate")), (Some(&text(&own)), None));
+}
+
+#[test]
+fn a_task_that_is_not_due_yet_stays_so_in_its_copies_and_one_that_was_does_not() {
+    let id = given("o-1");
+    for (due, carried) in [(NOW.0 + 1, true), (NOW.0, false), (NOW.0 - 1, false)] {
+        let original = with_headers(&[(HEADER_DUE, milliseconds_value(UnixMs(due)))]);
+        let retried = retry(&original, "tasks", &copy(&id, None), NOW);
+        assert_eq!(header(&retried, HEADER_DUE), carried.then(|| milliseconds_value(UnixMs(due))).as_ref());
+    }
+}
+
+#[test]
+fn a_follow_up_answers_nobody_and_a_copy_never_asks_for_what_the_broker_refuses() {
+    let id = given("o-1");
+    let asking = |to: &str| BasicProperties::default().with_reply_to(to.into());
+    let parent = asking("answers");
+    let parent = Parent { id: "o-1", properties: &parent };
+    assert_eq!(follow_up(&FollowUp::default(), parent, 1, NOW).expect("nothing too long").reply_to(), &None);
+    for (to, kept) in
+        [("answers", true), ("amq.rabbitmq.reply-to.g1h2", true), ("amq.rabbitmq.reply-to", false)]
+    {
+        let original = asking(to);
+        let retried = retry(&original, "tasks", &copy(&id, FAILED), NOW);
+        assert_eq!(retried.reply_to(), &Some(ShortString::from(to)).filter(|_| kept), "{to}");
+    }
 }

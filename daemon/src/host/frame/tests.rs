@@ -113,6 +113,7 @@ fn a_task_is_read_as_it_was_written() {
         headers: &headers,
         body: b"\x00\xFF",
         timeout: Duration::from_secs(3),
+        wants_result: true,
     };
     let mut out = Vec::new();
     put_task(&mut out, &task);
@@ -120,7 +121,7 @@ fn a_task_is_read_as_it_was_written() {
     assert_eq!(kind, to_host::TASK);
     let mut read = TaskFrame::parse(&payload).unwrap();
     assert_eq!((read.seq, read.attempt, read.timeout), (5, 2, task.timeout));
-    assert_eq!((read.redelivered, read.id_generated), (true, false));
+    assert_eq!((read.redelivered, read.id_generated, read.wants_result), (true, false, true));
     assert_eq!((read.id, read.queue, read.prefix), (&b"id"[..], &b"queue"[..], &b"prefix"[..]));
     assert_eq!((read.argument, read.content_type, read.body), (&b"argument"[..], &b""[..], task.body));
     assert_eq!(read.n_headers, 1);

@@ -40,7 +40,7 @@ impl Ledger {
         self.words[STARTED_AT / 8].store(seq, Ordering::Release);
     }
 
-    /// The task ended; `plain_done`: done, and it published nothing.
+    /// The task ended; `plain_done`: done, and there is nothing to be sent.
     pub(super) fn end(&self, seq: Seq, plain_done: bool) {
         let entry = (ENTRIES_AT + (seq as usize % ENTRIES) * ENTRY_LEN) / 8;
         self.words[entry + 1].store(if plain_done { PLAIN_DONE } else { OTHER_END }, Ordering::Release);

@@ -189,7 +189,8 @@ impl Server {
         setup::flush_stdout();
         let end = gate::now_ns();
         let cancel = gate.end(end);
-        self.report(task.seq, status, cancel, Duration::from_nanos((end - now).max(0) as u64));
+        let duration = Duration::from_nanos((end - now).max(0) as u64);
+        self.report(task.seq, task.wants_result, status, cancel, duration);
         swept.map(|()| end)
     }
 
@@ -208,27 +209,36 @@ impl Server {
         self.shared.outbox.report(&report, Duration::ZERO);
     }
 
-    fn report(&mut self, seq: Seq, status: i32, cancel: gate::Cancel, duration: Duration) {
+    fn report(
+        &mut self,
+        seq: Seq,
+        wants_result: bool,
+        status: i32,
+        cancel: gate::Cancel,
+        duration: Duration,
+    ) {
         let Shared { outbox, sinks, .. } = self.shared;
         self.spoiled = sinks.close(|written| {
             let (outcome, error) = call::judge(status, cancel, written);
             let done = outcome == Outcome::Done;
             let faulted = outcome == Outcome::Fault;
             let publishes = done && written.n_follow_ups > 0;
-            self.ledger.end(seq, done && !publishes);
+            let result = written.result().filter(|_| wants_result);
+            let irreplaceable = publishes || (done && result.is_some());
+            self.ledger.end(seq, done && !irreplaceable);
             let report = ReportFrame {
                 seq,
                 outcome,
                 duration,
                 error: error.as_ref(),
-                result: written.result(),
+                result,
                 n_follow_ups: if publishes { written.n_follow_ups } else { 0 },
                 follow_ups: &written.follow_ups,
             };
             outbox.report(&report, duration);
-            if publishes {
-                // The ring cannot hold follow-ups: were the next task to kill this host, this one would have
-                // to run again.
+            if irreplaceable {
+                // The ring holds neither follow-ups nor results: were the next task to kill this host, this one
+                // would have to run again.
                 outbox.flush();
             }
             faulted

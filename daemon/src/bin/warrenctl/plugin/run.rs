@@ -79,6 +79,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), Failure> {
         headers: &args.headers,
         body: args.text.as_bytes(),
         timeout: args.timeout.unwrap_or(trial.timeout),
+        wants_result: true,
     };
     let spawner = spawner()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

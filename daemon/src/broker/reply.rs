@@ -1,0 +1,317 @@
+//! What the sender of a task with `reply_to` is told once the task has ended. Pure.
+//!
+//! Its headers count and identify under other names than a task's copies do: a reply may go to a queue that Warren
+//! consumes, and is a new task there, with its first attempt before it.
+
+use std::borrow::Cow;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use serde::Serialize;
+use serde_json::json;
+
+use super::copy::{
+    Failure, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER, PERSISTENT, UnixMs, bounded, count, put, text,
+};
+use crate::host::TaskResult;
+use crate::settlement::DeadReason;
+use crate::task::{TaskId, header, trace};
+
+/// How the task ended: [`OUTCOME_DONE`], or the reason why it is a dead letter.
+pub const HEADER_OUTCOME: &str = "x-warren-outcome";
+/// The task's id.
+pub const HEADER_TASK: &str = "x-warren-task";
+/// How often it was tried.
+pub const HEADER_ATTEMPTS: &str = "x-warren-attempts";
+/// [`HEADER_OUTCOME`] of a task that is done.
+pub const OUTCOME_DONE: &str = "done";
+
+/// How the broker names the way back to a client that waits for its reply without a queue ("direct reply-to").
+const DIRECT: &str = "amq.rabbitmq.reply-to.";
+
+/// A task that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended<'a> {
+    /// Its id.
+    pub id: &'a TaskId,
+    /// The handler; empty when none took it.
+    pub handler: &'a str,
+    /// The attempt that was its last, from 1.
+    pub attempt: u32,
+    /// How.
+    pub ending: Ending<'a>,
+}
+
+/// How a task ended for good.
+#[derive(Debug, Clone, Copy)]
+pub enum Ending<'a> {
+    /// Done, perhaps with a result.
+    Done(Option<&'a TaskResult>),
+    /// It is a dead letter.
+    Dead(DeadReason, Failure<'a>),
+}
+
+/// A reply, ready to be sent through the default exchange.
+#[derive(Debug, PartialEq)]
+pub struct Reply<'a> {
+    /// The queue.
+    pub to: &'a str,
+    /// Its properties.
+    pub properties: BasicProperties,
+    /// The handler's result, or what went wrong as JSON.
+    pub body: Cow<'a, [u8]>,
+}
+
+/// Whether the sender of a task wants to know how it ends.
+pub fn is_wanted(task: &BasicProperties) -> bool {
+    wanted_at(task).is_some()
+}
+
+/// The reply that a task owes its sender, if it asked for one.
+pub fn reply<'a>(task: &'a BasicProperties, ended: &Ended<'a>, now: UnixMs) -> Option<Reply<'a>> {
+    let to = wanted_at(task)?;
+    let mut headers = FieldTable::default();
+    trace::inherit(&mut headers, task.headers().as_ref());
+    put(&mut headers, HEADER_TASK, text(&ended.id.text));
+    put(&mut headers, HEADER_ATTEMPTS, count(ended.attempt));
+    if !ended.handler.is_empty() {
+        put(&mut headers, HEADER_HANDLER, bounded(ended.handler));
+    }
+    let (outcome, content_type, body) = match &ended.ending {
+        Ending::Done(Some(result)) => {
+            (OUTCOME_DONE, result.content_type.as_str(), Cow::Borrowed(&*result.body))
+        }
+        Ending::Done(None) => (OUTCOME_DONE, "", Cow::Borrowed(&b""[..])),
+        Ending::Dead(reason, failure) => {
+            put(&mut headers, HEADER_ERROR_CODE, bounded(failure.code));
+            put(&mut headers, HEADER_ERROR, bounded(failure.message));
+            (reason.as_str(), "application/json", Cow::Owned(explanation(ended, *reason, failure)))
+        }
+    };
+    put(&mut headers, HEADER_OUTCOME, text(outcome));
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_timestamp(now.seconds())
+        .with_headers(headers);
+    // A task's id has at most 255 bytes, as the property has.
+    let own = || ShortString::try_new(&*ended.id.text).ok();
+    if let Some(correlation) = task.correlation_id().clone().or_else(own) {
+        properties = properties.with_correlation_id(correlation);
+    }
+    if let Some(content_type) =
+        ShortString::try_new(content_type).ok().filter(|text| !text.as_str().is_empty())
+    {
+        properties = properties.with_content_type(content_type);
+    }
+    Some(Reply { to, properties, body })
+}
+
+/// What a reply says, as its receiver reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// [`OUTCOME_DONE`] or why the task is a dead letter; `None`: the reply is not Warren's.
+    pub outcome: Option<String>,
+    /// The handler.
+    pub handler: Option<String>,
+    /// How often it was tried.
+    pub attempts: Option<u32>,
+    /// The failure's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The failure in a line for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Reads the properties of a reply.
+pub fn told(reply: &BasicProperties) -> Told {
+    let text = |name: &str| match header(reply, name)? {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        _ => None,
+    };
+    let attempts = match header(reply, HEADER_ATTEMPTS) {
+        Some(AMQPValue::LongInt(number)) => u32::try_from(*number).ok(),
+        _ => None,
+    };
+    Told {
+        outcome: text(HEADER_OUTCOME),
+        handler: text(HEADER_HANDLER),
+        attempts,
+        code: text(HEADER_ERROR_CODE),
+        message: text(HEADER_ERROR),
+    }
+}
+
+/// Whether a name is no queue's but that of a client that waits. The broker cannot tell whether it still does.
+pub(super) fn is_direct(to: &str) -> bool {
+    to.starts_with(DIRECT)
+}
+
+/// A task that was published without the broker's help for "direct reply-to" and names it all the same: nobody can be
+/// found by that, and the broker refuses every message with it.
+pub(super) fn is_nowhere(reply_to: &ShortString) -> bool {
+    DIRECT.strip_suffix('.') == Some(reply_to.as_str())
+}
+
+fn wanted_at(task: &BasicProperties) -> Option<&str> {
+    let to = task.reply_to().as_ref().filter(|to| !is_nowhere(to))?.as_str();
+    (!to.is_empty()).then_some(to)
+}
+
+fn explanation(ended: &Ended<'_>, reason: DeadReason, failure: &Failure<'_>) -> Vec<u8> {
+    let explanation = json!({
+        "outcome": reason.as_str(),
+        "task": &*ended.id.text,
+        "handler": ended.handler,
+        "attempts": ended.attempt,
+        "code": failure.code,
+        "message": failure.message,
+    });
+    explanation.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMs = UnixMs(1_700_000_000_500);
+    const FAILURE: Failure<'static> =
+        Failure { handler: "mail", code: "no-such-user", message: "gone \"away\"" };
+
+    fn given(text: &str) -> TaskId {
+        TaskId { text: text.into(), generated: false }
+    }
+
+    fn asking() -> BasicProperties {
+        BasicProperties::default().with_reply_to("answers".into())
+    }
+
+    fn headers(reply: &Reply<'_>) -> Vec<(String, String)> {
+        let table = reply.properties.headers().clone().unwrap_or_default();
+        let words = |value: &AMQPValue| match value {
+            AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+            AMQPValue::LongInt(number) => number.to_string(),
+            other => panic!("{other:?}"),
+        };
+        table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), words(value))).collect()
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_result_is_sent_as_the_handler_gave_it() {
+        let id = given("o-1");
+        let result = TaskResult { content_type: "text/plain".to_owned(), body: b"\x00 words \xff".to_vec() };
+        let ended = Ended { id: &id, handler: "count", attempt: 2, ending: Ending::Done(Some(&result)) };
+        let task = asking();
+        let reply = reply(&task, &ended, NOW).expect("asked for");
+        assert_eq!((reply.to, &*reply.body), ("answers", &*result.body));
+        let expected = pairs(&[
+            (HEADER_ATTEMPTS, "2"),
+            (HEADER_HANDLER, "count"),
+            (HEADER_OUTCOME, "done"),
+            (HEADER_TASK, "o-1"),
+        ]);
+        assert_eq!(headers(&reply), expected);
+        let with = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_timestamp(1_700_000_000)
+            .with_correlation_id("o-1".into())
+            .with_content_type("text/plain".into())
+            .with_headers(reply.properties.headers().clone().expect("some"));
+        assert_eq!(reply.properties, with);
+    }
+
+    #[test]
+    fn every_ending_names_itself() {
+        let id = given("o-1");
+        let table = [
+            (Ending::Done(None), "done"),
+            (Ending::Dead(DeadReason::Rejected, FAILURE), "rejected"),
+            (Ending::Dead(DeadReason::Attempts, FAILURE), "attempts"),
+            (Ending::Dead(DeadReason::Timeout, FAILURE), "timeout"),
+            (Ending::Dead(DeadReason::Poison, FAILURE), "poison"),
+            (Ending::Dead(DeadReason::Unroutable, Failure { handler: "", ..FAILURE }), "unroutable"),
+        ];
+        for (ending, expected) in table {
+            let task = asking();
+            let ended = Ended { id: &id, handler: "mail", attempt: 3, ending };
+            let reply = reply(&task, &ended, NOW).expect("asked for");
+            let outcome = headers(&reply).into_iter().find(|(name, _)| name == HEADER_OUTCOME);
+            assert_eq!(outcome.map(|(_, value)| value).as_deref(), Some(expected));
+            let Ending::Dead(..) = ending else {
+                assert!(reply.body.is_empty() && reply.properties.content_type().is_none());
+                continue;
+            };
+            let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+            let said = json!({"outcome": expected, "task": "o-1", "handler": "mail", "attempts": 3,
+                "code": "no-such-user", "message": "gone \"away\""});
+            assert_eq!(body, said);
+            let failure = pairs(&[(HEADER_ERROR, FAILURE.message), (HEADER_ERROR_CODE, FAILURE.code)]);
+            assert!(failure.iter().all(|field| headers(&reply).contains(field)), "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_read_as_it_was_written() {
+        let id = given("o-1");
+        let task = asking();
+        let read = |ending| {
+            let ended = Ended { id: &id, handler: "mail", attempt: 3, ending };
+            told(&reply(&task, &ended, NOW).expect("asked for").properties)
+        };
+        let said = |outcome: &str| Told {
+            outcome: Some(outcome.to_owned()),
+            handler: Some("mail".to_owned()),
+            attempts: Some(3),
+            ..Told::default()
+        };
+        assert_eq!(read(Ending::Done(None)), said("done"));
+        let (code, message) = (Some(FAILURE.code.to_owned()), Some(FAILURE.message.to_owned()));
+        let rejected = read(Ending::Dead(DeadReason::Rejected, FAILURE));
+        assert_eq!(rejected, Told { code, message, ..said("rejected") });
+        assert_eq!(told(&asking()), Told::default(), "not every reply is Warren's");
+    }
+
+    #[test]
+    fn the_senders_correlation_id_goes_before_the_tasks_id() {
+        let id = given("o-1");
+        let ended = Ended { id: &id, handler: "", attempt: 1, ending: Ending::Done(None) };
+        let task = asking().with_correlation_id("c-9".into()).with_message_id("o-1".into());
+        let reply = reply(&task, &ended, NOW).expect("asked for");
+        assert_eq!(reply.properties.correlation_id(), &Some("c-9".into()));
+        assert!(reply.properties.reply_to().is_none() && reply.properties.message_id().is_none());
+    }
+
+    #[test]
+    fn a_reply_goes_where_somebody_can_be_and_nowhere_else() {
+        let to = |to: &str| is_wanted(&BasicProperties::default().with_reply_to(to.into()));
+        assert!(!is_wanted(&BasicProperties::default()));
+        for (name, wanted) in [
+            ("answers", true),
+            ("amq.rabbitmq.reply-to.g1h2", true),
+            ("amq.rabbitmq.reply-to", false),
+            ("", false),
+        ] {
+            assert_eq!(to(name), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_a_new_task_where_warren_consumes_its_queue() {
+        let id = given("o-1");
+        let task = asking();
+        let ended = Ended {
+            id: &id,
+            handler: "mail",
+            attempt: 5,
+            ending: Ending::Dead(DeadReason::Attempts, FAILURE),
+        };
+        let reply = reply(&task, &ended, NOW).expect("asked for");
+        let seen = crate::task::identify(&reply.properties);
+        assert!(seen.id.generated && &*seen.id.text != "o-1");
+        assert_eq!((seen.attempt, seen.redeliveries), (1, 0));
+    }
+}
