@@ -277,7 +277,7 @@ fn the_effective_configuration_is_shown_without_its_secrets() {
 
 #[test]
 fn publish_refuses_what_it_cannot_mean() {
-    let (_dir, path) = configured("[queues.a]\n[queues.b]\n");
+    let (dir, path) = configured("[queues.a]\n[queues.b]\n");
     let long = "x".repeat(256);
     for (arguments, part) in [
         (&["--id", "1", "one", "two"][..], "exactly one"),
@@ -289,6 +289,13 @@ fn publish_refuses_what_it_cannot_mean() {
         (&["--header", "novalue", "one"], "NAME=VALUE"),
         (&["--expires", "soon", "one"], "10m"),
         (&["--expires", "0s", "one"], "from 1ms"),
+        (&["--delay", "soon", "one"], "\"10m\""),
+        (&["--delay", "0s", "one"], "3650d"),
+        (&["--at", "2026-12-01T08:00:00", "one"], "zone"),
+        (&["--at", "tomorrow", "one"], "2026-12-01T08:00:00Z"),
+        (&["--at", "2001-01-01T00:00:00Z", "--delay", "1s", "one"], "--at"),
+        (&["--wait=soon", "one"], "10m"),
+        (&["--wait", "30s", "one"], "--wait=30s"),
         (&["--priority", "256", "one"], "255"),
         (&["--id", &long, "one"], "255"),
         (&["--file", "f", "one"], "--file"),
@@ -299,6 +306,11 @@ fn publish_refuses_what_it_cannot_mean() {
     }
     let output = warrenctl(&["publish", "--config", &path, "--file", "/nonexistent"]);
     assert_ends(&output, 65, &["/nonexistent"]);
+    let file = dir.path().join("tasks");
+    std::fs::write(&file, "task\n".repeat(257)).unwrap();
+    let file = file.to_str().unwrap();
+    let output = warrenctl(&["publish", "--config", &path, "--queue", "a", "--wait", "--file", file]);
+    assert_ends(&output, 64, &["nothing was sent", "more than 256 tasks with --wait"]);
 }
 
 #[test]

@@ -9,8 +9,26 @@ use crate::exit::{Code, Failure};
 
 /// Writes to stdout. A reader that left (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    write(text.as_bytes())
+}
+
+/// Writes what a task or a handler made to stdout, with a newline at its end if it has none; nothing for nothing. Into
+/// a pipe it goes byte for byte, onto a terminal as text.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut bytes = if io::stdout().is_terminal() {
+        clean_lines(&String::from_utf8_lossy(bytes)).into_bytes()
+    } else {
+        bytes.to_vec()
+    };
+    if bytes.last().is_some_and(|&last| last != b'\n') {
+        bytes.push(b'\n');
+    }
+    write(&bytes)
+}
+
+fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(Code::Io, anyhow::Error::new(e).context("cannot write to stdout")))
         }

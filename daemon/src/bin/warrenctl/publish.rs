@@ -1,25 +1,32 @@
 //! `warrenctl publish`: tasks from the command line, a file or a pipe, each confirmed by the broker.
 
+mod bar;
+mod envelope;
 mod input;
 mod ledger;
 mod link;
 mod send;
+mod wait;
+mod when;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
+use warren::broker::Dialled;
+use warren::broker::copy::UnixMs;
+use warren::config::{Config, Queue};
 
-use self::input::Source;
+use self::bar::Bar;
+use self::envelope::Envelope;
+use self::input::{InputError, Source};
 use self::ledger::Report;
-use self::send::{Envelope, Run, Stop};
+use self::send::{Run, Stop};
+use self::wait::{End, Inbox, Limit, Waiting};
+use self::when::When;
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print_json, span};
@@ -31,14 +38,32 @@ configured. With `-` or --file every line is a task; blank lines are skipped. On
 confirmed, which may be in the queue, and after which one nothing was sent. Ctrl-C waits for the confirms in flight and
 says the same. The daemon need not run.
 
-Exit status: 0 all confirmed; 64 usage; 65 bad input; 69 no broker; 75 the broker went away or refused a task: see what
-is confirmed; 78 configuration; 130 interrupted.
+A task with --delay or --at waits in a delay queue at the broker. Where there is none for so long it waits in hops, from
+one queue to the next: it never runs early, and on account of the hops at most 250ms late. Between two hops it is in its
+own queue for a moment, where warrend sends it on; ANOTHER CONSUMER of that queue would get it there before its time. For
+such a queue, delay by what needs no hop: 250ms 500ms 1s 2s 3s 5s 8s 12s 20s 30s 1m 2m 5m 10m 30m 1h 2h 4h 12h 1d. A time
+of the day is compared with the clocks of the machines that publish and run the task. The first task for a delay queue
+makes it, and this waits 3s more until the broker has surely written it down.
+
+With --wait the tasks say where their results are to go, and the results are printed, in the order of the tasks: the
+body that the handler gave, as it is, or with --json everything that is known. All tasks are read before the first is
+sent. A task that is dropped because it expired, or that another consumer takes, may never be answered: give a TIMEOUT.
+
+A task with the header traceparent (W3C) hands it on to its follow-ups, and its log lines carry its TRACE_ID.
+
+Exit status: 0 all confirmed, and with --wait all done; 64 usage; 65 bad input; 69 no broker; 70 a task failed; 75 the
+broker went away or refused a task: see what is confirmed; or a result did not come: see which; 78 configuration; 130
+interrupted.
 
 Examples:
   warrenctl publish 'Process order #1001' 'Process order #1002'
   warrenctl publish --queue mail --id welcome-17 --expires 1h 'Send email to user@example.com'
   warrenctl publish --type order.created --content-type application/json '{\"order\": 1001}'
   warrenctl publish --header tenant=acme --priority 5 'Generate report monthly'
+  warrenctl publish --delay 90m 'Send email to user@example.com'
+  warrenctl publish --at 2026-12-01T09:00:00+01:00 --expires 2h 'Generate report monthly'
+  warrenctl publish --wait=30s 'Generate report for Q3'
+  warrenctl publish --header traceparent=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 'Backup database'
   generate-tasks | warrenctl publish -
   warrenctl publish --file tasks.txt --json";
 
@@ -70,7 +95,13 @@ pub(crate) struct PublishArgs {
     /// The AMQP priority; only queues declared with priorities heed it
     #[arg(long, value_name = "0-255")]
     priority: Option<u8>,
-    /// Drop the tasks if they wait longer than this, e.g. 90s, 10m, 1h
+    /// Keep the tasks back for this long, e.g. 1s, 90m, 7d
+    #[arg(long, value_name = "DURATION", value_parser = when::delay)]
+    delay: Option<Duration>,
+    /// Keep the tasks back until this time, with Z or an offset, e.g. 2026-12-01T08:00:00Z; one in the past is now
+    #[arg(long, value_name = "TIME", value_parser = when::time, conflicts_with = "delay")]
+    at: Option<UnixMs>,
+    /// Drop the tasks if they wait longer than this, e.g. 90s, 10m, 1h; counted from when they are due
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires: Option<Duration>,
     /// The message id, for exactly one TEXT; otherwise each task gets a new UUID
@@ -79,45 +110,112 @@ pub(crate) struct PublishArgs {
     /// The AMQP content type, e.g. application/json
     #[arg(long, value_name = "TYPE", value_parser = short)]
     content_type: Option<String>,
+    /// Wait for the results and print them; without a TIMEOUT for as long as it takes
+    #[arg(
+        long,
+        value_name = "TIMEOUT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = wait::FOREVER
+    )]
+    wait: Option<Limit>,
+}
+
+impl PublishArgs {
+    fn when(&self) -> When {
+        match (self.delay, self.at) {
+            (Some(delay), _) => When::After(delay),
+            (None, Some(time)) => When::At(time),
+            (None, None) => When::Now,
+        }
+    }
 }
 
 pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
     let source = source(args)?;
     let config = place::config(global)?;
     let queue = place::queue(&config, args.queue.as_deref())?;
-    let few = if let Source::Texts(texts) = &source { Some(texts.len()) } else { None };
-    let (unit, size) = (source.unit(), source.size());
+    let unit = source.unit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Code::Software, e))?;
     let started = Instant::now();
-    let (report, reason) = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let interrupt = Interrupt::listen().map_err(|e| Failure::new(Code::Software, e))?;
-        let link = tokio::select! {
-            link = link::open(&config, &queue) => link?,
-            () = interrupt.wait() => {
-                return Err(Failure::text(Code::Interrupted, "interrupted; nothing was sent"));
-            }
-        };
-        let input = source.read(config.daemon.max_task_bytes).map_err(|e| Failure::new(Code::Software, e))?;
-        let envelope =
-            Envelope { queue: queue.name.to_string(), properties: properties(args), id: args.id.clone() };
-        let run = Run::new(envelope, input.tasks);
-        let bar = Bar::new(few.is_some(), size, input.bytes);
-        watch(&run, run.send(&link, few.unwrap_or(send::CHANNELS)), interrupt, &bar).await;
-        let closed = run.close();
-        // Whatever it says, the books are closed.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.close(200, "done".into())).await;
-        Ok::<_, Failure>(closed)
+        publish(args, source, &config, queue.clone(), &interrupt, !global.json).await
     })?;
     // A thread that waits for standard input must not keep the program from ending.
     runtime.shutdown_background();
-    conclude(global, &queue.name, unit, started.elapsed(), &report, reason)
+    conclude(global, &queue.name, unit, started.elapsed(), &ended)
+}
+
+/// How a run ended.
+struct Ended {
+    report: Report,
+    /// Why it stopped early, if it did.
+    reason: Option<Stop>,
+    /// The results, where they were waited for.
+    results: Option<(Waiting, End)>,
+}
+
+async fn publish(
+    args: &PublishArgs,
+    source: Source,
+    config: &Config,
+    queue: Queue,
+    interrupt: &Interrupt,
+    printing: bool,
+) -> Result<Ended, Failure> {
+    let few = if let Source::Texts(texts) = &source { Some(texts.len()) } else { None };
+    let size = source.size();
+    let interrupted = || Failure::text(Code::Interrupted, "interrupted; nothing was sent");
+    let mut input = source.read(config.daemon.max_task_bytes).map_err(|e| Failure::new(Code::Software, e))?;
+    if args.wait.is_some() {
+        input = tokio::select! {
+            gathered = input.gather(wait::MOST) => gathered.map_err(refused)?,
+            () = interrupt.wait() => return Err(interrupted()),
+        };
+    }
+    let (link, mut inbox) = tokio::select! {
+        opened = open(config, &queue, args.wait.is_some()) => opened?,
+        () = interrupt.wait() => return Err(interrupted()),
+    };
+    let envelope = Envelope::new(args, queue, inbox.as_ref().map(Inbox::queue), UnixMs::now());
+    let run = Run::new(envelope, input.tasks, inbox.is_some());
+    let bar = Bar::new(few.is_some(), size, input.bytes);
+    watch(&run, run.send(&link, few.unwrap_or(send::CHANNELS)), interrupt, &bar).await;
+    let (report, reason) = run.close();
+    let mut results = None;
+    if let (Some(inbox), Some(limit), None) = (&mut inbox, args.wait, &reason) {
+        let mut waiting = Waiting::new(run.ids());
+        let end = inbox.collect(&mut waiting, limit, interrupt, printing).await?;
+        results = Some((waiting, end));
+    }
+    // Whatever it says, the books are closed.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.close(200, "done".into())).await;
+    Ok(Ended { report, reason, results })
+}
+
+/// The link, and on it the queue for the results if they are wanted.
+async fn open(
+    config: &Config,
+    queue: &Queue,
+    results: bool,
+) -> Result<(Arc<Dialled>, Option<Inbox>), Failure> {
+    let link = link::open(config, queue).await?;
+    let inbox = if results { Some(Inbox::open(&link.connection).await?) } else { None };
+    Ok((Arc::new(link), inbox))
+}
+
+/// Before anything was sent.
+fn refused(error: InputError) -> Failure {
+    let code = if let InputError::TooMany(_) = error { Code::Usage } else { Code::Data };
+    Failure::new(code, anyhow::Error::new(error).context("nothing was sent"))
 }
 
 /// Drives the sending, the progress bar and the signals until the sending has ended.
-async fn watch(run: &Run, sending: impl Future<Output = ()>, interrupt: Interrupt, bar: &Bar) {
+async fn watch(run: &Run, sending: impl Future<Output = ()>, interrupt: &Interrupt, bar: &Bar) {
     let mut tick = tokio::time::interval(TICK);
     let mut heard = false;
     tokio::pin!(sending);
@@ -147,6 +245,9 @@ fn source(args: &PublishArgs) -> Result<Source, Failure> {
         Source::Texts(texts) if texts.iter().any(|text| text == "-") => {
             Err(usage("`-` reads standard input and cannot stand beside other tasks"))
         }
+        Source::Texts(texts) if args.wait == Some(Limit::Forever) && duration(&texts[0]).is_ok() => {
+            Err(usage(&format!("did you mean --wait={}?", texts[0])))
+        }
         Source::Texts(texts) if texts.iter().any(|text| text.trim().is_empty()) => {
             Err(usage("an empty task has nothing to route it by"))
         }
@@ -156,31 +257,6 @@ fn source(args: &PublishArgs) -> Result<Source, Failure> {
         }
         _ => Ok(source),
     }
-}
-
-fn properties(args: &PublishArgs) -> BasicProperties {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut properties = BasicProperties::default().with_delivery_mode(2).with_timestamp(now.as_secs());
-    if let Some(name) = &args.message_type {
-        properties = properties.with_type(name.as_str().into());
-    }
-    if let Some(priority) = args.priority {
-        properties = properties.with_priority(priority);
-    }
-    if let Some(expires) = args.expires {
-        properties = properties.with_expiration(expires.as_millis().to_string().into());
-    }
-    if let Some(content_type) = &args.content_type {
-        properties = properties.with_content_type(content_type.as_str().into());
-    }
-    if !args.headers.is_empty() {
-        let mut table = FieldTable::default();
-        for (name, value) in &args.headers {
-            table.insert(name.as_str().into(), AMQPValue::LongString(value.as_str().into()));
-        }
-        properties = properties.with_headers(table);
-    }
-    properties
 }
 
 pub(crate) fn header(text: &str) -> Result<(String, String), String> {
@@ -209,25 +285,21 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// What is printed at the end, and the exit code.
-fn conclude(
-    global: &Global,
-    queue: &str,
-    unit: &str,
-    took: Duration,
-    report: &Report,
-    reason: Option<Stop>,
-) -> Result<(), Failure> {
+fn conclude(global: &Global, queue: &str, unit: &str, took: Duration, ended: &Ended) -> Result<(), Failure> {
+    let Ended { report, reason, results } = ended;
     if global.json {
-        let ended = match &reason {
-            None => "complete",
-            Some(Stop::Signal) => "interrupted",
-            Some(Stop::Input(_)) => "bad input",
-            Some(Stop::Broker(..)) => "broker",
-        };
-        print_json(&json!({"queue": queue, "ended": ended, "report": report}))?;
+        let mut said = json!({"queue": queue, "ended": word(ended), "report": report});
+        if let Some((waiting, _)) = results {
+            said["results"] = json!(waiting.answers());
+            said["outstanding"] = json!(waiting.outstanding());
+        }
+        print_json(&said)?;
     }
     let (code, why) = match reason {
         None if report.is_complete() => {
+            if let Some((waiting, end)) = results {
+                return waiting.conclude(end, unit);
+            }
             if io::stderr().is_terminal() && !global.json {
                 let s = if report.confirmed == 1 { "" } else { "s" };
                 note(&format!("{} task{s} confirmed in queue {queue}, {}", report.confirmed, span(took)));
@@ -237,52 +309,18 @@ fn conclude(
         None => (Code::TryAgain, "not every task is confirmed".to_owned()),
         Some(Stop::Signal) => (Code::Interrupted, "interrupted".to_owned()),
         Some(Stop::Input(error)) => (Code::Data, error.to_string()),
-        Some(Stop::Broker(code, why)) => (code, why),
+        Some(Stop::Broker(code, why)) => (*code, why.clone()),
     };
     Err(Failure::text(code, format!("{why}\n{}", report.text(unit))))
 }
 
-/// The progress bar: on a terminal only, by bytes where the input's size is known, and not for what is over before it
-/// could be seen.
-#[derive(Debug)]
-struct Bar {
-    bar: ProgressBar,
-    bytes: Arc<AtomicU64>,
-}
-
-impl Bar {
-    fn new(is_short: bool, size: Option<u64>, bytes: Arc<AtomicU64>) -> Self {
-        let bar = match size {
-            _ if is_short || !io::stderr().is_terminal() => ProgressBar::hidden(),
-            Some(size) => ProgressBar::new(size).with_style(style("{wide_bar} {percent}% {msg} {eta}")),
-            None => ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}")),
-        };
-        Self { bar, bytes }
+/// How a run ended, in a word for scripts.
+fn word(ended: &Ended) -> &'static str {
+    match (&ended.reason, &ended.results) {
+        (None, None | Some((_, End::Complete))) => "complete",
+        (Some(Stop::Signal), _) | (None, Some((_, End::Interrupted))) => "interrupted",
+        (None, Some((_, End::Timeout))) => "timeout",
+        (Some(Stop::Input(_)), _) => "bad input",
+        (Some(Stop::Broker(..)), _) | (None, Some((_, End::Lost(_)))) => "broker",
     }
-
-    fn is_shown(&self) -> bool {
-        !self.bar.is_hidden()
-    }
-
-    fn update(&self, run: &Run) {
-        self.bar.set_position(self.bytes.load(Ordering::Relaxed));
-        let state =
-            if run.is_blocked() { ", the broker blocks publishers (memory or disk alarm)" } else { "" };
-        self.bar.set_message(format!("{} confirmed{state}", run.confirmed()));
-    }
-
-    fn say(&self, text: &str) {
-        if self.is_shown() {
-            self.bar.suspend(|| note(text));
-        }
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    // The templates are fixed above; a bad one would only cost its looks.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

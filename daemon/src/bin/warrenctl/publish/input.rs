@@ -31,6 +31,10 @@ pub(super) enum InputError {
         "{unit} {line} of {name} is longer than {limit} bytes: the daemon would dead-letter it (`daemon.max_task_bytes`)"
     )]
     TooLong { name: String, unit: &'static str, line: u64, limit: u64 },
+    #[error(
+        "more than {0} tasks with --wait: each is kept until its result is printed; publish them in parts, or without"
+    )]
+    TooMany(usize),
 }
 
 /// A source of tasks.
@@ -51,6 +55,18 @@ pub(super) struct Input {
     pub(super) tasks: mpsc::Receiver<Result<Task, InputError>>,
     /// Bytes read so far.
     pub(super) bytes: Arc<AtomicU64>,
+}
+
+impl Input {
+    /// Reads everything before anything is published, at most so many tasks.
+    pub(super) async fn gather(mut self, most: usize) -> Result<Self, InputError> {
+        let (sender, tasks) = mpsc::channel(most);
+        while let Some(task) = self.tasks.recv().await {
+            // As many fit as may be: one more is too many.
+            sender.try_send(Ok(task?)).map_err(|_| InputError::TooMany(most))?;
+        }
+        Ok(Self { tasks, bytes: self.bytes })
+    }
 }
 
 impl Source {
@@ -191,6 +207,26 @@ mod tests {
         let (sender, _receiver) = mpsc::channel(1);
         let error = lines(endless, "x", 1000, &sender, &AtomicU64::new(0)).unwrap_err();
         assert!(matches!(error, InputError::TooLong { line: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn gathering_takes_as_many_as_are_allowed_and_no_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for (count, most, fits) in [(0, 1, true), (3, 3, true), (4, 3, false)] {
+            let texts = (0..count).map(|n| n.to_string()).collect();
+            let input = Source::Texts(texts).read(100).unwrap();
+            let gathered = runtime.block_on(input.gather(most));
+            match gathered {
+                Ok(mut input) => {
+                    assert!(fits, "{count} of {most}");
+                    let given = std::iter::from_fn(|| input.tasks.blocking_recv()).count();
+                    assert_eq!(given, count);
+                }
+                Err(error) => assert!(!fits && error.to_string().contains("more than 3"), "{error}"),
+            }
+        }
+        let input = Source::Texts(vec!["long".to_owned()]).read(3).unwrap();
+        assert!(matches!(runtime.block_on(input.gather(9)), Err(InputError::TooLong { .. })));
     }
 
     #[test]

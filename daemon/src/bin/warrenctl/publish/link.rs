@@ -1,14 +1,13 @@
 //! The link to the broker and the queue at its other end.
 
-use lapin::Connection;
-use warren::broker::{connect, declare_work_queue};
+use warren::broker::{Dialled, connect, declare_work_queue};
 use warren::config::{Config, Queue};
 
 use crate::exit::Failure;
 
 /// Connects, and declares the queue as configured if it does not exist.
-pub(super) async fn open(config: &Config, queue: &Queue) -> Result<Connection, Failure> {
+pub(super) async fn open(config: &Config, queue: &Queue) -> Result<Dialled, Failure> {
     let dialled = connect(&config.broker, "warrenctl publish").await?;
     declare_work_queue(&dialled.connection, queue, &dialled.server).await?;
-    Ok(dialled.connection)
+    Ok(dialled)
 }

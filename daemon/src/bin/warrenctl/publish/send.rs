@@ -3,20 +3,25 @@
 //! One in flight, because lapin pairs confirms and returned messages wrongly where several publishes share a
 //! channel. What is waited for is always bounded, but for a broker that says that it blocks publishers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind, Event};
+use lapin::{Channel, Confirmation, Connection, ErrorKind, Event};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use uuid::Uuid;
+use warren::broker::copy::UnixMs;
+use warren::broker::{Dialled, Ensured, SETTLE, declare_delay_queue};
 
+use super::envelope::Envelope;
 use super::input::{InputError, Task};
 use super::ledger::{Fate, Ledger, Report};
-use crate::exit::Code;
+use crate::exit::{Code, Failure};
 
 /// Channels, so publishes in flight: at 1,600 confirms a second each, more than one connection carries.
 pub(super) const CHANNELS: usize = 32;
@@ -26,17 +31,6 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const LAST_CONFIRMS: Duration = Duration::from_secs(5);
 /// Opening a channel and asking for confirms.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What every task of a run has in common.
-#[derive(Debug, Clone)]
-pub(super) struct Envelope {
-    /// The queue, by way of the default exchange.
-    pub(super) queue: String,
-    /// Everything but the message id.
-    pub(super) properties: BasicProperties,
-    /// The message id, where the user gave one; else each task gets a new one.
-    pub(super) id: Option<String>,
-}
 
 /// Why a run stopped before its input ended. The first reason counts.
 #[derive(Debug)]
@@ -49,23 +43,42 @@ pub(super) enum Stop {
     Broker(Code, String),
 }
 
+/// A queue that tasks are sent to.
+#[derive(Debug, Clone)]
+struct Place {
+    queue: String,
+    /// It was declared just now, and keeps what it confirms from then on only.
+    young_until: Option<Instant>,
+}
+
 /// A run under way: shared by its channels, the progress bar and whoever stops it.
 #[derive(Debug)]
 pub(super) struct Run {
     envelope: Envelope,
     input: AsyncMutex<mpsc::Receiver<Result<Task, InputError>>>,
     ledger: Mutex<Ledger>,
+    /// Lines and message ids in order, where they are wanted afterwards.
+    ids: Option<Mutex<Vec<(u64, String)>>>,
+    /// Delay queues that are there, by how long they keep a task: at most one per rung of the ladder.
+    delays: AsyncMutex<BTreeMap<Duration, Place>>,
     reason: Mutex<Option<Stop>>,
     stopped: watch::Sender<bool>,
     blocked: AtomicBool,
 }
 
 impl Run {
-    pub(super) fn new(envelope: Envelope, input: mpsc::Receiver<Result<Task, InputError>>) -> Arc<Self> {
+    /// `keep_ids`: for a few tasks; else a run's memory does not grow with its input.
+    pub(super) fn new(
+        envelope: Envelope,
+        input: mpsc::Receiver<Result<Task, InputError>>,
+        keep_ids: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             envelope,
             input: AsyncMutex::new(input),
             ledger: Mutex::default(),
+            ids: keep_ids.then(Mutex::default),
+            delays: AsyncMutex::default(),
             reason: Mutex::default(),
             stopped: watch::Sender::new(false),
             blocked: AtomicBool::new(false),
@@ -89,13 +102,13 @@ impl Run {
     }
 
     /// Sends everything over `channels` channels; ends when the input is used up, or soon after [`Run::stop`].
-    pub(super) async fn send(self: &Arc<Self>, link: &Connection, channels: usize) {
-        let mut events = link.events_listener();
+    pub(super) async fn send(self: &Arc<Self>, link: &Arc<Dialled>, channels: usize) {
+        let mut events = link.connection.events_listener();
         let mut workers = JoinSet::new();
         for _ in 0..channels.clamp(1, CHANNELS) {
-            match tokio::time::timeout(OPEN_TIMEOUT, open(link)).await {
+            match tokio::time::timeout(OPEN_TIMEOUT, open(&link.connection)).await {
                 Ok(Ok(channel)) => {
-                    workers.spawn(Arc::clone(self).work(channel));
+                    workers.spawn(Arc::clone(self).work(Arc::clone(link), channel));
                 }
                 Ok(Err(error)) => {
                     let (code, why) = explain(&error);
@@ -126,6 +139,11 @@ impl Run {
         }
     }
 
+    /// The lines and message ids of what was taken, if they were to be kept.
+    pub(super) fn ids(&self) -> Vec<(u64, String)> {
+        self.ids.as_ref().map(|ids| std::mem::take(&mut *lock(ids))).unwrap_or_default()
+    }
+
     /// The books, and why the run stopped early, if it did. To be called after [`Run::send`] has ended.
     pub(super) fn close(&self) -> (Report, Option<Stop>) {
         let reason = lock(&self.reason).take();
@@ -141,7 +159,8 @@ impl Run {
         match event {
             Event::ConnectionBlocked(_) => self.blocked.store(true, Ordering::Relaxed),
             Event::ConnectionUnblocked => self.blocked.store(false, Ordering::Relaxed),
-            Event::Error(error) => {
+            // A channel's own error is met where the channel is used: one that asked for a queue ends by a "no".
+            Event::Error(error) if !error.is_amqp_soft_error() => {
                 let (code, why) = explain(error);
                 self.stop(Stop::Broker(code, why));
             }
@@ -149,7 +168,7 @@ impl Run {
         }
     }
 
-    async fn work(self: Arc<Self>, channel: Channel) {
+    async fn work(self: Arc<Self>, link: Arc<Dialled>, channel: Channel) {
         let mut stopped = self.stopped.subscribe();
         loop {
             let next = async {
@@ -159,6 +178,9 @@ impl Run {
                 Some(task.map(|task| {
                     let id = self.envelope.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
                     lock(&self.ledger).take(task.line, &id);
+                    if let Some(ids) = &self.ids {
+                        lock(ids).push((task.line, id.clone()));
+                    }
                     (task, id)
                 }))
             };
@@ -171,7 +193,7 @@ impl Run {
                 None => return,
                 Some(Err(error)) => return self.stop(Stop::Input(error)),
                 Some(Ok((task, id))) => {
-                    let (fate, stop) = self.publish(&channel, &task.body, &id).await;
+                    let (fate, stop) = self.publish(&link, &channel, &task.body, &id).await;
                     lock(&self.ledger).close(task.line, fate);
                     if let Some(stop) = stop {
                         return self.stop(stop);
@@ -181,11 +203,42 @@ impl Run {
         }
     }
 
-    async fn publish(&self, channel: &Channel, body: &[u8], id: &str) -> (Fate, Option<Stop>) {
+    /// Where a task goes first: the delay queue that keeps it for so long, or its own. A delay queue is declared when
+    /// the first task needs it; the others wait.
+    async fn place(&self, link: &Dialled, wait: Duration) -> Result<Place, Failure> {
+        let queue = &self.envelope.queue;
+        if wait.is_zero() {
+            return Ok(Place { queue: queue.name.to_string(), young_until: None });
+        }
+        let mut known = self.delays.lock().await;
+        if let Some(place) = known.get(&wait) {
+            return Ok(place.clone());
+        }
+        let Ensured { name, is_young } =
+            declare_delay_queue(&link.connection, &queue.name, queue.delay_type, wait, &link.server).await?;
+        let place = Place { queue: name, young_until: is_young.then(|| Instant::now() + SETTLE) };
+        known.insert(wait, place.clone());
+        Ok(place)
+    }
+
+    async fn publish(
+        &self,
+        link: &Dialled,
+        channel: &Channel,
+        body: &[u8],
+        id: &str,
+    ) -> (Fate, Option<Stop>) {
+        let (properties, wait) = self.envelope.seal(id, UnixMs::now());
+        let place = match self.place(link, wait).await {
+            Ok(place) => place,
+            Err(error) => {
+                let why = error.to_string();
+                return (Fate::Refused(why.clone()), Some(Stop::Broker(error.code(), why)));
+            }
+        };
         let confirmed = async {
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let properties = self.envelope.properties.clone().with_message_id(id.into());
-            let queue = self.envelope.queue.as_str().into();
+            let queue = place.queue.as_str().into();
             channel.basic_publish("".into(), queue, options, body, properties).await?.await
         };
         tokio::pin!(confirmed);
@@ -200,7 +253,7 @@ impl Run {
             }
         };
         match confirmation {
-            Ok(Confirmation::Ack(None)) => (Fate::Confirmed, None),
+            Ok(Confirmation::Ack(None)) => place.has_kept_it(channel).await,
             Ok(confirmation) => {
                 let why = match confirmation.take_message() {
                     Some(message) => format!("returned: {} {}", message.reply_code, message.reply_text),
@@ -213,6 +266,19 @@ impl Run {
                 (Fate::Unknown(why.clone()), Some(Stop::Broker(code, why)))
             }
         }
+    }
+}
+
+impl Place {
+    /// The queue confirmed a task; in a young one that may be forgotten with the queue, if the broker dies now.
+    async fn has_kept_it(&self, channel: &Channel) -> (Fate, Option<Stop>) {
+        let Some(until) = self.young_until else { return (Fate::Confirmed, None) };
+        tokio::time::sleep_until(until).await;
+        if channel.status().connected() {
+            return (Fate::Confirmed, None);
+        }
+        let why = "the link to the broker was lost soon after the delay queue was made".to_owned();
+        (Fate::Unknown(why.clone()), Some(Stop::Broker(Code::TryAgain, why)))
     }
 }
 
