@@ -1,6 +1,7 @@
 //! The broker as a producer and an onlooker see it. Blocking: tests are not asynchronous.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use lapin::message::BasicGetMessage;
@@ -19,8 +20,12 @@ const DELAYS_MS: [u32; 9] = [250, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000
 /// A connection with one channel. Not the daemon's.
 pub struct Broker {
     runtime: tokio::runtime::Runtime,
+    uri: String,
     link: Connection,
     channel: Channel,
+    /// For what may be answered with an error. That uses up a channel number of lapin's for ever, so that this one is
+    /// replaced now and then.
+    asking: Mutex<Connection>,
 }
 
 /// A message taken off a queue.
@@ -63,13 +68,14 @@ impl Broker {
     /// Connects, or says why not.
     pub fn open(uri: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let (link, channel) = runtime.block_on(async {
+        let (link, channel, asking) = runtime.block_on(async {
             let link = Connection::connect(uri, ConnectionProperties::default()).await?;
             let channel = link.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok::<_, lapin::Error>((link, channel))
+            let asking = Connection::connect(uri, ConnectionProperties::default()).await?;
+            Ok::<_, lapin::Error>((link, channel, asking))
         })?;
-        Ok(Self { runtime, link, channel })
+        Ok(Self { runtime, uri: uri.to_owned(), link, channel, asking: Mutex::new(asking) })
     }
 
     /// Declares a durable queue; `arguments` such as `("x-queue-type", "quorum".into())`.
@@ -124,14 +130,36 @@ impl Broker {
 
     /// Messages ready in a queue: neither delivered nor waiting elsewhere. `None`: no such queue.
     pub fn depth(&self, queue: &str) -> Option<u32> {
+        self.counts(queue).map(|(messages, _)| messages)
+    }
+
+    /// Consumers of a queue. `None`: no such queue.
+    pub fn consumers(&self, queue: &str) -> Option<u32> {
+        self.counts(queue).map(|(_, consumers)| consumers)
+    }
+
+    /// Waits until a queue has exactly one consumer.
+    pub fn wait_one_consumer(&self, queue: &str) {
+        wait::until(&format!("one consumer of {queue}"), || (self.consumers(queue) == Some(1)).then_some(()));
+    }
+
+    /// Messages ready, and consumers.
+    fn counts(&self, queue: &str) -> Option<(u32, u32)> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         self.runtime.block_on(async {
-            // A channel of its own: asking for a queue that is not there closes it.
-            let channel = self.link.create_channel().await.expect("a channel");
+            let channel = match asking.create_channel().await {
+                Ok(channel) => channel,
+                Err(_) => {
+                    let properties = ConnectionProperties::default();
+                    *asking = Connection::connect(&self.uri, properties).await.expect("the broker is there");
+                    asking.create_channel().await.expect("a channel")
+                }
+            };
             let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
             let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
-            let depth = declared.ok().map(|queue| queue.message_count());
+            let counts = declared.ok().map(|queue| (queue.message_count(), queue.consumer_count()));
             let _ = channel.close(200, "".into()).await;
-            depth
+            counts
         })
     }
 

@@ -236,8 +236,13 @@ impl Rig {
 
     /// Closes the link and waits for it.
     pub fn close(&mut self) {
+        self.close_within(Duration::from_secs(20));
+    }
+
+    /// Closes the link, which may take as long.
+    pub fn close_within(&mut self, limit: Duration) {
         let link = self.link.take().expect("not closed");
-        self.run("the close", link.close(Duration::from_secs(20)));
+        self.run("the close", link.close(limit));
     }
 
     /// Changes the configuration.

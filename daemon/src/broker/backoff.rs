@@ -12,9 +12,9 @@ const FIRST: Duration = Duration::from_millis(200);
 /// earlier counts as one more failure, or a broker that accepts and throws out would be hammered.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// The longest wait after a link that was of use, however short it lasted: the broker is there, and waiting longer
-/// would only keep tasks. Links lost over and over cost it one connection a second. A broker that then refuses is
+/// would only keep tasks. Links lost over and over cost it a few connections a second. A broker that then refuses is
 /// given its time again.
-const SERVED_CAP: Duration = Duration::from_secs(1);
+const SERVED_CAP: Duration = Duration::from_millis(500);
 
 /// Counts failures in a row.
 #[derive(Debug, Default, Clone)]
@@ -73,7 +73,7 @@ mod tests {
         let mut backoff = Backoff::default();
         let losses = (0..1_000).map(|_| backoff.lost_after(Duration::from_millis(50), true));
         assert!(losses.max().is_some_and(|longest| longest <= SERVED_CAP));
-        assert_eq!(backoff.failures, 3, "a refusal after that waits 1.6 s at most");
+        assert_eq!(backoff.failures, 2, "a refusal after that waits 800 ms at most");
         let mut backoff = Backoff { failures: 9 };
         assert!(backoff.lost_after(Duration::from_millis(50), true) <= SERVED_CAP);
         assert_eq!(backoff.failures, 9);

@@ -256,7 +256,11 @@ async fn ask(
 }
 
 fn sort(error: &LinkError) -> Answer {
-    let LinkError::Lapin(lapin) = error else { return Answer::Silent };
+    let lapin = match error {
+        LinkError::Lapin(lapin) => lapin,
+        LinkError::Silent => return Answer::Silent,
+        LinkError::Spent => return Answer::Link(error.to_string()),
+    };
     let amqp = match lapin.kind() {
         ErrorKind::ProtocolError(amqp) => amqp,
         ErrorKind::ChannelsLimitReached => {
@@ -275,8 +279,16 @@ fn sort(error: &LinkError) -> Answer {
 }
 
 /// An open channel, within the bound.
+///
+/// lapin 4.12 keeps the error that ended a channel with the channel's number, and gives it to the next channel of that
+/// number, when all 2047 of a connection have had their turn: an answer to a question that nobody asked.
 pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, LinkError> {
-    answered(connection.create_channel()).await
+    let opened = answered(connection.create_channel()).await;
+    opened.map_err(|error| match error {
+        // What the broker says to the opening of a channel ends the connection.
+        LinkError::Lapin(error) if error.is_amqp_soft_error() => LinkError::Spent,
+        error => error,
+    })
 }
 
 /// Awaits lapin within [`ANSWER_LIMIT`]: some of its futures never end when the connection does.
@@ -292,6 +304,8 @@ pub(super) async fn answered<T>(future: impl Future<Output = lapin::Result<T>>) 
 pub(super) enum LinkError {
     Lapin(lapin::Error),
     Silent,
+    /// The connection has to be replaced.
+    Spent,
 }
 
 impl LinkError {
@@ -306,6 +320,7 @@ impl fmt::Display for LinkError {
         match self {
             Self::Lapin(error) => f.write_str(&words(error)),
             Self::Silent => write!(f, "the broker did not answer in {ANSWER_LIMIT:?}"),
+            Self::Spent => f.write_str("the connection has used up its channel numbers; a new one is opened"),
         }
     }
 }

@@ -296,6 +296,9 @@ impl Publisher {
                     return Ok(name);
                 }
                 Err(PublishError::Queue(error @ (QueueError::Link(_) | QueueError::Silent { .. }))) => {
+                    if matches!(error, QueueError::Link(_)) {
+                        open.hang_up();
+                    }
                     drop(open);
                     self.wait(&mut backoff, place.target(), &error.to_string()).await;
                 }

@@ -1,7 +1,7 @@
 //! The publishing connection and its supervisor. A connection of its own, so that a memory alarm, which stops every
 //! write on a connection that publishes, never stops an acknowledgement.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use super::LinkEvent;
 use super::backoff::Backoff;
 use super::copy::encoded_bound;
 use super::declare::{
-    Ensured, QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel, words,
+    Ensured, LinkError, QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel,
+    words,
 };
 use super::dial::{Dialled, dial_one};
 use super::publisher::{Outgoing, Pool, PublishError, Standing};
@@ -41,8 +42,6 @@ pub(super) struct Open {
     idle: RefCell<Vec<Channel>>,
     /// Queues known to be there.
     known: RefCell<BTreeSet<String>>,
-    /// It was of use.
-    confirmed: Cell<bool>,
     /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so for ever.
     lost: watch::Sender<bool>,
 }
@@ -74,7 +73,6 @@ impl Open {
             dialled,
             idle: RefCell::default(),
             known: RefCell::default(),
-            confirmed: Cell::new(false),
             lost: watch::Sender::new(false),
         })
     }
@@ -107,7 +105,12 @@ impl Open {
             let queue = message.queue.to_owned();
             return Err(Failed::Never(PublishError::TooLarge { queue, bytes, limit }));
         }
-        let channel = self.channel().await.map_err(|error| Failed::Now(error.to_string()))?;
+        let channel = self.channel().await.map_err(|error| {
+            if !matches!(error, LinkError::Silent) {
+                self.hang_up();
+            }
+            Failed::Now(error.to_string())
+        })?;
         let mut confirming = std::pin::pin!(async {
             // A client that waits for its reply directly is no queue: the broker would return the message and deliver
             // it all the same.
@@ -130,16 +133,24 @@ impl Open {
         };
         match confirmed {
             Ok(confirmation) => {
-                self.confirmed.set(true);
-                self.idle.borrow_mut().push(channel.clone());
+                // A channel that got a quorum queue's "full" once keeps saying so, also when there is room again (seen
+                // with 3.10 when the limit is lifted): the next try has another one.
+                if !matches!(confirmation, Confirmation::Nack(None)) {
+                    self.idle.borrow_mut().push(channel.clone());
+                }
                 judge(confirmation, message.queue)
             }
             Err(error) => Err(fault(&error, message.queue)),
         }
     }
 
+    /// Nothing is to be had from this connection any more: the supervisor opens another one.
+    pub(super) fn hang_up(&self) {
+        self.dialled.line.cut();
+    }
+
     /// A confirm channel with nothing in flight.
-    async fn channel(&self) -> Result<Channel, super::declare::LinkError> {
+    async fn channel(&self) -> Result<Channel, LinkError> {
         while let Some(channel) = { self.idle.borrow_mut().pop() } {
             if channel.status().connected() {
                 return Ok(channel);
@@ -253,7 +264,8 @@ pub(super) async fn supervise(
                 let since = Instant::now();
                 let open = Open::new(dialled);
                 match serve(&open, &pool, &status, &mut commands).await {
-                    Some(why) => (why, backoff.lost_after(since.elapsed(), open.confirmed.get())),
+                    // It is dialled only while the other one is up: the broker is there and serves.
+                    Some(why) => (why, backoff.lost_after(since.elapsed(), true)),
                     None => return,
                 }
             }

@@ -1,0 +1,10 @@
+//! Faults of the broker and the network, and what becomes of the tasks of a whole daemon.
+
+mod faults_broker {
+    mod alarm;
+    mod copies;
+    mod losses;
+    mod silence;
+    mod stage;
+    mod timeout;
+}

@@ -1,0 +1,40 @@
+//! A memory alarm: the broker takes nothing that is published.
+
+use warren_tests::{Broker, Daemon, Node, wait};
+
+use super::stage::{home, queue, wait_settled};
+
+const FINE: usize = 30;
+const RETRIED: usize = 10;
+
+#[test]
+fn during_an_alarm_succeeding_tasks_are_acknowledged_and_retries_wait_for_its_end() {
+    let node = Node::start().expect("a node");
+    let handler = "retry = { attempts = 3, delay = \"250ms\" }";
+    // Room for all that waits, and more.
+    let home = home(&node.uri(), "alarm", ["", "prefetch = 5\nworkers = 4", handler]);
+    let broker = Broker::connect(&node.uri());
+    broker.declare(home.queue(), &[]);
+    broker.publish_all(home.queue(), "retried", (0..RETRIED).map(|_| "Scenario until 2".to_owned()));
+    broker.publish_all(home.queue(), "fine", (0..FINE).map(|_| "Scenario ok".to_owned()));
+    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).expect("alarm");
+
+    let daemon = Daemon::start(&home);
+    daemon.wait_count("done", FINE as u64);
+    wait::until("all retries to wait", || (queue(&daemon)["settling"] == RETRIED).then_some(()));
+    let status = daemon.status();
+    assert_eq!((&status["ready"], &status["broker"]["state"]), (&true.into(), &"blocked".into()), "{status}");
+    daemon.wait_notified(0, "STATUS=consuming, retries and dead letters wait (the broker blocks publishing");
+    assert_eq!(broker.depth(home.queue()), Some(0));
+    let starts =
+        |attempt| home.record().iter().filter(|run| run.what == "start" && run.attempt == attempt).count();
+    assert_eq!((starts(1), starts(2)), (FINE + RETRIED, 0));
+
+    node.ctl(&["set_vm_memory_high_watermark", "0.4"]).expect("no alarm");
+    daemon.wait_count("done", (FINE + RETRIED) as u64);
+    wait_settled(&node, &broker, &daemon, &home);
+    assert_eq!((starts(1), starts(2)), (FINE + RETRIED, RETRIED), "each attempt ran once");
+    wait::until("the end of the alarm in the status", || {
+        (daemon.status()["broker"]["state"] == "connected").then_some(())
+    });
+}

@@ -1,0 +1,127 @@
+//! Where a copy is to go is missing, full, or forbidden: the task stays unacknowledged until the cause is gone.
+
+use std::time::{Duration, Instant};
+
+use lapin::types::AMQPValue;
+use warren_tests::{Broker, Daemon, Node, wait};
+
+use super::stage::{home, queue, unacknowledged, wait_error, wait_settled};
+
+const RETRY: &str = "retry = { attempts = 3, delay = \"250ms\", jitter = 0.0 }";
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+#[test]
+fn delay_and_dead_queues_that_were_deleted_are_declared_again() {
+    let node = Node::shared();
+    let home = home(&node.uri(), "copies_deleted", ["", "", RETRY]);
+    let daemon = Daemon::start(&home);
+    let broker = Broker::connect(&node.uri());
+    for round in 1..=2 {
+        broker.publish(home.queue(), &format!("retried-{round}"), "Scenario until 2");
+        broker.publish(home.queue(), &format!("rejected-{round}"), "Scenario reject");
+        daemon.wait_count("done", round);
+        assert_eq!(broker.take(&home.dead()).id(), format!("rejected-{round}"));
+        wait_settled(node, &broker, &daemon, &home);
+        broker.delete(&home.dead());
+        broker.delete(&format!("{}.retry.250", home.queue()));
+    }
+}
+
+#[test]
+fn a_full_dead_queue_keeps_the_task_unacknowledged_until_there_is_room() {
+    let node = Node::shared();
+    let home = home(&node.uri(), "copies_full", ["", "", ""]);
+    let broker = Broker::connect(&node.uri());
+    broker.declare(&home.dead(), &[("x-max-length", 1.into()), ("x-overflow", text("reject-publish"))]);
+    broker.publish(&home.dead(), "first", "fills it");
+    let daemon = Daemon::start(&home);
+    broker.publish(home.queue(), "second", "Scenario reject");
+    wait_error(&daemon, &[&home.dead(), "full", "x-max-length"]);
+    assert_eq!((unacknowledged(node, home.queue()), queue(&daemon)["settling"].as_u64()), (1, Some(1)));
+    // Other tasks go on, and it does not try again and again without a pause.
+    broker.publish(home.queue(), "other", "Scenario ok");
+    daemon.wait_count("done", 1);
+    let tries = daemon.log().since(0).iter().filter(|line| line.contains("a copy was not taken")).count();
+    assert!(tries < 50, "{tries} tries");
+
+    broker.purge(&home.dead());
+    let begin = Instant::now();
+    let letter = broker.take(&home.dead());
+    assert_eq!((letter.id(), &*letter.text), ("second", "Scenario reject"));
+    eprintln!("the dead letter came {:?} after there was room", begin.elapsed());
+    wait_settled(node, &broker, &daemon, &home);
+}
+
+#[test]
+fn a_full_delay_queue_keeps_its_retries_unacknowledged_until_there_is_room() {
+    let node = Node::shared();
+    let home =
+        home(&node.uri(), "copies_delay", ["", "prefetch = 4", "retry = { attempts = 2, delay = \"8s\" }"]);
+    let broker = Broker::connect(&node.uri());
+    let policy = format!("^{}\\.retry\\.", home.queue());
+    let arguments = ["set_policy", "copies_delay", &policy, r#"{"max-length":1}"#, "--apply-to", "queues"];
+    node.ctl(&arguments).expect("a policy");
+    let daemon = Daemon::start(&home);
+    broker.publish_all(home.queue(), "t", (0..8).map(|_| "Scenario until 2".to_owned()));
+    wait_error(&daemon, &[&format!("{}.retry.", home.queue()), "full"]);
+    assert!(queue(&daemon)["settling"].as_u64() > Some(0));
+    node.ctl(&["clear_policy", "copies_delay"]).expect("no policy");
+    daemon.wait_count("done", 8);
+    wait_settled(node, &broker, &daemon, &home);
+    assert_eq!(home.record().iter().filter(|run| run.what == "end").count(), 16, "each attempt ran once");
+}
+
+#[test]
+fn a_missing_permission_is_named_and_the_task_settles_when_it_is_granted() {
+    let node = Node::shared();
+    let broker = Broker::connect(&node.uri());
+    node.ctl(&["add_user", "copies", "secret-word"]).expect("a user");
+    let grant = |configure: &str, write: &str| {
+        node.ctl(&["set_permissions", "copies", configure, write, ".*"]).expect("permissions");
+    };
+    // First it may not declare the dead queue, then not publish.
+    let uri = format!("amqp://copies:secret-word@127.0.0.1:{}/%2f", node.port());
+    let table = [
+        ("copies_declare", "^copies_declare$", ".*", "copies_declare.dead"),
+        ("copies_write", ".*", "^$", "amq\\.default"),
+    ];
+    for (name, configure, write, named) in table {
+        grant(configure, write);
+        let home = home(&uri, name, ["", "", ""]);
+        let daemon = Daemon::start(&home);
+        broker.publish(name, "rejected", "Scenario reject");
+        wait_error(&daemon, &["ACCESS_REFUSED", named, "set_permissions"]);
+        assert_eq!(unacknowledged(node, name), 1, "{name}");
+        grant(".*", ".*");
+        let begin = Instant::now();
+        assert_eq!(broker.take(&home.dead()).id(), "rejected");
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(30), "{name}: {took:?}");
+        eprintln!("{name}: the dead letter came {took:?} after the permission");
+        wait_settled(node, &broker, &daemon, &home);
+        let log = daemon.log().since(0);
+        assert!(!log.iter().any(|line| line.contains("secret-word")), "no credential in the log");
+    }
+}
+
+#[test]
+fn a_work_queue_that_is_deleted_with_its_retries_under_way_is_declared_again_for_them() {
+    let node = Node::shared();
+    let home =
+        home(&node.uri(), "copies_work", ["", "", "retry = { attempts = 2, delay = \"1s\", jitter = 0.0 }"]);
+    let daemon = Daemon::start(&home);
+    let broker = Broker::connect(&node.uri());
+    broker.publish(home.queue(), "waits", "Scenario until 2");
+    // The original is acknowledged: deleted before that, it would be waited for.
+    wait::until("the copy alone to be there", || {
+        let queue = queue(&daemon);
+        (queue["counts"]["retried"] == 1 && queue["settling"] == 0).then_some(())
+    });
+    broker.delete(home.queue());
+    home.wait_run("end", "waits", 2);
+    wait_settled(node, &broker, &daemon, &home);
+    broker.wait_one_consumer(home.queue());
+}

@@ -1,0 +1,145 @@
+//! Connection after connection lost under load.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use warren_tests::ledger::{self, Entry};
+use warren_tests::{Broker, Daemon, Home, Keys, Node, Proxy, wait};
+
+use super::stage::wait_settled;
+
+const LOSSES: u64 = 128;
+const WORKERS: usize = 4;
+/// A host that is still there has four descriptors. A leak would be one for each loss, or more.
+const SLACK: usize = 16;
+/// Tasks that the producer keeps in the queue at least.
+const STOCK: u32 = 100;
+
+/// Closes the daemon's connections from the broker's side, each time a file `close-N` appears in the directory. One
+/// `rabbitmqctl` for all: it takes a second to start.
+const CLOSER: &str = r#"
+Ours = fun() -> [P || P <- rabbit_networking:connections(),
+    [{client_properties, C}] <- [catch rabbit_networking:connection_info(P, [client_properties])],
+    {<<"connection_name">>, longstr, <<"warrend", _/binary>>} <- C] end,
+Wait = fun W(File) -> case file:read_file_info(File) of {ok, _} -> ok; _ -> timer:sleep(5), W(File) end end,
+[begin
+    ok = Wait("DIRECTORY/close-" ++ integer_to_list(N)),
+    [catch rabbit_networking:close_connection(P, "closed by a test") || P <- Ours()]
+ end || N <- lists:seq(1, COUNT)], closed."#;
+
+#[test]
+fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked() {
+    let node = Node::start().expect("a node");
+    let proxy = Proxy::start(node.port());
+    let home = Home::new(&proxy.uri(), "losses");
+    home.install("fixture-ledger");
+    let rest = format!(
+        "[handlers.ledger]\nplugin = \"ledger\"\nidle_timeout = \"1s\"\nretry = {{ attempts = 9, delay = \"250ms\", factor = 1.0 }}\n\
+         [handlers.ledger.settings]\nrecord = \"{}\"\n",
+        home.path("ledger").display()
+    );
+    let queue = format!("prefetch = 5\nworkers = {WORKERS}");
+    home.configure(Keys { queue: &queue, rest: &rest, ..Keys::default() });
+    let daemon = Daemon::start(&home);
+    let broker = Broker::connect(&node.uri());
+    daemon.wait_log(0, &["connected to the broker"]);
+    let before = daemon.footprint();
+
+    let closer = CLOSER
+        .replace("DIRECTORY", &home.directory().display().to_string())
+        .replace("COUNT", &(LOSSES / 2).to_string());
+    let running = AtomicBool::new(true);
+    let (losses, published) = std::thread::scope(|scope| {
+        // Also when this thread panics: the scope waits for the others.
+        let ending = Ending { home: &home, running: &running };
+        let closing = scope.spawn(|| node.ctl(&["eval", &closer]));
+        let producing = scope.spawn(|| produce(&node, &home, &running));
+        let losses = lose(&daemon, &proxy, &home);
+        drop(ending);
+        closing.join().expect("no panic").expect("closed");
+        (losses, producing.join().expect("no panic"))
+    });
+    wait_settled(&node, &broker, &daemon, &home);
+    broker.wait_one_consumer(home.queue());
+    wait::until(&format!("about what it used before, {before:?}"), || {
+        let now = daemon.footprint();
+        (now.threads <= before.threads + SLACK && now.fds <= before.fds + SLACK).then_some(())
+    });
+    assert_eq!(broker.take_all(&home.dead()).len(), 0, "no dead letters");
+    judge(&ledger::read(&home.path("ledger")), &losses, published);
+}
+
+/// Ends the producer and the closer.
+struct Ending<'a> {
+    home: &'a Home,
+    running: &'a AtomicBool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.running.store(false, Ordering::Relaxed);
+        (1..=LOSSES / 2).for_each(|n| self.home.release(&format!("close-{n}")));
+    }
+}
+
+/// Keeps the queue filled with tasks of each kind; how many there were.
+fn produce(node: &Node, home: &Home, running: &AtomicBool) -> usize {
+    let broker = Broker::connect(&node.uri());
+    let kinds = ["ok", "ok", "ok", "slow 20", "until 2"];
+    let mut published = 0;
+    while running.load(Ordering::Relaxed) {
+        if broker.depth(home.queue()).is_none_or(|depth| depth > STOCK) {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
+        let texts = kinds.iter().cycle().take(usize::try_from(STOCK).expect("a few"));
+        broker.publish_all(
+            home.queue(),
+            &format!("t-{published}"),
+            texts.map(|kind| format!("Ledger {kind}")),
+        );
+        published += usize::try_from(STOCK).expect("a few");
+    }
+    published
+}
+
+/// Ends the connections again and again, by turns from the network's and from the broker's side, each time when both
+/// are up and some more tasks have run; when, in microseconds since 1970.
+fn lose(daemon: &Daemon, proxy: &Proxy, home: &Home) -> Vec<u64> {
+    let mut times: Vec<u64> = Vec::new();
+    let after = |from: usize, part: &str| {
+        let found = daemon.log().wait(from, |line| line.contains(part));
+        found.unwrap_or_else(|| panic!("no {part:?} in the log from line {from} on")).0 + 1
+    };
+    let mut from = 0;
+    for n in 1..=LOSSES {
+        from = after(from, "connected to the broker").max(after(from, "consuming  queue="));
+        for _ in 0..n % 7 {
+            from = after(from, "task done");
+        }
+        times.push(now());
+        if n % 2 == 0 {
+            home.release(&format!("close-{}", n / 2));
+        } else {
+            proxy.cut();
+        }
+        from = after(from, "subscription lost");
+    }
+    after(from, "connected to the broker");
+    times
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_micros() as u64
+}
+
+/// Every task is done; how many ran more than once.
+fn judge(entries: &[Entry], losses: &[u64], published: usize) {
+    let done: BTreeSet<_> = entries.iter().filter(|one| one.what == "done").map(|one| &one.id).collect();
+    let of_load = done.iter().filter(|id| id.starts_with("t-")).count();
+    assert_eq!(of_load, published, "every task is done");
+    let again = ledger::count(entries, "start").values().filter(|count| **count > 1).count();
+    let lasted = Duration::from_micros(losses[losses.len() - 1] - losses[0]);
+    eprintln!("{} losses in {lasted:?}, {published} tasks, {again} ran again after a loss", losses.len());
+}

@@ -1,0 +1,8 @@
+//! Faults of the broker and the network, on a link without the daemon.
+
+mod faults_link {
+    mod connections;
+    mod peers;
+    mod queues;
+    mod stuck;
+}
