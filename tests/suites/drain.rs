@@ -48,6 +48,25 @@ fn running_tasks_finish_and_waiting_ones_go_back_uncounted() {
 }
 
 #[test]
+fn a_drain_without_visible_progress_feeds_the_watchdog_and_asks_for_more_time() {
+    let (home, broker) = stage("drain_long", "drain_timeout = \"60s\"");
+    let mut daemon = Daemon::spawn(&home, &[("WATCHDOG_USEC", "200000")]);
+    daemon.wait_notified(0, "READY=1");
+    broker.publish(home.queue(), "held", "Scenario hold gate");
+    home.wait_run("start", "held", 1);
+    daemon.signal(Signal::TERM);
+    let mut at = daemon.wait_notified(0, "STOPPING=1");
+    // Over a second, in which the status line does not change.
+    for _ in 0..15 {
+        at = daemon.wait_notified(at, "WATCHDOG=1");
+        at = daemon.wait_notified(at, "EXTEND_TIMEOUT_USEC=");
+    }
+    home.release("gate");
+    assert!(daemon.wait_end().success());
+    assert_eq!(home.wait_ends(1).len(), 1);
+}
+
+#[test]
 fn tasks_over_the_drain_timeout_are_cancelled_and_given_back() {
     let (home, broker) = stage("drain_timeout", "drain_timeout = \"500ms\"");
     let mut daemon = Daemon::start(&home);

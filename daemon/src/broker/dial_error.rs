@@ -26,7 +26,9 @@ pub enum DialError {
         error: std::io::Error,
     },
     /// The host's name cannot be resolved.
-    #[error("{address}: cannot resolve the host name ({why}); check `broker.uri` and the name service")]
+    #[error(
+        "{address}: cannot resolve the host name ({why}); check `broker.uri`, the name service, and under systemd that the unit's IPAddressAllow= lets warrend reach it"
+    )]
     Dns {
         /// Host, port and vhost.
         address: String,
@@ -53,7 +55,7 @@ pub enum DialError {
     },
     /// Time is up.
     #[error(
-        "{address}: no answer in {limit:?} ({stage}); check that it is a RabbitMQ port (TLS or not) and that the network lets it pass"
+        "{address}: no answer in {limit:?} ({stage}); check that it is a RabbitMQ port (TLS or not), that the network lets it pass, and under systemd that the unit's IPAddressAllow= does"
     )]
     Timeout {
         /// Host, port and vhost.

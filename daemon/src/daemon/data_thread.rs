@@ -30,7 +30,8 @@ impl DataThread {
         log: TaskLog,
     ) -> anyhow::Result<(Self, EngineHandle, watch::Receiver<Health>)> {
         let (engine, commands) = engine::channel();
-        let (health, shown) = watch::channel(Health::default());
+        let (health, shown) =
+            watch::channel(Health { line: "connecting to the broker".to_owned(), ..Health::default() });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

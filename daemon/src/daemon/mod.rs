@@ -2,6 +2,7 @@
 //! inspection, the control socket); the data path has a thread of its own.
 
 mod data_thread;
+mod pulse;
 mod reloads;
 mod requests;
 mod signals;
@@ -25,6 +26,7 @@ use crate::systemd::Notifier;
 use crate::telemetry;
 
 use self::data_thread::DataThread;
+use self::pulse::{MORE_TIME, Pulse};
 use self::reloads::Reloads;
 use self::signals::Signal;
 
@@ -48,7 +50,8 @@ struct Daemon {
     engine: EngineHandle,
     health: watch::Receiver<Health>,
     reloads: Reloads,
-    notifier: Rc<Notifier>,
+    pulse: Pulse,
+    notifier: Notifier,
     telemetry: Rc<telemetry::Guard>,
     ready_given: bool,
     draining: bool,
@@ -130,11 +133,10 @@ async fn start(
     let (requests, receiver) = mpsc::channel(REQUESTS);
     let serving = tokio::task::spawn_local(server.run(requests));
     let notifier = Notifier::from_environment(environment).context("NOTIFY_SOCKET").map_err(software)?;
-    let notifier = Rc::new(notifier);
-    feed_watchdog(&notifier, &engine);
     let daemon = Daemon {
         path: path.to_owned(),
         reloads: Reloads::new(slots, numbers, spawner),
+        pulse: Pulse::new(engine.clone(), notifier.watchdog_interval()),
         config,
         started,
         started_ms: requests::now_ms(),
@@ -182,6 +184,7 @@ impl Daemon {
                 Some(signal) = signals.recv() => self.on_signal(signal),
                 Some(request) = requests.recv() => self.on_request(request),
                 done = self.reloads.finished() => self.on_reload_done(done).await,
+                () = self.pulse.answered() => self.on_pulse(),
                 () = &mut give_ready, if !self.ready_given && !self.draining => self.on_start_wait_over(),
                 changed = self.health.changed() => {
                     if changed.is_err() || self.health.borrow().ended {
@@ -213,6 +216,7 @@ impl Daemon {
     fn stop(&mut self) {
         if !self.draining {
             self.notifier.stopping("draining");
+            self.notifier.extend_timeout(MORE_TIME);
         }
         self.draining = true;
         self.engine.send(Command::Drain);
@@ -224,9 +228,14 @@ impl Daemon {
             self.give_ready();
         }
         self.notifier.status(&health.line);
-        if self.draining {
-            // Asked for anew with every status line, about once a second, while tasks finish.
-            self.notifier.extend_timeout(Duration::from_secs(15));
+    }
+
+    /// Both loops have turned. What takes its time without anything to be seen (a drain behind one long task, a broker
+    /// that stays away, a slow probe) is not stuck.
+    fn on_pulse(&self) {
+        self.notifier.watchdog();
+        if self.draining || !self.ready_given || self.reloads.is_running() {
+            self.notifier.extend_timeout(MORE_TIME);
         }
     }
 
@@ -266,21 +275,4 @@ impl Daemon {
 fn load(path: &Path) -> Result<crate::config::Loaded, ConfigErrors> {
     let environment: Environment = std::env::vars().collect();
     Config::load(path, &environment)
-}
-
-/// The watchdog is fed by the loops that do the work: a stuck engine or a stuck main loop stops it.
-fn feed_watchdog(notifier: &Rc<Notifier>, engine: &EngineHandle) {
-    let Some(interval) = notifier.watchdog_interval() else { return };
-    let (notifier, engine) = (notifier.clone(), engine.clone());
-    tokio::task::spawn_local(async move {
-        let mut beat = tokio::time::interval(interval);
-        loop {
-            beat.tick().await;
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            engine.send(Command::Ping(reply));
-            if let Ok(Ok(())) = tokio::time::timeout(interval, answer).await {
-                notifier.watchdog();
-            }
-        }
-    });
 }

@@ -54,6 +54,11 @@ impl Reloads {
         }
     }
 
+    /// Whether a run is under way.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Waits for the run under way; for ever when there is none.
     pub(super) async fn finished(&mut self) -> Built {
         let Some(running) = &mut self.running else { return pending().await };

@@ -224,8 +224,23 @@ pub async fn run(
     engine.turn_until_drained().await;
     failpoint!("drain::before-close");
     let limit = engine.config.broker.connect_timeout;
-    engine.link.close(limit).await;
-    engine.health.send_replace(Health { ended: true, line: "stopped".to_owned(), ..Health::default() });
+    let Engine { link, events, health, .. } = engine;
+    // A broker that does not answer any more keeps this waiting, but the thread is not stuck.
+    tokio::select! {
+        () = link.close(limit) => {}
+        () = answer_pings(events) => {}
+    }
+    health.send_replace(Health { ended: true, line: "stopped".to_owned(), ..Health::default() });
+}
+
+/// After the last turn, for as long as this is polled.
+async fn answer_pings(mut events: mpsc::UnboundedReceiver<Event>) {
+    while let Some(event) = events.recv().await {
+        if let Event::Command(Command::Ping(reply)) = event {
+            let _ = reply.send(());
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// A channel pair for [`run`].

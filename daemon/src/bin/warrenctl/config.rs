@@ -50,7 +50,7 @@ pub(crate) fn run(global: &Global, verb: &ConfigVerb) -> Result<(), Failure> {
 }
 
 fn check(global: &Global) -> Result<(), Failure> {
-    let loaded = Config::load(&global.config, &place::environment());
+    let loaded = Config::load(&place::config_file(global), &place::environment());
     let rows =
         |diagnostics: &[Diagnostic]| diagnostics.iter().map(Diagnostic::to_json).collect::<Vec<Value>>();
     match loaded {

@@ -77,6 +77,9 @@ struct Global {
     /// The daemon's configuration: names the broker, the queues, the plugins and the socket
     #[arg(long, global = true, value_name = "FILE", default_value = place::CONFIG)]
     config: PathBuf,
+    /// The daemon that runs as warrend@NAME: /etc/warren/NAME/warren.toml and its socket
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "config")]
+    instance: Option<String>,
     /// The daemon's control socket, instead of the configured one
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,

@@ -2,7 +2,7 @@
 //!
 //! `status` must work for a user who may not read the broker's credentials, and while the file is being edited.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use warren::config::{Config, ConfigErrors, Environment, Queue};
 use warren::control::client::Client;
@@ -21,7 +21,7 @@ pub(crate) fn client(global: &Global) -> Client {
 
 /// The whole configuration, as the daemon would read it; warnings go to stderr.
 pub(crate) fn config(global: &Global) -> Result<Config, Failure> {
-    let loaded = Config::load(&global.config, &environment()).map_err(|errors| bad_config(&errors))?;
+    let loaded = Config::load(&config_file(global), &environment()).map_err(|errors| bad_config(&errors))?;
     for warning in &loaded.warnings {
         note(&format!("warning: {warning}"));
     }
@@ -60,6 +60,18 @@ pub(crate) fn environment() -> Environment {
         .collect()
 }
 
+/// The configuration file that the command line means.
+pub(crate) fn config_file(global: &Global) -> PathBuf {
+    let instance = global.instance.as_ref();
+    instance
+        .map_or_else(|| global.config.clone(), |name| Path::new("/etc/warren").join(name).join("warren.toml"))
+}
+
 fn socket(global: &Global) -> PathBuf {
-    global.socket.clone().unwrap_or_else(|| Config::socket(&global.config, &environment()))
+    let mut environment = environment();
+    if let Some(name) = &global.instance {
+        // As systemd tells the daemon: the default of `daemon.socket` is in there.
+        environment.insert("RUNTIME_DIRECTORY".to_owned(), format!("/run/warren-{name}"));
+    }
+    global.socket.clone().unwrap_or_else(|| Config::socket(&config_file(global), &environment))
 }
