@@ -6,18 +6,20 @@ CARGO   ?= cargo
 TARGET  ?= target/release
 
 # Plain shell scripts, all of them linted.
-SCRIPTS = scripts/setup scripts/demo scripts/brokers .ci/run
+SCRIPTS = scripts/setup scripts/demo scripts/brokers scripts/systemd-box systemd/plugins-changed .ci/run
 
-# The end-to-end suites, and the Debian releases whose RabbitMQ test-brokers runs them on: 4.0, and the newest there is.
-SUITES  = $(basename $(notdir $(wildcard tests/suites/*.rs)))
+# The end-to-end suites but that of the service, and the Debian releases whose RabbitMQ test-brokers runs them on: 4.0,
+# and the newest there is.
+SUITES  = $(filter-out systemd,$(basename $(notdir $(wildcard tests/suites/*.rs))))
 BROKERS = trixie sid
 
-.PHONY: help setup build test test-brokers test-brokers-short lint demo bench bench-memory soak install
+.PHONY: help setup build test test-brokers test-brokers-short test-systemd lint demo bench bench-memory soak install place
 
 help:
 	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
 	@echo 'make test     all tests, on RabbitMQ nodes that the tests start themselves'
 	@echo 'make test-brokers  the end-to-end suites on RabbitMQ 4.0 and 4.3 [BROKERS="trixie sid"] [SUITES="link drain"]'
+	@echo 'make test-systemd  the service on a real systemd, in throw-away boxes; as root'
 	@echo 'make lint     rustfmt, clippy, rustdoc, shellcheck'
 	@echo 'make soak     random faults while tasks run, and a ledger: [SOAK_MINUTES=10] [SOAK_SEED=] [SOAK_KEEP=1]'
 	@echo 'make bench    what a task costs, beside plain consumers: [TASKS=200000] [ROUNDS=1] [PARTS="throughput latency failing recovery"]'
@@ -48,6 +50,11 @@ test-brokers: build
 test-brokers-short:
 	@$(MAKE) --no-print-directory test-brokers BROKERS=trixie SUITES='link main_path quorum'
 
+# Not a part of `test`, because it needs root and systemd: scripts/systemd-box says for what.
+test-systemd: build
+	@scripts/setup systemd
+	$(CARGO) test --locked --workspace --test systemd
+
 lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -69,11 +76,17 @@ bench-memory:
 soak: build
 	$(CARGO) run --quiet --locked --package warren-tests --bin soak
 
-# Puts a release build in place. The configuration is only written where there is none; sources name /usr, which
-# becomes PREFIX. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now warrend.
+# Puts a release build in place. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now
+# warrend.
 install:
 	$(CARGO) build --release --locked --package warren --bins
 	$(CARGO) build --release --locked $(patsubst plugins/%/Cargo.toml,--package warren-%,$(wildcard plugins/*/Cargo.toml))
+	@$(MAKE) --no-print-directory place
+
+# What is built in TARGET, put in place. The configuration is only written where there is none; sources name /usr, which
+# becomes PREFIX.
+UNITS = $(wildcard systemd/*.service systemd/*.path)
+place:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/warren/plugins $(DESTDIR)$(PREFIX)/include
 	install -m 0755 $(TARGET)/warrend $(TARGET)/warrenctl $(DESTDIR)$(PREFIX)/bin/
 	for so in $(TARGET)/libwarren_*.so; do \
@@ -83,8 +96,11 @@ install:
 	done
 	install -m 0644 plugin-api/include/warren_plugin.h $(DESTDIR)$(PREFIX)/include/
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
-	sed 's|/usr/|$(PREFIX)/|g' systemd/warrend.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/warrend.service
-	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/warrend.service
+	for unit in $(notdir $(UNITS)); do \
+		sed 's|/usr/|$(PREFIX)/|g' systemd/$$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \
+		chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; \
+	done
+	install -m 0755 systemd/plugins-changed $(DESTDIR)$(PREFIX)/lib/warren/
 	install -m 0644 systemd/warren.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/warren.conf
 	install -m 0644 systemd/warren.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/warren.conf
 	install -d $(DESTDIR)/etc/warren/conf.d
@@ -94,4 +110,6 @@ install:
 			sed -i 's|^#dir = "/usr/lib/|dir = "$(PREFIX)/lib/|' $(DESTDIR)/etc/warren/warren.toml; \
 		fi; \
 	fi
-	if [ -f README.md ]; then install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/warren/README.md; fi
+	install -d $(DESTDIR)$(PREFIX)/share/doc/warren/examples
+	install -m 0644 systemd/examples/*.conf $(DESTDIR)$(PREFIX)/share/doc/warren/examples/
+	if [ -f README.md ]; then install -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/warren/; fi
