@@ -1,9 +1,9 @@
 //! `make demo`: the eight tasks of the competing-consumers tutorial on a real RabbitMQ, by the shipped plugins, with
 //! a plugin and the configuration changed before the last two. Succeeds only if every task and follow-up is done.
 
-mod servers;
 mod shop;
 
+use std::net::Ipv4Addr;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use warren_tests::{Broker, Daemon, Home, Node, artefacts};
+use warren_tests::{Broker, Daemon, Home, Node, Servers, artefacts};
 
-use self::servers::Servers;
 use self::shop::Shop;
 
 /// What the tutorial's producer sends.
@@ -76,7 +75,7 @@ fn demo(interrupted: &AtomicBool) -> Result<()> {
     println!("queue {queue}, durable");
 
     title("warrend with the shipped plugins");
-    let servers = Servers::start()?;
+    let servers = Servers::start(Ipv4Addr::LOCALHOST)?;
     let home = Home::new(&uri, &queue);
     let shop = Shop::open(&home, &servers)?;
     let mut daemon = Daemon::spawn(&home, &[]);

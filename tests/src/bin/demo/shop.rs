@@ -1,37 +1,34 @@
-//! The shop that the tasks work for: its database, its files, and the configuration of the handlers.
+//! The demo's shop: made, changed for the reload, and looked at when the tasks are done.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
-use warren_tests::{Home, Keys, artefacts};
-
-use crate::servers::Servers;
+use warren_tests::shop::{self, Places};
+use warren_tests::{Home, Keys, Servers, artefacts};
 
 const PLUGINS: [&str; 7] =
     ["backup-database", "clean-temp", "exec", "generate-report", "orders", "send-email", "webhook"];
 
 pub(crate) struct Shop<'a> {
     home: &'a Home,
-    smtp_port: u16,
-    http_port: u16,
+    servers: &'a Servers,
 }
 
 impl<'a> Shop<'a> {
     /// Makes everything, and installs and configures the plugins.
-    pub(crate) fn open(home: &'a Home, servers: &Servers) -> Result<Self> {
+    pub(crate) fn open(home: &'a Home, servers: &'a Servers) -> Result<Self> {
         for name in ["backups", "reports", "temp"] {
             fs::create_dir(home.path(name))?;
         }
-        sales(&home.path("shop.db"))?;
-        aged(&home.path("temp/fresh.tmp"), 0)?;
-        aged(&home.path("temp/old.tmp"), 2)?;
+        shop::database(&home.path("shop.db"))?;
+        shop::aged(&home.path("temp/fresh.tmp"), 0)?;
+        shop::aged(&home.path("temp/old.tmp"), 2)?;
         for plugin in PLUGINS {
             home.install(plugin);
         }
-        let shop = Self { home, smtp_port: servers.smtp_port, http_port: servers.http_port };
+        let shop = Self { home, servers };
         shop.configure("old", "7d");
         Ok(shop)
     }
@@ -78,68 +75,21 @@ impl<'a> Shop<'a> {
     }
 
     fn configure(&self, hook: &str, older_than: &str) {
-        let (smtp, http) = (self.smtp_port, self.http_port);
-        let at = |name: &str| self.home.path(name).display().to_string();
-        let (shop, orders, reports) = (at("shop.db"), at("orders.db"), at("reports"));
-        let (backups, temp) = (at("backups"), at("temp"));
-        let rest = format!(
-            r#"[handlers.orders.settings]
-database = "{orders}"
-default_price = 1999
-
-[handlers.send-email.settings]
-server = "127.0.0.1"
-port = {smtp}
-tls = "none"
-from = "Shop <shop@example.com>"
-subject = "News for {{to}}"
-
-[handlers.generate-report.settings]
-database = "{shop}"
-directory = "{reports}"
-title = "Sales"
-query = "SELECT region, sum(amount) AS amount FROM sales WHERE quarter = :argument GROUP BY region"
-chart = {{ label = "region", value = "amount" }}
-
-[handlers.backup-database.settings]
-database = "{shop}"
-directory = "{backups}"
-
-[handlers.webhook.settings]
-url = "http://127.0.0.1:{http}/{hook}"
-
-[handlers.clean-temp.settings]
-directories = ["{temp}"]
-older_than = "{older_than}"
-
-[handlers.exec]
-prefixes = ["Greet"]
-[handlers.exec.settings]
-command = ["echo", "hello", "{{argument}}"]
-"#
-        );
+        let at = |name: &str| self.home.path(name);
+        let places = Places {
+            shop: at("shop.db"),
+            orders: at("orders.db"),
+            reports: at("reports"),
+            backups: at("backups"),
+            temp: at("temp"),
+        };
+        let rest = shop::handlers(&places, self.servers, hook, older_than);
         self.home.configure(Keys { rest: &rest, ..Keys::default() });
     }
 }
 
 fn say(what: &str, is: &str) {
     println!("  {what:<26} {is}");
-}
-
-fn sales(path: &Path) -> Result<()> {
-    let database = Connection::open(path)?;
-    database.execute_batch(
-        "CREATE TABLE sales (quarter TEXT, region TEXT, amount INTEGER);
-         INSERT INTO sales VALUES ('Q2', 'north', 90), ('Q3', 'north', 120), ('Q3', 'south', 80), ('Q3', 'north', 30);",
-    )?;
-    Ok(())
-}
-
-/// A file last changed so many hours ago.
-fn aged(path: &Path, hours: u64) -> Result<()> {
-    let file = File::create(path)?;
-    file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600))?;
-    Ok(())
 }
 
 /// The same plugin as a build with the next version number in its manifest would be.

@@ -1,25 +1,32 @@
-//! A mail server and a web server on loopback, which keep what they are sent.
+//! A mail server and a web server, which keep what they are sent.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, anyhow};
 use tiny_http::{Response, Server};
 
 /// Both servers. Their threads end with the process.
-pub(crate) struct Servers {
-    pub(crate) smtp_port: u16,
-    pub(crate) http_port: u16,
+#[derive(Debug)]
+pub struct Servers {
+    /// Where they are.
+    pub address: Ipv4Addr,
+    /// The mail server's port.
+    pub smtp_port: u16,
+    /// The web server's port.
+    pub http_port: u16,
     mails: Arc<Mutex<Vec<String>>>,
     requests: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Servers {
-    pub(crate) fn start() -> Result<Self> {
-        let smtp = TcpListener::bind("127.0.0.1:0")?;
-        let http = Server::http("127.0.0.1:0").map_err(|error| anyhow!("a web server: {error}"))?;
+    /// Starts both on free ports of an address.
+    pub fn start(address: Ipv4Addr) -> Result<Self> {
+        let smtp = TcpListener::bind((address, 0))?;
+        let http = Server::http((address, 0)).map_err(|error| anyhow!("a web server: {error}"))?;
         let servers = Self {
+            address,
             smtp_port: smtp.local_addr()?.port(),
             http_port: http.server_addr().to_ip().map_or(0, |address| address.port()),
             mails: Arc::default(),
@@ -45,12 +52,12 @@ impl Servers {
     }
 
     /// Mails received, whole.
-    pub(crate) fn mails(&self) -> Vec<String> {
+    pub fn mails(&self) -> Vec<String> {
         lock(&self.mails).clone()
     }
 
     /// Path and body of every request.
-    pub(crate) fn requests(&self) -> Vec<(String, String)> {
+    pub fn requests(&self) -> Vec<(String, String)> {
         lock(&self.requests).clone()
     }
 }
