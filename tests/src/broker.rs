@@ -147,13 +147,12 @@ impl Broker {
     fn counts(&self, queue: &str) -> Option<(u32, u32)> {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         self.runtime.block_on(async {
-            let channel = match asking.create_channel().await {
-                Ok(channel) => channel,
-                Err(_) => {
-                    let properties = ConnectionProperties::default();
-                    *asking = Connection::connect(&self.uri, properties).await.expect("the broker is there");
-                    asking.create_channel().await.expect("a channel")
-                }
+            let channel = if let Ok(channel) = asking.create_channel().await {
+                channel
+            } else {
+                let properties = ConnectionProperties::default();
+                *asking = Connection::connect(&self.uri, properties).await.expect("the broker is there");
+                asking.create_channel().await.expect("a channel")
             };
             let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
             let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await;

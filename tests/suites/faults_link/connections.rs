@@ -51,7 +51,9 @@ fn after_every_kind_of_loss_each_queue_has_exactly_one_consumer_that_is_served()
         let mut expected = names.clone();
         expected.sort();
         assert_eq!(seen, expected, "{what}");
-        names.iter().for_each(|name| outside.wait_one_consumer(name));
+        for name in &names {
+            outside.wait_one_consumer(name);
+        }
         rig.connected();
         eprintln!("{what}: {QUEUES} queues served after {took:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use warren::broker::copy::Parent;
 use warren::broker::{LinkEvent, PublishError};
 use warren::host::FollowUp;
 use warren_tests::rig::{Rig, broker, queue, unique};
@@ -91,7 +92,7 @@ fn a_stopped_consumer_whose_channel_the_broker_closes_is_lost_before_its_task_co
     let running = rig.delivery();
     rig.reconfigure(&broker(&node.uri()), &[queue(&name, 2)]);
     assert_eq!(rig.stopped(), first);
-    let (_, event) = rig.wait("the loss or the redelivery", |event| match event {
+    let ((), event) = rig.wait("the loss or the redelivery", |event| match event {
         LinkEvent::Lost { .. } => Some(()),
         LinkEvent::Delivery(delivery) if delivery.redelivered => Some(()),
         _ => None,
@@ -126,7 +127,10 @@ fn questions_answered_with_an_error_may_use_up_all_channel_numbers() {
             priority: -1,
             ..FollowUp::default()
         };
-        async move { publisher.follow_up(&work, "o-1", 1, &task).await }
+        async move {
+            let parent = Parent { id: "o-1", properties: &lapin::BasicProperties::default() };
+            publisher.follow_up(&work, parent, 1, &task).await
+        }
     };
     for _ in 0..QUESTIONS / AT_ONCE {
         let asked = futures_util::future::join_all((0..AT_ONCE).map(|_| follow_up("nobody-s-queue")));
