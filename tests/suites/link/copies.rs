@@ -84,9 +84,9 @@ fn the_delay_queue_is_quorum_and_loses_nothing_on_the_way_back() {
     let mut rig = Rig::start(&node.uri(), std::slice::from_ref(&work));
     let delivery = rig.delivery();
     let id = identify(&delivery.properties).id;
-    // The target goes away while the copy waits.
+    // The target goes away while the copy waits: longer than a new quorum queue needs to settle.
     let copy =
-        RetryCopy { delay: Duration::from_millis(1000), attempt: 2, redeliveries: 0, id: &id, failure: None };
+        RetryCopy { delay: Duration::from_millis(8000), attempt: 2, redeliveries: 0, id: &id, failure: None };
     let publisher = rig.publisher();
     rig.run("the confirm", publisher.retry(&work, &delivery, copy)).expect("confirmed");
     rig.ack(&[delivery]);
@@ -94,7 +94,7 @@ fn the_delay_queue_is_quorum_and_loses_nothing_on_the_way_back() {
     rig.close();
     outside.delete(&name);
     // Its time is over when it is not ready any more; dropped, it would not be counted either.
-    let expected = format!("{name}.retry.1000\tquorum\t0\t1");
+    let expected = format!("{name}.retry.8000\tquorum\t0\t1");
     warren_tests::wait::until(&expected, || {
         let columns = ["-q", "list_queues", "name", "type", "messages_ready", "messages"];
         let listed = node.ctl(&columns).expect("list");
