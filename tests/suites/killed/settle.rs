@@ -210,6 +210,25 @@ fn after_the_ack_nothing_comes_back() {
     }
 }
 
+/// A task that may have cost a daemon its life is copied with its count before it starts again.
+#[test]
+fn a_redelivered_task_is_copied_before_it_starts_and_the_daemon_dies_of_that_too() {
+    let stage = Stage::new("killed_restart");
+    let first = stage.doomed("settle::before-ack=return(kill)");
+    stage.broker.publish(stage.home.queue(), "t", "Ledger ok");
+    assert_killed(first);
+    for place in ["before-copy", "after-copy"] {
+        let next = Daemon::spawn(&stage.home, &[("FAILPOINTS", &format!("settle::{place}=return(kill)"))]);
+        assert_killed(next);
+    }
+    assert_eq!(stage.executions()[&("t".to_owned(), 1)], ONCE, "neither of the two had started it");
+    let last = Daemon::start(&stage.home);
+    // The original, which is copied again, and the copy that was confirmed.
+    stage.wait_ends(3);
+    stage.finish(last);
+    assert_eq!(stage.executions()[&("t".to_owned(), 1)], [false, true, true]);
+}
+
 impl Death {
     fn stage(&self, place: &str) -> Stage {
         Stage::new(&format!("killed_{place}_{}", self.name))
