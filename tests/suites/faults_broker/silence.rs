@@ -61,7 +61,9 @@ fn fifty_attempts_to_dial_peers_that_never_answer_leak_nothing() {
     let home = Home::new("amqp://unused", "silent");
     let text = std::fs::read_to_string(home.config()).expect("read");
     let uris = format!("uris = [{}]\nconnect_timeout = \"100ms\"", uris.join(", "));
-    home.write_config(&text.replace("uri = \"amqp://unused\"", &uris));
+    let silent = text.replace("uris = [\"amqp://unused\"]", &uris);
+    assert_ne!(silent, text, "the address is in the configuration");
+    home.write_config(&silent);
     let daemon = Daemon::spawn(&home, &[]);
 
     let attempts = || accepted.lock().expect("sound").len();
