@@ -22,12 +22,8 @@ pub fn until_within<T>(bound: Duration, what: &str, ask: impl FnMut() -> Option<
     ask_within(bound, ask).unwrap_or_else(|| panic!("waited {bound:?} in vain: {what}"))
 }
 
-/// As [`until`], for a caller who has more to say about the failure.
-pub fn until_or_none<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
-    ask_within(BOUND, ask)
-}
-
-fn ask_within<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+/// Asks until there is an answer, for a caller who has more to say about there being none within `bound`.
+pub fn ask_within<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + bound;
     loop {
         if let Some(answer) = ask() {

@@ -28,6 +28,10 @@ const HANDLER: &str = "timeout = \"3s\"\nidle_timeout = \"2s\"\n\
 const DELAYS_EMPTY: Duration = Duration::from_secs(10);
 /// What a daemon may have gained in memory: the allocator's noise, not a leak per fault.
 const RSS_SLACK_KIB: u64 = 12 * 1024;
+/// Asks the quorum queues themselves.
+const COUNT_QUORUM: &str = "lists:sum([begin \
+     {ok, {_, N}, _} = ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1), N end \
+     || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue]).";
 /// How many milliseconds a retry may wait: the delay queues there are.
 const DELAYS_MS: [u32; 3] = [250, 500, 1_000];
 
@@ -146,7 +150,7 @@ impl Field {
         wait::until("empty queues", || self.left_over().is_empty().then_some(()));
         for daemon in self.places.iter().filter_map(|place| place.daemon.as_ref()) {
             let mut status = Value::Null;
-            let idle = wait::until_or_none(|| {
+            let idle = wait::ask_within(wait::BOUND, || {
                 status = daemon.status();
                 let queue = &status["queues"][0];
                 // What settles may be a finished task that the other daemon was given meanwhile: kept for minutes.
@@ -190,17 +194,34 @@ impl Field {
         self.dead.extend(letters.iter().map(|letter| letter.id().to_owned()));
     }
 
+    /// Takes the dead letters out and deletes their queue, while nobody can put anything in: RabbitMQ confirms what it
+    /// routes to a queue that is just being deleted, and drops it.
+    pub(super) fn delete_dead_queue(&mut self) -> bool {
+        self.signal_daemons(Signal::STOP);
+        self.take_dead();
+        let deleted = self.broker().delete_if_empty(&self.places[0].home.dead());
+        self.signal_daemons(Signal::CONT);
+        deleted
+    }
+
     /// Deletes the delay queues when nothing is in them, while nobody can put anything in.
     pub(super) fn delete_delay_queues(&self) {
         self.signal_daemons(Signal::STOP);
         let broker = self.broker();
         wait::until_within(DELAYS_EMPTY, "empty delay queues", || {
-            self.held(|name| self.is_delay(name)).iter().all(|(_, held)| *held == 0).then_some(())
+            (self.in_quorum_queues() == 0).then_some(())
         });
         for ms in DELAYS_MS {
             broker.delete(&format!("{}.retry.{ms}", self.queue()));
         }
         self.signal_daemons(Signal::CONT);
+    }
+
+    /// Messages in all quorum queues, which are the delay queues: also those on their way out of them. The figures of
+    /// `list_queues` are up to five seconds old for these queues.
+    fn in_quorum_queues(&self) -> u32 {
+        let counted = self.node.ctl(&["eval", COUNT_QUORUM]).expect("rabbitmqctl");
+        counted.trim().parse().expect("a number")
     }
 
     fn signal_daemons(&self, signal: Signal) {

@@ -38,10 +38,7 @@ pub(super) fn inflict(field: &mut Field, fault: &Fault) -> bool {
             std::thread::sleep(lasts);
             field.node.ctl(&["set_vm_memory_high_watermark", WATERMARK]).expect("no alarm");
         }
-        Kind::DeadQueueDeleted => {
-            field.take_dead();
-            return field.broker().delete_if_empty(&field.places[0].home.dead());
-        }
+        Kind::DeadQueueDeleted => return field.delete_dead_queue(),
         Kind::DelayQueuesDeleted => field.delete_delay_queues(),
         Kind::DaemonKilled => {
             let place = &mut field.places[usize::from(fault.second)];

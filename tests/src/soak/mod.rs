@@ -134,7 +134,9 @@ fn suffer(field: &mut Field, fault: Fault) -> Done {
         ended.elapsed()
     });
     let aftermath = match fault.kind {
-        Kind::NodeFrozen | Kind::ProxyStalled | Kind::DelayQueuesDeleted => field::NOTICE,
+        Kind::NodeFrozen | Kind::ProxyStalled | Kind::DeadQueueDeleted | Kind::DelayQueuesDeleted => {
+            field::NOTICE
+        }
         Kind::HostFrozen => field::TASK_LIMIT,
         _ => Duration::ZERO,
     };
@@ -142,14 +144,12 @@ fn suffer(field: &mut Field, fault: Fault) -> Done {
     Done { fault, window: Window { kind: fault.kind, from, to }, recovery }
 }
 
-/// No more tasks, and everything that was confirmed comes to its end.
+/// No more tasks, and everything that was confirmed comes to its end; what does not is for the verdict to name.
 fn settle(field: &mut Field, producer: &Producer) {
     producer.pause();
-    wait::until_within(SETTLE, "the end of every confirmed task", || {
-        let tasks = producer.tasks();
+    wait::ask_within(SETTLE, || {
         field.take_dead();
-        let unfinished = verdict::unfinished(&tasks, &field.entries(), &field.dead);
-        unfinished.is_empty().then_some(())
+        verdict::unfinished(&producer.tasks(), &field.entries(), &field.dead).is_empty().then_some(())
     });
     field.wait_idle();
 }

@@ -19,7 +19,7 @@ pub enum Kind {
     ProxyStalled,
     /// A memory alarm for a while: nobody may publish.
     MemoryAlarm,
-    /// The dead letters are taken out and their queue is deleted.
+    /// The dead letters are taken out and their queue is deleted; the daemons stand still meanwhile.
     DeadQueueDeleted,
     /// The delay queues are deleted when they are empty; the daemons stand still meanwhile.
     DelayQueuesDeleted,
@@ -103,10 +103,10 @@ impl Kind {
             | Self::ConnectionsClosed
             | Self::ProxyCut
             | Self::ProxyStalled
+            | Self::DeadQueueDeleted
             | Self::DelayQueuesDeleted
             | Self::DaemonKilled => true,
             Self::MemoryAlarm
-            | Self::DeadQueueDeleted
             | Self::DaemonDrained
             | Self::Reloaded
             | Self::HostKilled

@@ -87,7 +87,8 @@ async fn publish(
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut link = None;
-    for number in 1_u64.. {
+    let mut number = 0_u64;
+    loop {
         let Ok(order) = orders.wait_for(|order| *order != Order::Pause).await.map(|order| *order) else {
             return;
         };
@@ -102,6 +103,7 @@ async fn publish(
             }
             continue;
         };
+        number += 1;
         let task = Task { id: format!("s-{number}"), work: Work::draw(&mut random), confirmed: false };
         let confirmed = publish_one(channel, queue, &task).await.is_ok();
         if !confirmed {

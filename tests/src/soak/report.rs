@@ -32,8 +32,14 @@ pub(super) fn line(number: usize, done: &Done) -> String {
     let micros = window.to.saturating_sub(window.from);
     let recovery =
         recovery.map_or_else(|| "the next one follows".to_owned(), |time| format!("recovered in {time:.1?}"));
+    let second_of_day = window.from / 1_000_000 % 86_400;
+    let (h, m, s) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
     let which = if fault.second { "second" } else { "first" };
-    format!("{number:>4}  {:<22} {which:<7} window {:>5.1}s  {recovery}", fault.kind, micros as f64 / 1e6)
+    format!(
+        "{number:>4}  {h:02}:{m:02}:{s:02}  {:<22} {which:<7} window {:>5.1}s  {recovery}",
+        fault.kind,
+        micros as f64 / 1e6
+    )
 }
 
 impl Report {

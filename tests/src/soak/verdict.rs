@@ -83,8 +83,12 @@ impl Findings {
     }
 }
 
-/// Confirmed tasks, and their follow-ups, that have not come to their end yet.
-pub(super) fn unfinished(tasks: &[Task], entries: &[Entry], dead: &[String]) -> Vec<String> {
+/// Confirmed tasks, and their follow-ups, that have not come to their end yet: the id and the task it belongs to.
+pub(super) fn unfinished<'a>(
+    tasks: &'a [Task],
+    entries: &[Entry],
+    dead: &[String],
+) -> Vec<(String, &'a Task)> {
     let done: BTreeSet<&str> = done(entries).collect();
     let dead: BTreeSet<&str> = dead.iter().map(String::as_str).collect();
     let mut unfinished = Vec::new();
@@ -92,10 +96,9 @@ pub(super) fn unfinished(tasks: &[Task], entries: &[Entry], dead: &[String]) -> 
         if dead.contains(&*task.id) {
             continue; // whether rightly is another question
         }
-        unfinished.extend(task.to_be_done().into_iter().filter(|id| !done.contains(&**id)));
-        if task.work == Work::Reject {
-            unfinished.push(task.id.clone());
-        }
+        let open = task.to_be_done().into_iter().filter(|id| !done.contains(&**id));
+        let letter = (task.work == Work::Reject).then(|| task.id.clone());
+        unfinished.extend(open.chain(letter).map(|id| (id, task)));
     }
     unfinished
 }
@@ -108,7 +111,7 @@ pub(super) fn weigh(evidence: Evidence<'_>) -> Findings {
     let may_die = |id: &str| published.get(id).is_some_and(|task| task.work == Work::Reject);
     let starts = || evidence.entries.iter().filter(|entry| entry.what == "start");
     let mut findings = Findings {
-        lost: unfinished(evidence.tasks, evidence.entries, evidence.dead),
+        lost: lost(evidence),
         wrongly_dead: dead.iter().filter(|id| !may_die(id)).map(|id| (*id).clone()).collect(),
         unknown: starts().filter(|entry| !known(&entry.id)).map(|entry| entry.id.clone()).collect(),
         executions: starts().count(),
@@ -126,6 +129,19 @@ pub(super) fn weigh(evidence: Evidence<'_>) -> Findings {
         }
     }
     findings
+}
+
+/// What did not come to its end, with the last that the ledger knows of it.
+fn lost(evidence: Evidence<'_>) -> Vec<String> {
+    let unfinished = unfinished(evidence.tasks, evidence.entries, evidence.dead);
+    let last = |id: &str| {
+        let entry = evidence.entries.iter().rev().find(|entry| entry.id == id);
+        entry.map_or_else(
+            || "never started".to_owned(),
+            |entry| format!("{} of attempt {} at {}", entry.what, entry.attempt, entry.at),
+        )
+    };
+    unfinished.into_iter().map(|(id, task)| format!("{id} ({}): {}", task.work, last(&id))).collect()
 }
 
 /// An execution that one delivery of each attempt would not have needed.
@@ -246,7 +262,12 @@ mod tests {
         let unsure = Task { confirmed: false, ..task("b", Work::Ok) };
         let tasks = [task("a", Work::Ok), unsure, task("c", Work::Reject), task("d", Work::Emit(2))];
         let entries = [entry(1, "start", "a", 1), entry(2, "done", "d", 1), entry(3, "done", "d/2", 1)];
-        assert_eq!(weighed(&tasks, &entries, &[], &[]).lost, ["a", "c", "d/1"]);
+        let lost = [
+            "a (Ledger ok): start of attempt 1 at 1",
+            "c (Ledger reject): never started",
+            "d/1 (Ledger emit 2): never started",
+        ];
+        assert_eq!(weighed(&tasks, &entries, &[], &[]).lost, lost);
     }
 
     #[test]
