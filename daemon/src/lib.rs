@@ -9,6 +9,7 @@
 //! | [`task`] [`router`] [`settlement`] | pure decisions, tested as tables |
 //! | [`broker`] | all that knows AMQP: connections, topology, consumers, settling, confirmed copies |
 //! | [`plugin`] | what is on disk: ELF note, sealed snapshot |
+//! | [`dedup`] | which tasks are done already, for queues that ask for it |
 //! | [`host`] | both ends of the plugin host protocol; the child side is the only place that loads plugin code |
 //! | [`registry`] | what is loaded: the generations and their routing table |
 //! | [`engine`] | the data path: one event loop that dispatches, settles and watches time limits |
@@ -39,6 +40,7 @@ pub mod broker;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod dedup;
 pub mod engine;
 pub mod failpoint;
 pub mod host;

@@ -33,6 +33,12 @@ fn the_units_runtime_directory_is_where_the_control_socket_is() {
 }
 
 #[test]
+fn the_units_state_directory_is_where_finished_tasks_are_remembered() {
+    let directory = format!("/var/lib/{}", value("StateDirectory"));
+    assert_eq!(Daemon::new(&Environment::new()).state_dir, std::path::Path::new(&directory));
+}
+
+#[test]
 fn the_unit_verifies_where_systemd_is_installed() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         eprintln!("not checked: systemd-analyze is not installed");

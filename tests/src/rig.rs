@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -47,14 +46,7 @@ pub fn broker(uri: &str) -> Broker {
 
 /// A queue with defaults and this window.
 pub fn queue(name: &str, window: u16) -> Queue {
-    Queue {
-        name: Arc::from(name),
-        prefetch: 1,
-        workers: window,
-        queue_type: None,
-        delay_type: None,
-        dead_type: None,
-    }
+    Queue { workers: window, ..Queue::new(name) }
 }
 
 impl Rig {

@@ -122,14 +122,7 @@ mod tests {
     }
 
     fn queue(kind: Option<QueueType>) -> Queue {
-        Queue {
-            name: "tasks".into(),
-            prefetch: 1,
-            workers: 1,
-            queue_type: kind,
-            delay_type: None,
-            dead_type: kind,
-        }
+        Queue { queue_type: kind, dead_type: kind, ..Queue::new("tasks") }
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Queue {
             queue_type: None,
             delay_type: None,
             dead_type: None,
+            deduplicate: Duration::ZERO,
         }
     }
 }
@@ -87,15 +88,18 @@ impl Default for Breaker {
 }
 
 impl Daemon {
-    /// The defaults, with the control socket in the runtime directory that systemd gives.
+    /// The defaults, with the control socket and what is kept in the directories that systemd gives.
     pub fn new(environment: &Environment) -> Self {
-        // systemd lists several directories with colons between them; the unit has one.
-        let stated = environment.get("RUNTIME_DIRECTORY").and_then(|dirs| dirs.split(':').next());
-        let directory = stated.filter(|dir| !dir.is_empty()).unwrap_or("/run/warren");
+        // systemd lists several directories with colons between them; the unit has one of each kind.
+        let directory = |variable: &str, default: &str| {
+            let stated = environment.get(variable).and_then(|dirs| dirs.split(':').next());
+            PathBuf::from(stated.filter(|dir| !dir.is_empty()).unwrap_or(default))
+        };
         Self {
-            socket: PathBuf::from(directory).join("control.sock"),
             socket_mode: SocketMode::Group,
             monitor: None,
+            socket: directory("RUNTIME_DIRECTORY", "/run/warren").join("control.sock"),
+            state_dir: directory("STATE_DIRECTORY", "/var/lib/warren"),
             max_task_bytes: 1 << 20,
             drain_timeout: Duration::from_secs(30),
             start_wait: Duration::from_secs(10),

@@ -16,7 +16,7 @@ pub(super) const BROKER: &[&str] = &[
     "key_file",
 ];
 /// `[queues.NAME]`.
-pub(super) const QUEUE: &[&str] = &["prefetch", "workers", "type", "delay_type", "dead_type"];
+pub(super) const QUEUE: &[&str] = &["prefetch", "workers", "type", "delay_type", "dead_type", "deduplicate"];
 /// `[plugins]`.
 pub(super) const PLUGINS: &[&str] = &["dir", "dirs", "probe_timeout"];
 /// `[handlers.NAME]`.
@@ -45,8 +45,16 @@ pub(super) const RETRY: &[&str] = &["attempts", "delay", "factor", "max_delay", 
 /// `[handlers.NAME.breaker]`.
 pub(super) const BREAKER: &[&str] = &["rate", "window", "tasks", "rest"];
 /// `[daemon]`.
-pub(super) const DAEMON: &[&str] =
-    &["socket", "socket_mode", "monitor", "max_task_bytes", "drain_timeout", "start_wait", "require_broker"];
+pub(super) const DAEMON: &[&str] = &[
+    "socket",
+    "socket_mode",
+    "monitor",
+    "max_task_bytes",
+    "drain_timeout",
+    "start_wait",
+    "require_broker",
+    "state_dir",
+];
 /// `[log]`.
 pub(super) const LOG: &[&str] = &["level", "target"];
 

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::dedup::MAX_WINDOW;
+
 use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
 use super::reader::{Reader, as_table};
 use super::tree::{self, Node, Table};
@@ -189,6 +191,7 @@ fn queue(name: &str, node: &Node, problems: &mut Problems) -> Queue {
         queue_type: table.choice("type", &TYPES),
         delay_type: table.choice("delay_type", &TYPES),
         dead_type: table.choice("dead_type", &TYPES),
+        deduplicate: table.duration("deduplicate", Duration::ZERO..=MAX_WINDOW).unwrap_or_default(),
     }
 }
 
@@ -242,6 +245,7 @@ fn daemon(tree: &Table, environment: &Environment, problems: &mut Problems) -> D
         drain_timeout: table.duration("drain_timeout", Duration::ZERO..=day).unwrap_or(default.drain_timeout),
         start_wait: table.duration("start_wait", Duration::ZERO..=day).unwrap_or(default.start_wait),
         require_broker: table.boolean("require_broker").unwrap_or(default.require_broker),
+        state_dir: table.path("state_dir").map_or(default.state_dir, |(path, _)| path),
     }
 }
 

@@ -110,6 +110,8 @@ pub struct Queue {
     pub delay_type: Option<QueueType>,
     /// The kind of `<queue>.dead`; classic unless configured.
     pub dead_type: Option<QueueType>,
+    /// For how long a task that is done is not run again when it comes again; zero: it is.
+    pub deduplicate: Duration,
 }
 
 impl Queue {
@@ -238,6 +240,8 @@ pub struct Daemon {
     pub start_wait: Duration,
     /// Exit with 69 when the broker is not there at start, instead of retrying.
     pub require_broker: bool,
+    /// Where what has to survive a restart is kept; `$STATE_DIRECTORY`, else `/var/lib/warren`.
+    pub state_dir: PathBuf,
 }
 
 /// Who may open the control socket. To change anything one has to be root, the daemon's user, or in the socket's group.

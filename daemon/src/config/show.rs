@@ -94,7 +94,11 @@ fn broker(broker: &Broker) -> Value {
 }
 
 fn queue(queue: &Queue) -> Value {
-    let mut table = json!({ "prefetch": queue.prefetch, "workers": queue.workers });
+    let mut table = json!({
+        "prefetch": queue.prefetch,
+        "workers": queue.workers,
+        "deduplicate": duration(queue.deduplicate),
+    });
     for (key, kind) in
         [("type", queue.queue_type), ("delay_type", queue.delay_type), ("dead_type", queue.dead_type)]
     {
@@ -181,6 +185,7 @@ fn daemon(daemon: &Daemon) -> Value {
         "drain_timeout": duration(daemon.drain_timeout),
         "start_wait": duration(daemon.start_wait),
         "require_broker": daemon.require_broker,
+        "state_dir": daemon.state_dir,
     });
     if let Some(monitor) = daemon.monitor {
         table["monitor"] = json!(monitor.to_string());

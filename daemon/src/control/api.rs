@@ -73,6 +73,20 @@ pub struct QueueStatus {
     pub waits: Histogram,
     /// Totals since start.
     pub counts: Counts,
+    /// What is remembered of its finished tasks, when `deduplicate` is set.
+    #[serde(default)]
+    pub deduplication: Option<Deduplication>,
+}
+
+/// What a queue remembers of its finished tasks.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Deduplication {
+    /// For how long, at least.
+    pub window_ms: u64,
+    /// How many.
+    pub tasks: u64,
+    /// Why they are in memory only, if so: the end of the daemon forgets them.
+    pub fault: Option<String>,
 }
 
 /// Totals since start.
@@ -93,6 +107,9 @@ pub struct Counts {
     /// Put aside for a while, un-counted, because their handler was given no tasks.
     #[serde(default)]
     pub parked: u64,
+    /// Acknowledged without a run, because the task was done before.
+    #[serde(default)]
+    pub deduplicated: u64,
 }
 
 /// Upper bounds of a [`Histogram`]'s buckets, in seconds: from a task that costs nothing to one of an hour.

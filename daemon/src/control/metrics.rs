@@ -66,7 +66,14 @@ fn queues(queues: &[QueueStatus], into: &mut Vec<MetricFamily>) {
         "Deliveries taken from the broker.",
         values(|queue| queue.counts.delivered as f64),
     ));
-    let outcomes = queues.iter().flat_map(|queue| by_outcome("queue", &queue.name, &queue.counts));
+    // Known before the handler is: it has no such count.
+    let deduplicated = |queue: &QueueStatus| {
+        let labels = vec![("queue", queue.name.clone()), ("outcome", "deduplicated".to_owned())];
+        (labels, queue.counts.deduplicated as f64)
+    };
+    let outcomes = queues.iter().flat_map(|queue| {
+        by_outcome("queue", &queue.name, &queue.counts).chain(std::iter::once(deduplicated(queue)))
+    });
     into.push(counters(
         "warren_queue_tasks_total",
         "Tasks of the queue, by what became of their deliveries.",
@@ -92,6 +99,15 @@ fn queues(queues: &[QueueStatus], into: &mut Vec<MetricFamily>) {
         "warren_queue_workers",
         "Tasks that may run at once.",
         values(|queue| f64::from(queue.workers)),
+    ));
+    let remembering = queues.iter().filter_map(|queue| {
+        let memory = queue.deduplication.as_ref()?;
+        Some((label(queue), f64::from(u8::from(memory.fault.is_none()))))
+    });
+    into.push(gauges(
+        "warren_queue_memory_on_disk",
+        "Whether the tasks that `deduplicate` remembers are written to disk.",
+        remembering,
     ));
     let waits = queues.iter().map(|queue| (label(queue), &queue.waits));
     into.push(histograms("warren_queue_wait_seconds", "From the delivery of a task to its start.", waits));
@@ -238,6 +254,7 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
 mod tests {
     use std::time::Duration;
 
+    use super::super::api::Deduplication;
     use super::*;
 
     fn status() -> Status {
@@ -245,12 +262,14 @@ mod tests {
         for millis in [1, 2, 700, 4_000_000] {
             waits.observe(Duration::from_millis(millis));
         }
-        let counts = Counts { delivered: 9, done: 5, retried: 2, dead: 1, ..Counts::default() };
+        let counts =
+            Counts { delivered: 9, done: 5, retried: 2, dead: 1, deduplicated: 1, ..Counts::default() };
         let queue = QueueStatus {
             name: "a \"b\"".into(),
             state: "consuming".into(),
             counts,
             waits,
+            deduplication: Some(Deduplication { fault: Some("full".into()), ..Deduplication::default() }),
             ..QueueStatus::default()
         };
         let handler =
@@ -270,6 +289,8 @@ mod tests {
         for line in [
             "warren_queue_deliveries_total{queue=\"a \\\"b\\\"\"} 9",
             "warren_queue_tasks_total{queue=\"a \\\"b\\\"\",outcome=\"retried\"} 2",
+            "warren_queue_tasks_total{queue=\"a \\\"b\\\"\",outcome=\"deduplicated\"} 1",
+            "warren_queue_memory_on_disk{queue=\"a \\\"b\\\"\"} 0",
             "warren_handler_tasks_total{handler=\"mail\",outcome=\"done\"} 5",
             "warren_handler_state{handler=\"mail\",state=\"paused\"} 1",
             "warren_handler_state{handler=\"mail\",state=\"active\"} 0",

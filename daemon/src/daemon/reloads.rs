@@ -135,6 +135,9 @@ impl Daemon {
         if config.daemon.socket != self.config.daemon.socket {
             tracing::warn!("daemon.socket takes effect at the next start");
         }
+        if config.daemon.state_dir != self.config.daemon.state_dir {
+            tracing::warn!("daemon.state_dir takes effect at the next start");
+        }
         if let Err(error) = self.telemetry.set_level(&config.log.level) {
             tracing::warn!(error = %format!("{error:#}"), "log.level is unchanged");
         }

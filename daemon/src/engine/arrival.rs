@@ -104,6 +104,7 @@ impl Engine {
 
     fn flight(&self, queue: QueueKey, delivery: Delivery) -> Flight {
         let identity = task::identify(&delivery.properties);
+        let print = self.fingerprint(queue, &identity.id, &delivery);
         Flight {
             claim: Claim::Held(delivery.consumer, delivery.tag),
             arrived: self.now,
@@ -118,13 +119,17 @@ impl Engine {
             cancelled: None,
             progress: None,
             result: None,
+            print,
+            held_back: false,
+            done: false,
             delivery: Rc::new(delivery),
         }
     }
 
     /// Finds the lane of a new delivery.
     fn route(&mut self, queue: QueueKey, delivery: Delivery) {
-        let mut flight = self.flight(queue, delivery);
+        let flight = self.flight(queue, delivery);
+        let Some(mut flight) = self.unless_duplicate(flight) else { return };
         let (name, limit) = (&self.queues[queue].config.name, self.config.daemon.max_task_bytes);
         let delivery = flight.delivery.clone();
         match task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit) {

@@ -167,6 +167,7 @@ impl Engine {
         if let Err(error) = result {
             let message = format!("a follow-up task was refused: {error}");
             let error = Some(TaskError { code: "publish-failed".to_owned(), message, retry_after: None });
+            flight.done = false;
             self.count(key, |counts| counts.done -= 1);
             let report = Report {
                 seq: 0,
@@ -179,6 +180,10 @@ impl Engine {
             self.conclude(key, report);
             return;
         }
+        if flight.done {
+            self.remember_done(key);
+        }
+        let flight = &mut self.flights[key];
         match flight.claim {
             Claim::Held(consumer, tag) => {
                 failpoint!("settle::before-ack");

@@ -13,6 +13,7 @@ use super::queues::QueueKey;
 impl Engine {
     /// Gives every waiting task that can run to a host.
     pub(super) fn dispatch(&mut self) {
+        self.release_held_back();
         if !matches!(self.phase, Phase::Running) {
             return;
         }

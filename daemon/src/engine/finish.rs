@@ -117,6 +117,12 @@ impl Engine {
 
     /// Does at the broker what was decided. A flight whose tag is lost waits for its redelivery instead.
     pub(super) fn carry_out(&mut self, key: FlightKey, verdict: Verdict) {
+        if verdict.settlement == Settlement::Ack
+            && verdict.follow_ups.is_empty()
+            && !self.flights[key].wants_reply()
+        {
+            self.remember_done(key);
+        }
         let flight = &mut self.flights[key];
         let Claim::Held(consumer, tag) = flight.claim else {
             flight.state = State::Finished(Box::new(verdict));
@@ -156,6 +162,7 @@ impl Engine {
             }
             Settlement::Ack => {
                 self.count(key, |counts| counts.done += 1);
+                self.flights[key].done = true;
                 self.publish_what_comes_of(key, verdict.follow_ups);
             }
             Settlement::Retry { delay, next_attempt } => {

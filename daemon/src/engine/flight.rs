@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::broker::{ConsumerId, Delivery, reply};
+use crate::dedup::Fingerprint;
 use crate::host::{FollowUp, TaskError, TaskResult};
 use crate::settlement::{CancelCause, Settlement};
 use crate::task::TaskId;
@@ -47,6 +48,12 @@ pub(super) struct Flight {
     pub(super) progress: Option<(u32, String)>,
     /// The handler's result, once it is done and where its sender waits for it.
     pub(super) result: Option<TaskResult>,
+    /// What tells its task from others, where the queue has `deduplicate`.
+    pub(super) print: Option<Fingerprint>,
+    /// It waits in no lane: its twin is in hand, or it is not known yet whether it was done.
+    pub(super) held_back: bool,
+    /// Its task is done; only its follow-ups and its reply are not confirmed yet.
+    pub(super) done: bool,
 }
 
 /// Who may still settle a delivery at the broker.

@@ -6,8 +6,10 @@ mod cancel;
 mod copies;
 mod dispatch;
 mod drain;
+mod duplicates;
 mod finish;
 mod flight;
+mod flights;
 mod hold;
 mod hosts;
 mod lane;
@@ -22,7 +24,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slab::Slab;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::broker::{Link, LinkEvent, PublishError, Publisher};
@@ -30,13 +31,15 @@ use crate::config::Config;
 use crate::control::api::{
     ActiveTask, BrokerStatus, CancelReply, HandlerStatus, HoldReply, QueueStatus, RecentError, RouteReply,
 };
+use crate::dedup::{Dedup, Generation};
 use crate::failpoint::failpoint;
 use crate::host::{HostEvent, HostId, Spawner};
 use crate::registry::Registry;
 use crate::telemetry::TaskLog;
 
 use self::drain::Phase;
-use self::flight::{Flight, FlightKey};
+use self::flight::FlightKey;
+use self::flights::Flights;
 use self::lane::Lanes;
 use self::queues::Queues;
 use self::unstarted::Unstarted;
@@ -47,6 +50,9 @@ const TURN: usize = 256;
 
 /// How often time limits are looked at while tasks run, and while none do.
 const TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// At the end, this long for the records of finished tasks: at most `dedup::store::MAX_WAITING` of them, a few megabytes.
+const RECORDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the rest of the daemon asks of the engine.
 #[derive(Debug)]
@@ -121,6 +127,8 @@ enum Event {
     Copied(FlightKey, Result<(), PublishError>),
     /// The copy of a flight is refused for now; it is tried again.
     CopyRefused(FlightKey, String),
+    /// What an earlier daemon remembered of a queue's finished tasks.
+    Remembered(Arc<str>, Vec<Generation>),
     /// Every consumer has ended for the drain.
     ConsumersStopped,
     Command(Command),
@@ -152,9 +160,13 @@ pub struct Engine {
     sender: mpsc::UnboundedSender<Event>,
     queues: Queues,
     lanes: Lanes,
-    flights: Slab<Flight>,
+    flights: Flights,
     /// Flights whose link was lost. At most a window per queue and link; see `arrival::ORPHAN_LIFE`.
     orphans: Vec<FlightKey>,
+    /// Flights that wait for their twin, or for what an earlier daemon remembered. Some may have left by now.
+    held_back: Vec<FlightKey>,
+    /// Which tasks were done, where that is asked for.
+    dedup: Dedup,
     /// What went back without having been started.
     unstarted: Unstarted,
     phase: Phase,
@@ -205,8 +217,10 @@ pub async fn run(
         sender,
         queues: Queues::default(),
         lanes: Lanes::default(),
-        flights: Slab::new(),
+        flights: Flights::default(),
         orphans: Vec::new(),
+        held_back: Vec::new(),
+        dedup: Dedup::new(&config.daemon.state_dir),
         unstarted: Unstarted::default(),
         phase: Phase::Running,
         broker: BrokerStatus { state: "connecting".to_owned(), ..BrokerStatus::default() },
@@ -220,14 +234,19 @@ pub async fn run(
         config: config.clone(),
     };
     engine.queues.configure(&config.queues);
+    engine.configure_dedup();
     engine.adopt_registry(registry);
     engine.turn_until_drained().await;
     failpoint!("drain::before-close");
     let limit = engine.config.broker.connect_timeout;
-    let Engine { link, events, health, .. } = engine;
-    // A broker that does not answer any more keeps this waiting, but the thread is not stuck.
+    let Engine { link, dedup, events, health, .. } = engine;
+    let close = async {
+        link.close(limit).await;
+        let _ = tokio::time::timeout(RECORDS_WITHIN, dedup.close()).await;
+    };
+    // A broker or a disk that does not answer any more keeps this waiting, but the thread is not stuck.
     tokio::select! {
-        () = link.close(limit) => {}
+        () = close => {}
         () = answer_pings(events) => {}
     }
     health.send_replace(Health { ended: true, line: "stopped".to_owned(), ..Health::default() });
@@ -291,6 +310,7 @@ impl Engine {
             Event::Host(id, event) => self.on_host(id, event),
             Event::Copied(flight, result) => self.on_copied(flight, result),
             Event::CopyRefused(flight, why) => self.on_copy_refused(flight, &why),
+            Event::Remembered(queue, found) => self.on_remembered(&queue, found),
             Event::ConsumersStopped => self.on_consumers_stopped(),
             Event::Command(command) => self.on_command(command),
         }
@@ -337,6 +357,7 @@ impl Engine {
             self.publisher = self.link.publisher();
         }
         self.config = config;
+        self.configure_dedup();
     }
 
     /// End of a turn: hosts get their tasks, the broker its acks. One write each.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::control::api::{ActiveTask, BrokerStatus, HandlerStatus, QueueStatus, RouteReply};
+use crate::control::api::{ActiveTask, BrokerStatus, Deduplication, HandlerStatus, QueueStatus, RouteReply};
 use crate::registry::{Generation, Slot};
 
 use super::drain::Phase;
@@ -47,6 +47,11 @@ impl Engine {
                     workers: queue.config.workers,
                     counts: queue.counts,
                     waits: queue.waits,
+                    deduplication: self.dedup.shown(&queue.config.name).map(|shown| Deduplication {
+                        window_ms: shown.length.as_millis() as u64,
+                        tasks: shown.tasks as u64,
+                        fault: shown.fault,
+                    }),
                     ..QueueStatus::default()
                 }
             })

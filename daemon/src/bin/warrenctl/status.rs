@@ -89,16 +89,24 @@ fn queues(queues: &[QueueStatus]) -> String {
         "REQUEUED",
         "FAULTS",
         "PARKED",
+        "DUPLICATES",
     ]);
     for queue in queues {
-        let Counts { delivered, done, retried, dead, requeued, faults, parked } = queue.counts;
+        let Counts { delivered, done, retried, dead, requeued, faults, parked, deduplicated } = queue.counts;
         let numbers = [queue.running, queue.waiting, queue.settling].map(|n| n.to_string());
-        let counts = [delivered, done, retried, dead, requeued, faults, parked].map(|n| n.to_string());
+        let counts = [delivered, done, retried, dead, requeued, faults, parked, deduplicated];
         let setup =
             [queue.name.clone(), queue.state.clone(), queue.prefetch.to_string(), queue.workers.to_string()];
-        table.row(setup.into_iter().chain(numbers).chain(counts));
+        table.row(setup.into_iter().chain(numbers).chain(counts.map(|n| n.to_string())));
     }
-    section(&table, queues.len())
+    let mut text = section(&table, queues.len());
+    for queue in queues {
+        if let Some(fault) = queue.deduplication.as_ref().and_then(|memory| memory.fault.as_ref()) {
+            let (name, fault) = (clean(&queue.name), clean(fault));
+            let _ = writeln!(text, "  {name}: finished tasks are remembered in memory only: {fault}");
+        }
+    }
+    text
 }
 
 fn handlers(handlers: &[HandlerStatus]) -> String {
@@ -152,7 +160,7 @@ fn section(table: &Table, rows: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use warren::control::api::{BrokerStatus, ReloadReply, ReloadRow};
+    use warren::control::api::{BrokerStatus, Deduplication, ReloadReply, ReloadRow};
 
     use super::*;
 
@@ -168,7 +176,15 @@ mod tests {
                 last_error: Some("connection refused".into()),
                 ..BrokerStatus::default()
             },
-            queues: vec![QueueStatus { name: "task_queue".into(), waiting: 3, ..QueueStatus::default() }],
+            queues: vec![QueueStatus {
+                name: "task_queue".into(),
+                waiting: 3,
+                deduplication: Some(Deduplication {
+                    fault: Some("read-only file system".into()),
+                    ..Deduplication::default()
+                }),
+                ..QueueStatus::default()
+            }],
             handlers: vec![HandlerStatus {
                 name: "backup".into(),
                 generation: 7,
@@ -193,6 +209,7 @@ mod tests {
             "pid 4711",
             "last error: connection refused",
             "task_queue",
+            "task_queue: finished tasks are remembered in memory only: read-only file system",
             "0123456789ab ",
             "backup: disk\u{fffd}[2J full",
             "reload  FAILED",

@@ -5,14 +5,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn queue(name: &str, window: u16) -> Queue {
-    Queue {
-        name: name.into(),
-        prefetch: 1,
-        workers: window,
-        queue_type: None,
-        delay_type: None,
-        dead_type: None,
-    }
+    Queue { workers: window, ..Queue::new(name) }
 }
 
 fn subscribe(name: &str, window: u16) -> Action {

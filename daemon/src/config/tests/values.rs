@@ -23,7 +23,7 @@ fn a_queue_alone_is_a_whole_configuration() {
 fn every_key_lands_in_its_place() {
     let config = load(
         "[broker]\nuris = ['amqp://a', 'amqp://b']\nheartbeat = '5s'\npublish_channels = 3\n\
-         [queues.mail]\nprefetch = 2\nworkers = 3\ntype = 'quorum'\ndead_type = 'classic'\n\
+         [queues.mail]\nprefetch = 2\nworkers = 3\ntype = 'quorum'\ndead_type = 'classic'\ndeduplicate = '1h'\n\
          [plugins]\ndirs = ['/a', 'b']\nprobe_timeout = '3s'\n\
          [handlers.x]\nplugin = 'p'\nprefixes = ['X y']\nqueues = ['mail']\nworkers = 1\ntimeout = '1m'\n\
          grace = '1s'\nmax_tasks = 9\nmax_rss = '64MiB'\nidle_timeout = '9s'\nmax_output = '1KiB'\n\
@@ -31,7 +31,7 @@ fn every_key_lands_in_its_place() {
          retry = { attempts = 1, delay = '1s', factor = 1, max_delay = '2s', jitter = 0 }\n\
          breaker = { rate = 0.5, tasks = 3 }\n\
          settings = { when = 1979-05-27T07:32:00Z, n = 1, f = 1.5, list = [true, 'a'] }\n\
-         [daemon]\nsocket = '/s'\nrequire_broker = true\n[log]\nlevel = 'info,lapin=debug'\ntarget = 'stderr'\n",
+         [daemon]\nsocket = '/s'\nrequire_broker = true\nstate_dir = '/var/x'\n[log]\nlevel = 'info,lapin=debug'\ntarget = 'stderr'\n",
     );
     assert_eq!(config.broker.addresses(), ["a:5672/%2f", "b:5672/%2f"]);
     let mail = &config.queues[0];
@@ -54,7 +54,9 @@ fn every_key_lands_in_its_place() {
     let breaker = x.limits.breaker.as_ref().expect("a breaker");
     assert_eq!((breaker.tasks, breaker.rest), (3, Duration::from_secs(300)));
     assert_eq!(x.settings_json, r#"{"f":1.5,"list":[true,"a"],"n":1,"when":"1979-05-27T07:32:00Z"}"#);
-    assert!(x.origin.ends_with("warren.toml:13"), "{}", x.origin);
+    assert!(x.origin.ends_with("warren.toml:14"), "{}", x.origin);
+    assert_eq!(mail.deduplicate, Duration::from_secs(3600));
+    assert_eq!(config.daemon.state_dir, Path::new("/var/x"));
     assert_eq!(config.log.target, LogTarget::Stderr);
 }
 
