@@ -168,7 +168,7 @@ fn two_hundred_swaps_under_load_lose_nothing_and_leave_the_daemon_as_it_was() {
     // The twin in C: a daemon digests its 20 kB in no time.
     let home = Home::new(&Node::shared().uri(), "reload_swaps");
     let versions = Versions::of(&home.install_c("scenario-c", "scenario.c", &[]));
-    let rest = home.scenario("scenario", "scenario-c", "");
+    let rest = home.scenario("scenario", "scenario-c", "idle_timeout = \"1s\"");
     home.configure(Keys { queue: "prefetch = 4\nworkers = 4", rest: &rest, ..Keys::default() });
     let broker = Broker::connect(&Node::shared().uri());
     let daemon = Daemon::start(&home);
@@ -194,18 +194,21 @@ fn two_hundred_swaps_under_load_lose_nothing_and_leave_the_daemon_as_it_was() {
     daemon.wait_count("done", published);
     let after = settled_footprint(&daemon);
     assert_each_ran_once(&home, published as usize);
-    assert_eq!(after.fds, before.fds, "{before:?} {after:?}");
+    // Not equal to the digit: a control connection that is just being closed may be among them.
+    wait::until(&format!("as many descriptors as before: {before:?}"), || {
+        (daemon.footprint().fds <= before.fds).then_some(())
+    });
     assert!(after.maps <= before.maps + 8, "{before:?} {after:?}");
     // A leak of one snapshot per swap would be 200 times a megabyte; noise of the allocator is far less.
     assert!(after.rss_kib <= before.rss_kib + 8 * 1024, "{before:?} {after:?}");
 }
 
-/// The footprint when the hosts of older generations are gone.
+/// The footprint when all hosts are gone: how many there are at a moment depends on the load.
 fn settled_footprint(daemon: &Daemon) -> Footprint {
-    wait::until("only hosts of the newest generation, none of them running a task", || {
+    wait::until("the end of all hosts", || {
         let handler = daemon.handler("scenario");
         let idle = handler["running"] == 0 && handler["waiting"] == 0;
-        (idle && handler["hosts"].as_array()?.len() <= 4).then_some(())
+        (idle && handler["hosts"].as_array()?.is_empty()).then_some(())
     });
     wait::until("a footprint that stays", || {
         let first = daemon.footprint();
