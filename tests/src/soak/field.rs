@@ -255,6 +255,11 @@ impl Field {
     }
 
     /// What the first daemon uses now.
+    pub(super) fn footprint(&self) -> Footprint {
+        self.places[0].daemon.as_ref().expect("the first daemon is always there").footprint()
+    }
+
+    /// The same in more detail.
     pub(super) fn usage(&self) -> Usage {
         let daemon = self.places[0].daemon.as_ref().expect("the first daemon is always there");
         Usage {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::daemon::Footprint;
 use crate::wait;
 
 use self::field::{Field, Usage};
@@ -55,6 +56,8 @@ struct Done {
     window: Window,
     /// From its end until every daemon had started a task; `None` when the next fault came first.
     recovery: Option<Duration>,
+    /// What the first daemon used afterwards.
+    footprint: Footprint,
 }
 
 impl Soak {
@@ -141,7 +144,8 @@ fn suffer(field: &mut Field, fault: Fault) -> Done {
         _ => Duration::ZERO,
     };
     let to = now() + aftermath.as_micros() as u64;
-    Done { fault, window: Window { kind: fault.kind, from, to }, recovery }
+    let window = Window { kind: fault.kind, from, to };
+    Done { fault, window, recovery, footprint: field.footprint() }
 }
 
 /// No more tasks, and everything that was confirmed comes to its end; what does not is for the verdict to name.

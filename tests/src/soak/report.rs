@@ -28,7 +28,7 @@ pub struct Report {
 
 /// One fault of the log.
 pub(super) fn line(number: usize, done: &Done) -> String {
-    let Done { fault, window, recovery } = done;
+    let Done { fault, window, recovery, footprint } = done;
     let micros = window.to.saturating_sub(window.from);
     let recovery =
         recovery.map_or_else(|| "the next one follows".to_owned(), |time| format!("recovered in {time:.1?}"));
@@ -36,9 +36,11 @@ pub(super) fn line(number: usize, done: &Done) -> String {
     let (h, m, s) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
     let which = if fault.second { "second" } else { "first" };
     format!(
-        "{number:>4}  {h:02}:{m:02}:{s:02}  {:<22} {which:<7} window {:>5.1}s  {recovery}",
+        "{number:>4}  {h:02}:{m:02}:{s:02}  {:<22} {which:<7} window {:>5.1}s  {recovery:<23}  {} KiB, {} fds",
         fault.kind,
-        micros as f64 / 1e6
+        micros as f64 / 1e6,
+        footprint.rss_kib,
+        footprint.fds,
     )
 }
 
