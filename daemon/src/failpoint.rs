@@ -1,9 +1,9 @@
-//! Places where a test kills or holds the daemon. Without the feature `failpoints`, which only the package of the tests
-//! asks for, nothing of it is compiled.
+//! Places where a test kills or holds a process of ours. Without the feature `failpoints`, which only the package of
+//! the tests asks for, nothing of it is compiled.
 //!
-//! The variable `FAILPOINTS` of the daemon's environment says what happens where, as the crate `fail` reads it:
-//! `settle::before-ack=2*off->1*return(kill)` lets two pass and dies at the third. Beside the actions of that crate
-//! (`pause`, `sleep(MS)`, …) there are
+//! The variable `FAILPOINTS` in the environment of `warrend` or `warrenctl` says what happens where, as the crate
+//! `fail` reads it: `settle::before-ack=2*off->1*return(kill)` lets two pass and dies at the third. Beside the actions
+//! of that crate (`pause`, `sleep(MS)`, …) there are
 //!
 //! | action | what happens |
 //! | --- | --- |
@@ -19,6 +19,7 @@
 //! | `drain::started` | the consumers are told to stop, waiting tasks go back with the end of this turn |
 //! | `drain::before-close` | everything is settled, the connections are about to be closed |
 //! | `reload::before-swap` `reload::after-swap` | around the swap of the routing table |
+//! | `replay::before-copy` `replay::after-copy` | in `warrenctl dead replay`, around the confirm of a letter's copy |
 //! | `data::turn` | every turn of the data path's loop |
 
 /// Marks a place by its name.
@@ -30,7 +31,7 @@ macro_rules! failpoint {
 }
 pub(crate) use failpoint;
 
-/// Reads `FAILPOINTS`. To be called once, in the daemon's own process.
+/// Reads `FAILPOINTS`. To be called once, in a process that is no plugin host.
 ///
 /// # Panics
 /// When the variable cannot be understood.

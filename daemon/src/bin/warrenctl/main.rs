@@ -27,6 +27,7 @@ use crate::exit::Failure;
 fn main() -> ExitCode {
     // `plugin check` and `plugin run` start hosts of this very executable.
     warren::host::run_if_host();
+    warren::failpoint::arm();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),

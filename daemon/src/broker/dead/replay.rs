@@ -14,6 +14,7 @@ use super::super::dial::Dialled;
 use super::super::publisher::{Outgoing, PublishError, Standing};
 use super::super::publishing::{Failed, Open};
 use super::DeadLetter;
+use crate::failpoint::failpoint;
 
 /// Why a letter was not replayed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,12 +65,17 @@ impl Replay {
     ) -> Result<(), ReplayError> {
         let name = ShortString::try_new(queue)
             .map_err(|_| ReplayError::Never(QueueError::NameTooLong(queue.to_owned()).into()))?;
+        failpoint!("replay::before-copy");
         let message = Outgoing { queue, properties: copy::replay(&letter.properties), body: &letter.body };
         let publishing = self.open.publish(&self.standing, &name, &message);
         tokio::pin!(publishing);
         loop {
             tokio::select! {
-                published = &mut publishing => return Ok(published?),
+                published = &mut publishing => {
+                    published?;
+                    failpoint!("replay::after-copy");
+                    return Ok(());
+                }
                 Some(report) = self.reports.next() => match report {
                     Event::ConnectionBlocked(_) => {
                         self.standing.send_modify(|standing| standing.blocked = true);
