@@ -14,10 +14,10 @@ use crate::daemon::Footprint;
 use crate::ledger::{Entry, Follower};
 use crate::{Broker, Daemon, Home, Keys, Node, Proxy, wait};
 
-/// Dead connections are noticed after two to three of these.
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Dead connections are noticed after two to three of these seconds.
+const HEARTBEAT_S: u64 = 2;
 /// A heartbeat lost in a stall is noticed at most so long after it.
-pub(super) const NOTICE: Duration = HEARTBEAT.saturating_mul(3);
+pub(super) const NOTICE: Duration = Duration::from_secs(3 * HEARTBEAT_S);
 /// Time limit and grace of the handler together: a frozen host is killed so long after a task was given to it.
 pub(super) const TASK_LIMIT: Duration = Duration::from_millis(3_300);
 
@@ -100,7 +100,7 @@ impl Field {
             home.install("fixture-ledger");
             let rest = home.scenario("ledger", "ledger", HANDLER);
             home.configure(Keys {
-                broker: &format!("heartbeat = \"{}s\"", HEARTBEAT.as_secs()),
+                broker: &format!("heartbeat = \"{HEARTBEAT_S}s\""),
                 queue: "prefetch = 2\nworkers = 2",
                 rest: &rest,
                 ..Keys::default()

@@ -129,17 +129,14 @@ impl Soak {
 }
 
 fn suffer(field: &mut Field, fault: Fault) -> Done {
-    let (from, begun) = (now(), Instant::now());
+    let from = now();
     let was_done = inflict::inflict(field, &fault);
-    // Daemons that stood still for less than a heartbeat have lost nothing.
-    let harmless = fault.kind == Kind::DeadQueueDeleted && begun.elapsed() < field::HEARTBEAT;
     let ended = Instant::now();
     let recovery = (!fault.piles_up && was_done).then(|| {
         field.wait_recovered();
         ended.elapsed()
     });
     let aftermath = match fault.kind {
-        _ if harmless => Duration::ZERO,
         Kind::NodeFrozen | Kind::ProxyStalled | Kind::DeadQueueDeleted | Kind::DelayQueuesDeleted => {
             field::NOTICE
         }
@@ -147,7 +144,7 @@ fn suffer(field: &mut Field, fault: Fault) -> Done {
         _ => Duration::ZERO,
     };
     let to = now() + aftermath.as_micros() as u64;
-    let window = Window { kind: fault.kind, from, to, harmless };
+    let window = Window { kind: fault.kind, from, to };
     Done { fault, window, recovery, footprint: field.footprint() }
 }
 

@@ -15,8 +15,6 @@ pub(super) struct Window {
     pub from: u64,
     /// Until everything had recovered from it.
     pub to: u64,
-    /// It was over before anything could time out: it explains nothing.
-    pub harmless: bool,
 }
 
 /// Everything that is known when it is over.
@@ -159,10 +157,8 @@ impl Duplicate<'_> {
     /// The newest fault that lies between the task's first execution and this one, and can have caused it.
     fn explained_by(&self, windows: &[Window]) -> Option<Kind> {
         let can = |kind: Kind| kind.loses_settlements() || (!self.same_attempt && kind.fails_attempts());
-        let explains = |window: &&Window| {
-            window.from <= self.entry.at && window.to >= self.since && !window.harmless && can(window.kind)
-        };
-        windows.iter().rev().find(explains).map(|window| window.kind)
+        let between = |window: &&Window| window.from <= self.entry.at && window.to >= self.since;
+        windows.iter().rev().filter(between).map(|window| window.kind).find(|kind| can(*kind))
     }
 }
 
@@ -289,7 +285,7 @@ mod tests {
     fn a_duplicate_is_explained_by_a_fault_between_the_two_executions() {
         let tasks = [task("a", Work::Ok)];
         let twice = [entry(10, "start", "a", 1), entry(11, "done", "a", 1), entry(30, "start", "a", 1)];
-        let window = |kind, from, to| Window { kind, from, to, harmless: false };
+        let window = |kind, from, to| Window { kind, from, to };
         for (windows, explained) in [
             (vec![], false),
             (vec![window(Kind::NodeKilled, 12, 20)], true),
@@ -298,7 +294,6 @@ mod tests {
             (vec![window(Kind::NodeKilled, 31, 40)], false),
             (vec![window(Kind::Reloaded, 12, 20)], false),
             (vec![window(Kind::HostKilled, 12, 20)], false),
-            (vec![Window { harmless: true, ..window(Kind::DeadQueueDeleted, 12, 20) }], false),
         ] {
             let findings = weighed(&tasks, &twice, &[], &windows);
             assert_eq!(findings.duplicates(), usize::from(explained), "{windows:?}");
@@ -310,7 +305,7 @@ mod tests {
     fn a_task_that_ran_again_after_it_was_done_may_have_lost_its_host() {
         let tasks = [task("a", Work::Ok)];
         let again = [entry(10, "start", "a", 1), entry(11, "done", "a", 1), entry(30, "start", "a", 2)];
-        let window = Window { kind: Kind::HostKilled, from: 11, to: 20, harmless: false };
+        let window = Window { kind: Kind::HostKilled, from: 11, to: 20 };
         assert_eq!(weighed(&tasks, &again, &[], &[window]).duplicates[&Kind::HostKilled], 1);
         assert_eq!(weighed(&tasks, &again, &[], &[]).unexplained.len(), 1);
     }
@@ -327,7 +322,7 @@ mod tests {
         let start = |at| entry(at, "start", "a", 1);
         // Between 40 and 100 lies the end of the first round.
         let entries = [start(10), start(40), start(100), start(120), start(170)];
-        let window = |kind, from, to| Window { kind, from, to, harmless: false };
+        let window = |kind, from, to| Window { kind, from, to };
         let windows = [window(Kind::HostFrozen, 110, 122), window(Kind::NodeFrozen, 121, 169)];
         let gap = weighed(&[], &entries, &[], &windows).longest_gap;
         assert_eq!(gap, Some(Gap { micros: 50, during: Some(Kind::NodeFrozen) }));
