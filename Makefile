@@ -95,6 +95,7 @@ place:
 		install -m 0644 "$$so" "$(DESTDIR)$(PREFIX)/lib/warren/plugins/$$name.so" || exit 1; \
 	done
 	install -m 0644 plugin-api/include/warren_plugin.h $(DESTDIR)$(PREFIX)/include/
+	$(TARGET)/warrenctl pages $(DESTDIR)$(PREFIX)/share
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	for unit in $(notdir $(UNITS)); do \
 		sed 's|/usr/|$(PREFIX)/|g' systemd/$$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \

@@ -1,23 +1,10 @@
 //! `warrend`: the daemon (and, re-executed, the plugin host).
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-
-/// Runs tasks from RabbitMQ queues in plugin handlers.
-///
-/// SIGHUP reloads, SIGTERM and SIGINT drain and stop (a second one gives everything back at once), SIGUSR1 logs a
-/// status. Exit codes: 0 stopped as asked, 69 no broker although required, 70 internal error, 75 another warrend
-/// holds the control socket, 78 configuration.
-#[derive(Debug, Parser)]
-#[command(version, after_help = "Example:\n  warrend --config /etc/warren/warren.toml")]
-struct Arguments {
-    /// The configuration file; `conf.d/*.toml` beside it is merged into it.
-    #[arg(long, value_name = "FILE", default_value = "/etc/warren/warren.toml")]
-    config: PathBuf,
-}
+use warren::daemon::Arguments;
 
 /// lapin reads message headers recursively, without a limit, on a thread whose stack size only this variable decides.
 /// Tables and arrays can be nested about 1,600 deep in one frame of 8,192 bytes, the `frame_max` of the consuming

@@ -1,6 +1,7 @@
 //! Owns everything: start, signals, reload, drain. The main thread runs what may take its time (config, plugin
 //! inspection, the control socket); the data path has a thread of its own.
 
+mod arguments;
 mod data_thread;
 mod pulse;
 mod reloads;
@@ -25,6 +26,7 @@ use crate::reload;
 use crate::systemd::Notifier;
 use crate::telemetry;
 
+pub use self::arguments::Arguments;
 use self::data_thread::DataThread;
 use self::pulse::{MORE_TIME, Pulse};
 use self::reloads::Reloads;

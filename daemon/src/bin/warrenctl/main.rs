@@ -9,6 +9,7 @@ mod handlers;
 mod hold;
 mod interrupt;
 mod output;
+mod pages;
 mod place;
 mod plugin;
 mod publish;
@@ -19,7 +20,7 @@ mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use warren::engine::Held;
 
 use crate::exit::Failure;
@@ -50,6 +51,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Dead { verb } => dead::run(global, verb),
         Verb::Config { verb } => config::run(global, verb),
         Verb::Plugin { verb } => plugin::run(global, verb),
+        Verb::Pages(args) => pages::run(args, &Cli::command()),
     }
 }
 
@@ -142,4 +144,7 @@ enum Verb {
         #[command(subcommand)]
         verb: plugin::PluginVerb,
     },
+    /// Write the manual pages and the shells' completions
+    #[command(hide = true, after_help = pages::EXAMPLES)]
+    Pages(pages::PagesArgs),
 }
