@@ -3,17 +3,18 @@
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
-TARGET  ?= target/release
+PROFILE ?= release
+TARGET  ?= target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
 # Plain shell scripts, all of them linted.
-SCRIPTS = scripts/setup scripts/demo scripts/brokers scripts/systemd-box systemd/plugins-changed .ci/run
+SCRIPTS = scripts/setup scripts/demo scripts/brokers scripts/systemd-box scripts/deb $(wildcard debian/warren.p*) systemd/plugins-changed .ci/run
 
 # The end-to-end suites but that of the service, and the Debian releases whose RabbitMQ test-brokers runs them on: 4.0,
 # and the newest there is.
 SUITES  = $(filter-out systemd,$(basename $(notdir $(wildcard tests/suites/*.rs))))
 BROKERS = trixie sid
 
-.PHONY: help setup build test test-brokers test-brokers-short test-systemd lint demo bench bench-memory soak install place
+.PHONY: help setup build test test-brokers test-brokers-short test-systemd lint demo bench bench-memory soak deb install shipped place
 
 help:
 	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
@@ -24,6 +25,7 @@ help:
 	@echo 'make soak     random faults while tasks run, and a ledger: [SOAK_MINUTES=10] [SOAK_SEED=] [SOAK_KEEP=1]'
 	@echo 'make bench    what a task costs, beside plain consumers: [TASKS=200000] [ROUNDS=1] [PARTS="throughput latency failing recovery"]'
 	@echo 'make bench-memory  resident memory over a million tasks'
+	@echo 'make deb      a Debian package in target/deb: [DEB_VERSION=] [PROFILE=dev]'
 	@echo 'make install  a release build: [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make setup    installs what the others need and this machine lacks'
 
@@ -78,10 +80,17 @@ soak: build
 
 # Puts a release build in place. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now
 # warrend.
-install:
-	$(CARGO) build --release --locked --package warren --bins
-	$(CARGO) build --release --locked $(patsubst plugins/%/Cargo.toml,--package warren-%,$(wildcard plugins/*/Cargo.toml))
+install: shipped
 	@$(MAKE) --no-print-directory place
+
+# Of a debug build the package has failpoints; it is for tests.
+deb: $(if $(filter dev,$(PROFILE)),build,shipped)
+	@scripts/setup deb
+	@scripts/deb $(TARGET) $(DEB_VERSION)
+
+shipped:
+	$(CARGO) build --profile $(PROFILE) --locked --package warren --bins
+	$(CARGO) build --profile $(PROFILE) --locked $(patsubst plugins/%/Cargo.toml,--package warren-%,$(wildcard plugins/*/Cargo.toml))
 
 # What is built in TARGET, put in place. The configuration is only written where there is none; sources name /usr, which
 # becomes PREFIX.

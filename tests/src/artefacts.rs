@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// Stands before the eight digits that [`Versions`] changes in a fixture.
@@ -16,6 +16,43 @@ pub fn program(name: &str) -> PathBuf {
 /// A plugin of the workspace by its plugin name: `backup-database`, or a fixture: `fixture-scenario`.
 pub fn plugin(name: &str) -> PathBuf {
     existing(target().join(format!("libwarren_{}.so", name.replace('-', "_"))))
+}
+
+/// The Debian package of what the workspace has built, or the one that `WARREN_TEST_DEB` names.
+///
+/// # Panics
+/// When it cannot be made; `scripts/setup deb` installs what that takes.
+pub fn package() -> &'static Path {
+    static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+    PACKAGE.get_or_init(|| {
+        if let Some(named) = std::env::var_os("WARREN_TEST_DEB").filter(|named| !named.is_empty()) {
+            return named.into();
+        }
+        let mut command = Command::new(root().join("scripts/deb"));
+        // Made in seconds; it goes no further than a box on this machine.
+        path_said(command.arg(target()).env("COMPRESSION", "-Zgzip -z1"))
+    })
+}
+
+/// A minimal tree of this machine's Debian release, with systemd and RabbitMQ: made once, and only read here.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn clean_tree() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let about = fs::read_to_string("/etc/os-release").expect("os-release");
+        let release = about.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let mut command = Command::new(root().join("scripts/brokers"));
+        path_said(command.arg(release.expect("a release of Debian")).arg("machine"))
+    })
+}
+
+/// Runs a script that prints where something is.
+fn path_said(command: &mut Command) -> PathBuf {
+    let output = command.stderr(Stdio::inherit()).output().expect("a script of this workspace");
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8(output.stdout).expect("a path that is text").trim_end().into()
 }
 
 /// Compiles `tests/fixtures/c/SOURCE` against the header alone into the file `out`.

@@ -9,9 +9,6 @@ use serde_json::Value;
 
 use crate::artefacts;
 
-/// Names a Debian package to be installed instead of what the workspace has built.
-const PACKAGE: &str = "WARREN_TEST_DEB";
-
 /// A machine that is up. Dropping it removes it; so does the end of this process, however it ends.
 #[derive(Debug)]
 pub struct Machine {
@@ -34,22 +31,29 @@ impl Machine {
     /// # Panics
     /// When it does not come up; without root for instance.
     pub fn start(network: Network) -> Self {
+        let machine = Self::boot(if network == Network::Shared { &["--share-network"] } else { &[] });
+        machine.install();
+        machine.write("/etc/warren/warren.toml", "[queues.task_queue]\n");
+        machine
+    }
+
+    /// Boots a minimal Debian with RabbitMQ and without Warren or anything else, in a network of its own.
+    ///
+    /// # Panics
+    /// When it does not come up, or cannot be made.
+    pub fn clean() -> Self {
+        Self::boot(&["--root", artefacts::clean_tree().to_str().expect("a path that is text")])
+    }
+
+    fn boot(options: &[&str]) -> Self {
         let mut command = Command::new(systemd_box());
-        command.arg("keep");
-        if network == Network::Shared {
-            command.arg("--share-network");
-        }
+        command.arg("keep").args(options);
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("systemd-box");
         let mut pid = String::new();
         let stdout = keeper.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut pid).expect("a line");
         let machine = Self { keeper, pid: pid.trim().to_owned() };
         assert!(!machine.pid.is_empty(), "the box does not come up; it said why above");
-        match std::env::var_os(PACKAGE).filter(|package| !package.is_empty()) {
-            Some(package) => machine.install_package(Path::new(&package)),
-            None => machine.install(),
-        }
-        machine.write("/etc/warren/warren.toml", "[queues.task_queue]\n");
         machine
     }
 
@@ -101,6 +105,14 @@ impl Machine {
         fs::rename(self.path(&partial), self.path(&path)).expect("rename");
     }
 
+    /// `dpkg` with these options and a package file, without anybody to answer its questions.
+    pub fn dpkg(&self, options: &[&str], package: &Path) {
+        self.write("/run/package.deb", fs::read(package).expect("a package"));
+        self.ok(
+            &[&["env", "DEBIAN_FRONTEND=noninteractive", "dpkg"], options, &["/run/package.deb"]].concat()
+        );
+    }
+
     /// Entries of the journal that match, as `journalctl -o json` shows them.
     pub fn journal(&self, matches: &[&str]) -> Vec<Value> {
         // What is logged is in the journal, but perhaps not in its files yet.
@@ -139,13 +151,6 @@ impl Machine {
         self.ok(&["systemd-sysusers"]);
         self.ok(&["systemd-tmpfiles", "--create"]);
         self.ok(&["systemctl", "daemon-reload"]);
-    }
-
-    fn install_package(&self, package: &Path) {
-        self.write("/root/warren.deb", fs::read(package).expect(PACKAGE));
-        self.ok(&["env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--install", "/root/warren.deb"]);
-        // Whatever the package does on its own, a test begins with a service that was never started.
-        self.run(&["systemctl", "disable", "--now", "warrend.service"]);
     }
 }
 

@@ -11,6 +11,8 @@ mod credentials;
 mod handlers;
 #[path = "systemd/instances.rs"]
 mod instances;
+#[path = "systemd/package.rs"]
+mod package;
 #[path = "systemd/plugins.rs"]
 mod plugins;
 #[path = "systemd/reload.rs"]
@@ -21,6 +23,8 @@ mod start;
 mod stop;
 #[path = "systemd/unit.rs"]
 mod unit;
+#[path = "systemd/upgrade.rs"]
+mod upgrade;
 #[path = "systemd/watchdog.rs"]
 mod watchdog;
 

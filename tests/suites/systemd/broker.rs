@@ -13,6 +13,16 @@ pub(crate) fn with_rabbitmq() -> Machine {
     machine
 }
 
+/// What the entry about the end of a task that is done at its first attempt has to tell.
+pub(crate) fn assert_fields(end: &Value, handler: &str, queue: &str) {
+    for (field, value) in [("HANDLER", handler), ("QUEUE", queue), ("ATTEMPT", "1"), ("OUTCOME", "done")] {
+        assert_eq!(end[field], value, "{end}");
+    }
+    let number = |field: &str| end[field].as_str().and_then(|text| text.parse::<u64>().ok());
+    assert!(number("DURATION_MS").is_some() && number("GENERATION").is_some_and(|n| n > 0), "{end}");
+    assert_eq!(end["PLUGIN_SHA256"].as_str().map(str::len), Some(64), "{end}");
+}
+
 #[test]
 fn enabled_beside_rabbitmq_it_does_what_is_published_and_outlives_an_outage() {
     let machine = with_rabbitmq();
@@ -22,14 +32,7 @@ fn enabled_beside_rabbitmq_it_does_what_is_published_and_outlives_an_outage() {
     machine.ok(&["systemctl", "enable", "--now", "rabbitmq-server", "warrend"]);
     assert_eq!(service.show("StatusText"), "consuming: 0 running, 0 waiting");
     let end = service.do_task("order-1", "Task 1: Scenario ok");
-    for (field, value) in
-        [("HANDLER", "scenario"), ("QUEUE", "task_queue"), ("ATTEMPT", "1"), ("OUTCOME", "done")]
-    {
-        assert_eq!(end[field], value, "{end}");
-    }
-    let number = |field: &str| end[field].as_str().and_then(|text| text.parse::<u64>().ok());
-    assert!(number("DURATION_MS").is_some() && number("GENERATION").is_some_and(|n| n > 0), "{end}");
-    assert_eq!(end["PLUGIN_SHA256"].as_str().map(str::len), Some(64), "{end}");
+    assert_fields(&end, "scenario", "task_queue");
     let life: Vec<Value> = machine.journal(&["TASK_ID=order-1"]);
     assert!(life.len() >= 2, "its start as well: {life:?}");
 
