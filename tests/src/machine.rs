@@ -108,9 +108,9 @@ impl Machine {
     /// `dpkg` with these options and a package file, without anybody to answer its questions.
     pub fn dpkg(&self, options: &[&str], package: &Path) {
         self.write("/run/package.deb", fs::read(package).expect("a package"));
-        self.ok(
-            &[&["env", "DEBIAN_FRONTEND=noninteractive", "dpkg"], options, &["/run/package.deb"]].concat()
-        );
+        let dpkg = ["env", "DEBIAN_FRONTEND=noninteractive", "dpkg"];
+        self.ok(&[&dpkg, options, &["/run/package.deb"]].concat());
+        self.ok(&["rm", "/run/package.deb"]);
     }
 
     /// Entries of the journal that match, as `journalctl -o json` shows them.

@@ -51,6 +51,11 @@ fn installed_on_a_clean_machine_it_does_tasks_and_purged_it_leaves_nothing() {
     service.do_task("order-2", "Greet Ada");
 
     machine.write("/etc/warren/broker-uri", "amqp://warren:secret@127.0.0.1/");
+    let installed = traces(&machine);
+    for trace in ["/usr/bin/warrend", "/var/lib/warren-mail", "/etc/systemd/system/warren.service", "warren"]
+    {
+        assert!(installed.iter().any(|there| there == trace), "{trace}: this would not have been seen");
+    }
     machine.ok(&["dpkg", "--purge", "warren"]);
     let after = traces(&machine);
     let left: Vec<_> = after.iter().filter(|trace| !before.contains(trace)).collect();
