@@ -7,7 +7,7 @@ PROFILE ?= release
 TARGET  ?= target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
 # Plain shell scripts, all of them linted.
-SCRIPTS = scripts/setup scripts/demo scripts/brokers scripts/systemd-box scripts/deb $(wildcard debian/warren.p*) systemd/plugins-changed .ci/run
+SCRIPTS = scripts/setup scripts/demo scripts/brokers scripts/systemd-box scripts/deb scripts/licences $(wildcard debian/warren.p*) systemd/plugins-changed .ci/run
 
 # The end-to-end suites but that of the service, and the Debian releases whose RabbitMQ test-brokers runs them on: 4.0,
 # and the newest there is.
