@@ -173,7 +173,7 @@ fn connector(
                     .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
             }
             line.reached(Stage::Handshake)?;
-            return Ok(AsyncTcpStream::Plain(Wire::new(stream, server.clone())));
+            return Ok(AsyncTcpStream::Plain(kit.wire(stream, server.clone())));
         }
         Err(failure.into())
     }

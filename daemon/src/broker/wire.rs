@@ -19,6 +19,7 @@ use async_rs::util::Task;
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::tcp::AsyncTcpStream;
+use tokio::runtime::Handle;
 
 use super::server::{Opening, Server};
 
@@ -27,7 +28,9 @@ type Inner = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 /// lapin's stream: passes everything on, and reads the first frame with it.
 pub(super) struct Wire {
-    inner: Inner,
+    /// There until it is dropped.
+    inner: Option<Inner>,
+    runtime: Handle,
     opening: Option<Opening>,
     server: Arc<OnceLock<Server>>,
 }
@@ -36,19 +39,33 @@ pub(super) struct Wire {
 #[derive(Debug, Clone)]
 pub(super) struct Kit {
     tokio: Tokio,
+    handle: Handle,
 }
 
 impl Wire {
-    /// Wraps a connected stream. `server` is set when the broker's first frame has passed.
-    pub(super) fn new(inner: Inner, server: Arc<OnceLock<Server>>) -> Self {
-        Self { inner, opening: Some(Opening::default()), server }
+    fn inner(&mut self) -> Pin<&mut Inner> {
+        Pin::new(self.inner.as_mut().expect("it is there until it is dropped"))
+    }
+}
+
+impl Drop for Wire {
+    /// lapin drops it in its own thread, outside every runtime. What is inside would start a runtime for that, with a
+    /// thread, which stays as long as the process.
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        self.inner = None;
     }
 }
 
 impl Kit {
     /// Binds to the runtime of the caller.
     pub(super) fn current() -> Self {
-        Self { tokio: Tokio::current() }
+        Self { tokio: Tokio::current(), handle: Handle::current() }
+    }
+
+    /// Wraps a stream that is connected. `server` is set when the broker's first frame has passed.
+    pub(super) fn wire(&self, inner: Inner, server: Arc<OnceLock<Server>>) -> Wire {
+        Wire { inner: Some(inner), runtime: self.handle.clone(), opening: Some(Opening::default()), server }
     }
 
     /// The runtime under it.
@@ -63,7 +80,7 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let read = self.inner().poll_read(context, buffer);
         if let Poll::Ready(Ok(count)) = read {
             self.listen([&buffer[..count]].into_iter());
         }
@@ -75,7 +92,7 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffers: &mut [io::IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.inner).poll_read_vectored(context, buffers);
+        let read = self.inner().poll_read_vectored(context, buffers);
         if let Poll::Ready(Ok(count)) = read {
             let mut left = count;
             self.listen(buffers.iter().map(|buffer| {
@@ -112,7 +129,7 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, buffer)
+        self.inner().poll_write(context, buffer)
     }
 
     fn poll_write_vectored(
@@ -120,15 +137,15 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+        self.inner().poll_write_vectored(context, buffers)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        self.inner().poll_flush(context)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_close(context)
+        self.inner().poll_close(context)
     }
 }
 
@@ -179,7 +196,30 @@ impl Reactor for Kit {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        let connecting = self.tokio.tcp_connect_addr(address);
-        async move { Ok(Wire::new(AsyncTcpStream::Plain(connecting.await?), Arc::default())) }
+        let (kit, connecting) = (self.clone(), self.tokio.tcp_connect_addr(address));
+        async move { Ok(kit.wire(AsyncTcpStream::Plain(connecting.await?), Arc::default())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_is_dropped_outside_every_runtime_starts_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let wire = runtime.block_on(async { Kit::current().tcp_connect_addr(address).await }).unwrap();
+        drop(wire);
+        // One that was started before this one has its name by now.
+        std::thread::spawn(|| {}).join().unwrap();
+        let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+        let compat: Vec<String> = names.filter(|name| name.starts_with("async-compat")).collect();
+        assert!(compat.is_empty(), "{compat:?}");
     }
 }
