@@ -1,6 +1,5 @@
 //! `warrend` as a service manager runs it: started, notified by, signalled, ended.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::holdings::Holdings;
 use crate::wait::{self, BOUND, Lines};
 use crate::{Home, artefacts};
 
@@ -201,21 +201,20 @@ impl Daemon {
         }
     }
 
-    /// The process's open descriptors by what they are: `socket`, `pipe`, `memfd`, `anon_inode:[eventfd]`, a path.
-    pub fn descriptors(&self) -> BTreeMap<String, usize> {
-        let mut kinds = BTreeMap::new();
-        let directory = Path::new("/proc").join(self.pid().to_string()).join("fd");
-        for entry in fs::read_dir(directory).expect("the daemon is there").flatten() {
-            let Ok(target) = fs::read_link(entry.path()) else { continue }; // closed meanwhile
-            let target = target.display().to_string();
-            let target = target.trim_start_matches('/');
-            let kind = match target.split_once(':') {
-                Some(("socket" | "pipe" | "memfd", _)) => target.split(':').next().unwrap_or_default(),
-                _ => target,
-            };
-            *kinds.entry(kind.to_owned()).or_default() += 1;
-        }
-        kinds
+    /// What the process holds now, by name and kind.
+    pub fn holdings(&self) -> Holdings {
+        Holdings::of(self.pid())
+    }
+
+    /// Waits until the process holds what it held before, to the thread and descriptor: what is just being closed ends
+    /// by itself, a leak does not.
+    pub fn wait_holds(&self, before: &Holdings) {
+        let mut differences = Vec::new();
+        let back = wait::ask_within(BOUND, || {
+            differences = self.holdings().differences(before);
+            differences.is_empty().then_some(())
+        });
+        assert!(back.is_some(), "what the daemon holds is not what it held: {differences:?}");
     }
 
     /// CPU time that the process has used.

@@ -5,6 +5,7 @@ pub mod artefacts;
 pub mod broker;
 pub mod cluster;
 pub mod daemon;
+pub mod holdings;
 pub mod home;
 pub mod ledger;
 pub mod machine;

@@ -1,7 +1,6 @@
 //! What the faults are done to: a node, a proxy before it, and two daemons that consume one queue, the first through
 //! the proxy.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +10,14 @@ use serde_json::Value;
 use super::now;
 use crate::artefacts::{self, Versions};
 use crate::daemon::Footprint;
+use crate::holdings::Holdings;
 use crate::ledger::{Entry, Follower};
 use crate::{Broker, Daemon, Home, Keys, Node, Proxy, wait};
 
-/// Dead connections are noticed after two to three of these seconds.
-const HEARTBEAT_S: u64 = 2;
+/// Dead connections are noticed after two to three of these.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A heartbeat lost in a stall is noticed at most so long after it.
-pub(super) const NOTICE: Duration = Duration::from_secs(3 * HEARTBEAT_S);
+pub(super) const NOTICE: Duration = HEARTBEAT.saturating_mul(3);
 /// Time limit and grace of the handler together: a frozen host is killed so long after a task was given to it.
 pub(super) const TASK_LIMIT: Duration = Duration::from_millis(3_300);
 
@@ -28,6 +28,8 @@ const HANDLER: &str = "timeout = \"3s\"\nidle_timeout = \"2s\"\n\
 const DELAYS_EMPTY: Duration = Duration::from_secs(10);
 /// What a daemon may have gained in memory: the allocator's noise, not a leak per fault.
 const RSS_SLACK_KIB: u64 = 12 * 1024;
+/// The descriptor of a sealed copy of a plugin.
+const COPY: &str = "memfd";
 /// Asks the quorum queues themselves.
 const COUNT_QUORUM: &str = "lists:sum([begin \
      {ok, {_, N}, _} = ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1), N end \
@@ -51,32 +53,27 @@ pub(super) struct Field {
 #[derive(Debug, Clone)]
 pub(super) struct Usage {
     pub(super) footprint: Footprint,
-    /// By what they are.
-    pub(super) descriptors: BTreeMap<String, usize>,
+    pub(super) holdings: Holdings,
     /// Finished tasks whose redelivery went to the other daemon. Each holds on for minutes to the generation that it
     /// ran on, and so to the sealed copy of a plugin that was replaced since.
     pub(super) settling: usize,
 }
 
 impl Usage {
-    /// Why this is more than `before`; empty when it is not.
-    pub(super) fn beyond(&self, before: &Self) -> Vec<String> {
-        let mut more = Vec::new();
-        let (threads, rss) = (self.footprint.threads, self.footprint.rss_kib);
-        if threads > before.footprint.threads {
-            more.push(format!("{threads} threads, before {}", before.footprint.threads));
+    /// Where this is not what it was `before`; empty when it is back.
+    pub(super) fn differences(&self, before: &Self) -> Vec<String> {
+        let copies = |usage: &Self| usage.holdings.descriptors.get(COPY).copied().unwrap_or(0);
+        let (had, has) = (copies(before), copies(self));
+        let mut holdings = self.holdings.clone();
+        if (had.saturating_sub(before.settling)..=had + self.settling).contains(&has) {
+            holdings.descriptors.insert(COPY.to_owned(), had);
         }
+        let mut found = holdings.differences(&before.holdings);
+        let rss = self.footprint.rss_kib;
         if rss > before.footprint.rss_kib + RSS_SLACK_KIB {
-            more.push(format!("{rss} KiB, before {}", before.footprint.rss_kib));
+            found.push(format!("{rss} KiB, before {}", before.footprint.rss_kib));
         }
-        for (kind, count) in &self.descriptors {
-            let had = before.descriptors.get(kind).copied().unwrap_or(0);
-            let allowed = had + if kind == "memfd" { self.settling } else { 0 };
-            if *count > allowed {
-                more.push(format!("{count} × {kind}, before {had}"));
-            }
-        }
-        more
+        found
     }
 }
 
@@ -100,7 +97,7 @@ impl Field {
             home.install("fixture-ledger");
             let rest = home.scenario("ledger", "ledger", HANDLER);
             home.configure(Keys {
-                broker: &format!("heartbeat = \"{HEARTBEAT_S}s\""),
+                broker: &format!("heartbeat = \"{}s\"", HEARTBEAT.as_secs()),
                 queue: "prefetch = 2\nworkers = 2",
                 rest: &rest,
                 ..Keys::default()
@@ -145,7 +142,8 @@ impl Field {
         }
     }
 
-    /// Waits until the broker has nothing, no daemon runs anything, and every idle host is gone.
+    /// Waits until the broker has nothing, no daemon runs anything, and every idle host is gone; and until each daemon
+    /// has all of its connections.
     pub(super) fn wait_idle(&self) {
         wait::until("empty queues", || self.left_over().is_empty().then_some(()));
         for daemon in self.places.iter().filter_map(|place| place.daemon.as_ref()) {
@@ -154,7 +152,9 @@ impl Field {
                 status = daemon.status();
                 let queue = &status["queues"][0];
                 // What settles may be a finished task that the other daemon was given meanwhile: kept for minutes.
-                (queue["running"] == 0 && queue["waiting"] == 0 && hosts(&status).is_empty()).then_some(())
+                let idle = queue["running"] == 0 && queue["waiting"] == 0 && hosts(&status).is_empty();
+                // Both connections are up.
+                (idle && status["broker"]["state"] == "connected").then_some(())
             });
             assert!(idle.is_some(), "a daemon is not idle: {status:#}");
         }
@@ -264,7 +264,7 @@ impl Field {
         let daemon = self.places[0].daemon.as_ref().expect("the first daemon is always there");
         Usage {
             footprint: daemon.footprint(),
-            descriptors: daemon.descriptors(),
+            holdings: daemon.holdings(),
             settling: daemon.status()["queues"][0]["settling"].as_u64().unwrap_or(0) as usize,
         }
     }

@@ -129,14 +129,17 @@ impl Soak {
 }
 
 fn suffer(field: &mut Field, fault: Fault) -> Done {
-    let from = now();
+    let (from, begun) = (now(), Instant::now());
     let was_done = inflict::inflict(field, &fault);
+    // Daemons that stood still for less than a heartbeat have lost nothing.
+    let harmless = fault.kind == Kind::DeadQueueDeleted && begun.elapsed() < field::HEARTBEAT;
     let ended = Instant::now();
     let recovery = (!fault.piles_up && was_done).then(|| {
         field.wait_recovered();
         ended.elapsed()
     });
     let aftermath = match fault.kind {
+        _ if harmless => Duration::ZERO,
         Kind::NodeFrozen | Kind::ProxyStalled | Kind::DeadQueueDeleted | Kind::DelayQueuesDeleted => {
             field::NOTICE
         }
@@ -144,7 +147,7 @@ fn suffer(field: &mut Field, fault: Fault) -> Done {
         _ => Duration::ZERO,
     };
     let to = now() + aftermath.as_micros() as u64;
-    let window = Window { kind: fault.kind, from, to };
+    let window = Window { kind: fault.kind, from, to, harmless };
     Done { fault, window, recovery, footprint: field.footprint() }
 }
 
@@ -158,16 +161,16 @@ fn settle(field: &mut Field, producer: &Producer) {
     field.wait_idle();
 }
 
-/// What the idle first daemon uses, once that is no more than `before`, or threads that end by themselves have ended.
+/// What the idle first daemon uses, once that is what it was `before`, or threads that end by themselves have ended.
 fn settled_usage(field: &Field, before: Option<&Usage>) -> Usage {
     let mut last = field.usage();
     let end = Instant::now() + POOL;
     loop {
         std::thread::sleep(Duration::from_millis(500));
         let next = field.usage();
-        let is_back = before.is_none_or(|before| next.beyond(before).is_empty());
-        let is_steady =
-            (next.footprint.threads, &next.descriptors) == (last.footprint.threads, &last.descriptors);
+        let is_back = before.is_none_or(|before| next.differences(before).is_empty());
+        let is_steady = (&next.holdings.threads, &next.holdings.descriptors)
+            == (&last.holdings.threads, &last.holdings.descriptors);
         if (is_back && is_steady) || Instant::now() >= end {
             return next;
         }

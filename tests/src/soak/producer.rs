@@ -10,6 +10,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
 
+use super::now;
 use super::work::{Task, Work};
 
 /// Between two tasks: what two cores keep up with beside a broker, two daemons and their hosts.
@@ -104,7 +105,8 @@ async fn publish(
             continue;
         };
         number += 1;
-        let task = Task { id: format!("s-{number}"), work: Work::draw(&mut random), confirmed: false };
+        let work = Work::draw(&mut random);
+        let task = Task { id: format!("s-{number}"), at: now(), work, confirmed: false };
         let confirmed = publish_one(channel, queue, &task).await.is_ok();
         if !confirmed {
             link = None;

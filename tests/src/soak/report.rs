@@ -76,8 +76,8 @@ impl Report {
     pub fn assert_clean(&self) {
         assert!(self.findings.is_clean(), "something is wrong, see above");
         assert!(self.confirmed > 0 && self.findings.executions > 0, "nothing happened");
-        let more = self.usage.1.beyond(&self.usage.0);
-        assert!(more.is_empty(), "the daemon uses more than before: {more:?}");
+        let differences = self.usage.1.differences(&self.usage.0);
+        assert!(differences.is_empty(), "the daemon does not use what it used before: {differences:?}");
     }
 
     /// As JSON.

@@ -15,6 +15,8 @@ pub(super) struct Window {
     pub from: u64,
     /// Until everything had recovered from it.
     pub to: u64,
+    /// It was over before anything could time out: it explains nothing.
+    pub harmless: bool,
 }
 
 /// Everything that is known when it is over.
@@ -122,7 +124,8 @@ pub(super) fn weigh(evidence: Evidence<'_>) -> Findings {
         longest_gap: longest_gap(&evidence),
         ..Findings::default()
     };
-    for duplicate in duplicates(evidence.entries) {
+    let published_at = |id: &str| published.get(root(id)).map(|task| task.at);
+    for duplicate in duplicates(evidence.entries, published_at) {
         match duplicate.explained_by(evidence.windows) {
             Some(kind) => *findings.duplicates.entry(kind).or_default() += 1,
             None => findings.unexplained.push(duplicate.to_string()),
@@ -147,18 +150,21 @@ fn lost(evidence: Evidence<'_>) -> Vec<String> {
 /// An execution that one delivery of each attempt would not have needed.
 struct Duplicate<'a> {
     entry: &'a Entry,
-    /// When the task it belongs to was first started.
+    /// When the task it belongs to was published. Not when it was first started: a copy whose confirm was lost is made
+    /// again, and both may wait in the queue until the fault is over.
     since: u64,
     /// The same attempt ran before; otherwise the task was done before.
     same_attempt: bool,
 }
 
 impl Duplicate<'_> {
-    /// The newest fault that lies between the task's first execution and this one, and can have caused it.
+    /// The newest fault in the task's life before this execution that can have caused it.
     fn explained_by(&self, windows: &[Window]) -> Option<Kind> {
         let can = |kind: Kind| kind.loses_settlements() || (!self.same_attempt && kind.fails_attempts());
-        let between = |window: &&Window| window.from <= self.entry.at && window.to >= self.since;
-        windows.iter().rev().filter(between).map(|window| window.kind).find(|kind| can(*kind))
+        let explains = |window: &&Window| {
+            window.from <= self.entry.at && window.to >= self.since && !window.harmless && can(window.kind)
+        };
+        windows.iter().rev().find(explains).map(|window| window.kind)
     }
 }
 
@@ -166,15 +172,20 @@ impl std::fmt::Display for Duplicate<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Entry { id, attempt, at, pid, .. } = self.entry;
         let why = if self.same_attempt { "ran before" } else { "was done before" };
-        write!(f, "{id} attempt {attempt} at {at} in host {pid} {why}; its task began at {}", self.since)
+        write!(
+            f,
+            "{id} attempt {attempt} at {at} in host {pid} {why}; its task was published at {}",
+            self.since
+        )
     }
 }
 
-fn duplicates(entries: &[Entry]) -> Vec<Duplicate<'_>> {
-    let (mut begun, mut ran, mut done) = (HashMap::new(), BTreeSet::new(), BTreeSet::new());
+fn duplicates(entries: &[Entry], published_at: impl Fn(&str) -> Option<u64>) -> Vec<Duplicate<'_>> {
+    let (mut ran, mut done) = (BTreeSet::new(), BTreeSet::new());
     let mut duplicates = Vec::new();
     for entry in entries {
-        let since = *begun.entry(root(&entry.id)).or_insert(entry.at);
+        // What nobody published is named elsewhere.
+        let since = published_at(&entry.id).unwrap_or(entry.at);
         match &*entry.what {
             "start" => {
                 let same_attempt = !ran.insert((&entry.id, entry.attempt));
@@ -233,7 +244,7 @@ mod tests {
     }
 
     fn task(id: &str, work: Work) -> Task {
-        Task { id: id.to_owned(), work, confirmed: true }
+        Task { id: id.to_owned(), at: 10, work, confirmed: true }
     }
 
     fn weighed(tasks: &[Task], entries: &[Entry], dead: &[&str], windows: &[Window]) -> Findings {
@@ -282,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_is_explained_by_a_fault_between_the_two_executions() {
+    fn a_duplicate_is_explained_by_a_fault_between_publishing_and_the_second_execution() {
         let tasks = [task("a", Work::Ok)];
         let twice = [entry(10, "start", "a", 1), entry(11, "done", "a", 1), entry(30, "start", "a", 1)];
-        let window = |kind, from, to| Window { kind, from, to };
+        let window = |kind, from, to| Window { kind, from, to, harmless: false };
         for (windows, explained) in [
             (vec![], false),
             (vec![window(Kind::NodeKilled, 12, 20)], true),
@@ -294,6 +305,7 @@ mod tests {
             (vec![window(Kind::NodeKilled, 31, 40)], false),
             (vec![window(Kind::Reloaded, 12, 20)], false),
             (vec![window(Kind::HostKilled, 12, 20)], false),
+            (vec![Window { harmless: true, ..window(Kind::DeadQueueDeleted, 12, 20) }], false),
         ] {
             let findings = weighed(&tasks, &twice, &[], &windows);
             assert_eq!(findings.duplicates(), usize::from(explained), "{windows:?}");
@@ -302,10 +314,25 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_before_the_first_start_explains_a_second_copy_of_what_was_published_before_it() {
+        let twice = [entry(10, "start", "a", 1), entry(11, "done", "a", 1), entry(12, "start", "a", 1)];
+        let window = Window { kind: Kind::ConnectionsClosed, from: 5, to: 9, harmless: false };
+        for (at, explained) in [(4, 1), (8, 1), (10, 0)] {
+            let task = Task { at, ..task("a", Work::Ok) };
+            let findings = weighed(&[task], &twice, &[], &[window]);
+            assert_eq!(
+                (findings.duplicates(), findings.unexplained.len()),
+                (explained, 1 - explained),
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
     fn a_task_that_ran_again_after_it_was_done_may_have_lost_its_host() {
         let tasks = [task("a", Work::Ok)];
         let again = [entry(10, "start", "a", 1), entry(11, "done", "a", 1), entry(30, "start", "a", 2)];
-        let window = Window { kind: Kind::HostKilled, from: 11, to: 20 };
+        let window = Window { kind: Kind::HostKilled, from: 11, to: 20, harmless: false };
         assert_eq!(weighed(&tasks, &again, &[], &[window]).duplicates[&Kind::HostKilled], 1);
         assert_eq!(weighed(&tasks, &again, &[], &[]).unexplained.len(), 1);
     }
@@ -322,7 +349,7 @@ mod tests {
         let start = |at| entry(at, "start", "a", 1);
         // Between 40 and 100 lies the end of the first round.
         let entries = [start(10), start(40), start(100), start(120), start(170)];
-        let window = |kind, from, to| Window { kind, from, to };
+        let window = |kind, from, to| Window { kind, from, to, harmless: false };
         let windows = [window(Kind::HostFrozen, 110, 122), window(Kind::NodeFrozen, 121, 169)];
         let gap = weighed(&[], &entries, &[], &windows).longest_gap;
         assert_eq!(gap, Some(Gap { micros: 50, during: Some(Kind::NodeFrozen) }));

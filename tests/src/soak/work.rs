@@ -24,6 +24,8 @@ pub(super) enum Work {
 pub(super) struct Task {
     /// Its `message_id`.
     pub id: String,
+    /// When its publishing began, in microseconds since 1970.
+    pub at: u64,
     /// What it does.
     pub work: Work,
     /// The broker has confirmed it. If not it may be there or not.
