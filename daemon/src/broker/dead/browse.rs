@@ -7,7 +7,7 @@ use std::time::Duration;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::super::declare::{QueueError, answered, depth, is_declared_as, open_channel};
 use super::super::dial::Dialled;
@@ -22,6 +22,11 @@ pub const MAX_HOLD: u32 = 1_000_000;
 /// `RabbitMQ` 4 discards what a quorum queue was given back 20 times, unless it is told otherwise. At half of it there
 /// is still time to do something.
 const WORN_AT: u32 = 10;
+/// For a quorum queue to take back what a closed channel held: it learns of the end from a monitor, and answers others
+/// meanwhile as if the letters were gone. Milliseconds, unless somebody else takes them at once.
+const RETURN_LIMIT: Duration = Duration::from_secs(1);
+/// Between two questions whether it has.
+const RETURN_PAUSE: Duration = Duration::from_millis(20);
 /// For closing the connection politely: what had to be seen has been by then.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -146,6 +151,7 @@ impl Browse {
                     let seen = if self.looked.removed > 0 { self.barrier(channel).await } else { Ok(()) };
                     // Gives back; an error would say that the channel is closed already.
                     let _ = answered(channel.close(200, "done".into())).await;
+                    let _ = timeout(RETURN_LIMIT, self.returned()).await;
                     seen
                 });
                 seen.await.unwrap_or_else(|_| Err(QueueError::Silent { queue: self.name.to_string() }))
@@ -156,6 +162,18 @@ impl Browse {
         let _ = timeout(CLOSE_LIMIT, closing).await;
         self.dialled.line.cut();
         seen
+    }
+
+    /// Waits until what was held is ready again, so that whoever looks next sees it.
+    async fn returned(&self) {
+        let held = self.looked.seen - self.looked.removed;
+        while held > 0
+            && depth(&self.dialled.connection, self.name.as_str())
+                .await
+                .is_ok_and(|ready| ready.is_some_and(|ready| ready < held))
+        {
+            sleep(RETURN_PAUSE).await;
+        }
     }
 
     /// A question on the same channel is answered after everything that was sent before it.
