@@ -7,3 +7,4 @@ mod metrics;
 mod query;
 pub mod server;
 mod socket;
+mod verbs;
