@@ -31,7 +31,8 @@ impl Cluster {
     /// Starts a cluster of the caller's own.
     pub fn start() -> Result<Self> {
         let first = Node::start()?;
-        let mut others: Vec<Node> = (1..SIZE).map(|_| Node::launch(Some(&first))).collect::<Result<_>>()?;
+        let mut others: Vec<Node> =
+            (1..SIZE).map(|_| Node::launch(Some(&first), None)).collect::<Result<_>>()?;
         others.iter_mut().try_for_each(Node::wait_until_up)?;
         // A node that found nobody would serve AMQP as well, alone.
         first.ctl(&["await_online_nodes", &SIZE.to_string()])?;

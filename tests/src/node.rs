@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::authority::Authority;
 use crate::release::Release;
 
 /// Tells "stuck" from "slow": a node answers within 3 to 6 seconds on an idle machine.
@@ -32,6 +33,7 @@ pub struct Node {
     directory: TempDir,
     release: Release,
     port: u16,
+    tls_port: u16,
     epmd: u16,
     environment: Vec<(&'static str, String)>,
     keeper: Child,
@@ -67,15 +69,23 @@ impl Node {
 
     /// Starts a node of the caller's own and waits until it serves AMQP.
     pub fn start() -> Result<Self> {
-        let mut node = Self::launch(None)?;
+        let mut node = Self::launch(None, None)?;
+        node.wait_until_up()?;
+        Ok(node)
+    }
+
+    /// Starts a node that also listens with TLS, with a certificate for `localhost`. It takes no client without a
+    /// certificate of the same authority, and takes that for a login (EXTERNAL).
+    pub fn start_with_tls(authority: &Authority) -> Result<Self> {
+        let mut node = Self::launch(None, Some(authority))?;
         node.wait_until_up()?;
         Ok(node)
     }
 
     /// Starts a node and waits for nothing. It joins the cluster of `seed`, which is up.
-    pub(crate) fn launch(seed: Option<&Self>) -> Result<Self> {
+    pub(crate) fn launch(seed: Option<&Self>, authority: Option<&Authority>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("warren-node-").tempdir()?;
-        let [port, dist, epmd] = free_ports()?;
+        let [port, dist, epmd, tls_port] = free_ports()?;
         let epmd = seed.map_or(epmd, |seed| seed.epmd);
         let release = Release::chosen()?;
         let environment = environment(&release.inside(directory.path()), port, dist, epmd);
@@ -90,12 +100,22 @@ impl Node {
             // Nodes talk to who knows their secret.
             fs::copy(seed.directory.path().join(COOKIE), directory.path().join(COOKIE))?;
         }
+        let mut plugins = "[].\n";
+        if let Some(authority) = authority {
+            settings.push_str(&tls(
+                authority,
+                directory.path(),
+                &release.inside(directory.path()),
+                tls_port,
+            )?);
+            plugins = "[rabbitmq_auth_mechanism_ssl].\n";
+        }
         fs::write(directory.path().join("rabbitmq.conf"), settings)?;
         fs::write(directory.path().join("advanced.config"), ADVANCED)?;
-        fs::write(directory.path().join("enabled_plugins"), "[].\n")?;
+        fs::write(directory.path().join("enabled_plugins"), plugins)?;
         let own_epmd = if seed.is_none() { epmd.to_string() } else { String::new() };
         let keeper = keep(&release, directory.path(), &own_epmd, &environment)?;
-        Ok(Self { directory, release, port, epmd, environment, keeper })
+        Ok(Self { directory, release, port, tls_port, epmd, environment, keeper })
     }
 
     /// Its name in a cluster.
@@ -111,6 +131,11 @@ impl Node {
     /// The AMQP port on loopback.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port for TLS on loopback, of a node that listens there.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
     }
 
     /// RabbitMQ's major and minor version, for what differs between them.
@@ -253,6 +278,23 @@ fn keep(
         .context("sh")
 }
 
+/// Settings for a listener with TLS; writes its certificate and key. `inside` is the directory as the node sees it.
+fn tls(authority: &Authority, directory: &Path, inside: &Path, port: u16) -> Result<String> {
+    let server = authority.issue("localhost");
+    let mut settings = format!(
+        "listeners.ssl.local = 127.0.0.1:{port}\n\
+         ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n\
+         auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\nssl_cert_login_from = common_name\n"
+    );
+    for (option, text) in
+        [("cacertfile", authority.certificate()), ("certfile", &server.certificate), ("keyfile", &server.key)]
+    {
+        fs::write(directory.join(option), text)?;
+        writeln!(settings, "ssl_options.{option} = {}", inside.join(option).display())?;
+    }
+    Ok(settings)
+}
+
 fn name(port: u16) -> String {
     format!("warren-{port}@localhost")
 }
@@ -289,17 +331,18 @@ fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'stat
 ///
 /// They lie below those that the kernel gives to outgoing connections: while a node is stopped, its port may not become
 /// one end of a connection. A client that dials it again and again would even reach itself in the end.
-fn free_ports() -> Result<[u16; 3]> {
+fn free_ports() -> Result<[u16; 4]> {
     const PORTS: std::ops::Range<u16> = 10_000..32_768;
     const TRIES: usize = 1_000;
     let mut held = Vec::new();
     for _ in 0..TRIES {
         held.extend(TcpListener::bind(("127.0.0.1", fastrand::u16(PORTS))));
-        if let [a, b, c] = &held[..] {
-            return Ok([a.local_addr()?.port(), b.local_addr()?.port(), c.local_addr()?.port()]);
+        if let [a, b, c, d] = &held[..] {
+            let port = |listener: &TcpListener| Ok::<_, std::io::Error>(listener.local_addr()?.port());
+            return Ok([port(a)?, port(b)?, port(c)?, port(d)?]);
         }
     }
-    bail!("no three free ports in {PORTS:?}")
+    bail!("no four free ports in {PORTS:?}")
 }
 
 fn success(what: &str, output: &Output) -> Result<String> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_rs::Runtime;
 use async_rs::traits::Reactor;
 use lapin::tcp::{AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 use rustix::net::{Shutdown, shutdown, sockopt};
 
@@ -85,7 +85,8 @@ pub(super) async fn dial_one(broker: &Broker, uri: &Secret, name: &str) -> Resul
         .with_connection_name(name.into())
         .with_client_property("product".into(), "Warren".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let user = target.authority.userinfo.username.clone();
+    let by_certificate = target.query.auth_mechanism == Some(SASLMechanism::External);
+    let user = (!by_certificate).then(|| target.authority.userinfo.username.clone());
     let vhost = target.vhost.clone();
     let opening = Connection::connector(target, Runtime::new(Kit::current()), connect, properties);
     let opened = tokio::time::timeout(broker.connect_timeout, opening).await;

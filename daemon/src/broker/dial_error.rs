@@ -18,7 +18,7 @@ pub enum DialError {
     )]
     BadUri,
     /// A TLS file cannot be read.
-    #[error("cannot read {}: {error}; check `broker.ca_file`, `broker.client_cert` and the file's owner", file.display())]
+    #[error("cannot read {}: {error}; check `broker.ca_file`, `broker.cert_file`, `broker.key_file` and the file's owner", file.display())]
     Certificate {
         /// Which.
         file: PathBuf,
@@ -45,7 +45,7 @@ pub enum DialError {
     },
     /// The TLS handshake failed.
     #[error(
-        "{address}: TLS failed: {why}; check `broker.ca_file`, the host name in the broker's certificate, and that the port speaks TLS"
+        "{address}: TLS failed: {why}; check `broker.ca_file`, the host name and the dates in the broker's certificate, that the port speaks TLS, and `broker.cert_file` if the broker wants to know its clients"
     )]
     Tls {
         /// Host, port and vhost.
@@ -74,6 +74,14 @@ pub enum DialError {
         address: String,
         /// The user's name.
         user: String,
+    },
+    /// The broker does not know the client's certificate (SASL's EXTERNAL).
+    #[error(
+        "{address}: login by certificate refused; check `broker.cert_file`, and that the broker has a user of the certificate's name (`ssl_cert_login_from` says which name) and the plugin rabbitmq_auth_mechanism_ssl"
+    )]
+    External {
+        /// Host, port and vhost.
+        address: String,
     },
     /// The virtual host does not exist.
     #[error(
@@ -122,12 +130,12 @@ pub enum Stage {
 }
 
 impl DialError {
-    /// Names what happened. `error` is `None` when time was up.
+    /// Names what happened. `error` is `None` when time was up. No `user`: the certificate is the login.
     pub(super) fn of(
         stage: Stage,
         error: Option<&lapin::Error>,
         address: String,
-        user: String,
+        user: Option<String>,
         vhost: String,
         limit: Duration,
     ) -> Self {
@@ -146,11 +154,19 @@ impl DialError {
                         Self::VhostMissing { address, vhost }
                     }
                     AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("refused") => {
+                        let user = user.unwrap_or_else(|| "of the certificate".to_owned());
                         Self::VhostRefused { address, vhost, user }
                     }
-                    _ if text.starts_with("ACCESS_REFUSED") => Self::Login { address, user },
+                    _ if text.starts_with("ACCESS_REFUSED") => match user {
+                        Some(user) => Self::Login { address, user },
+                        None => Self::External { address },
+                    },
                     _ => Self::Handshake { address, why: text.to_owned() },
                 }
+            }
+            // With TLS 1.3 the broker judges our certificate when we take the connection for open already.
+            (_, ErrorKind::IOError(error)) if error.to_string().contains("fatal alert") => {
+                Self::Tls { address, why: error.to_string() }
             }
             (_, ErrorKind::IOError(error)) => Self::Handshake {
                 address,
