@@ -144,13 +144,20 @@ impl<'a> Service<'a> {
 
     /// The status code of `GET /readyz` on the control socket.
     pub fn readyz(&self) -> u16 {
+        self.get("/readyz").0
+    }
+
+    /// `GET` on the control socket: status code and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
         let socket = self.machine.path(&format!("{}/control.sock", self.own("/run/warren")));
         let mut stream = UnixStream::connect(socket).expect("the control socket");
         stream.set_read_timeout(Some(wait::BOUND)).expect("a bound");
-        write!(stream, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
-        answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line")
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+        (code, body.to_owned())
     }
 
     /// Messages of the unit in the journal, systemd's about it and its own.

@@ -12,6 +12,8 @@ use warren_tests::{Broker, Daemon, Home, Keys, Node, artefacts, wait};
 
 /// Far below what a person calls slow, far above the milliseconds that it takes on an idle machine.
 const PROMPT: Duration = Duration::from_secs(1);
+/// So many questions of each kind.
+const ASKED: usize = 20;
 
 fn home(node: &Node, queue: &str) -> Home {
     let home = Home::new(&node.uri(), queue);
@@ -48,9 +50,16 @@ fn it_answers_at_once_with_all_workers_busy_and_the_broker_gone() {
     wait::until("the daemon notices", || (daemon.status()["broker"]["state"] != "connected").then_some(()));
 
     for verb in ["status", "handlers", "active"] {
-        let asked = Instant::now();
-        daemon.ask(&[verb]);
-        assert!(asked.elapsed() < PROMPT, "{verb} took {:?}", asked.elapsed());
+        let mut took: Vec<Duration> = (0..ASKED)
+            .map(|_| {
+                let asked = Instant::now();
+                daemon.ask(&[verb]);
+                asked.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        eprintln!("warrenctl {verb}: p50 {:?}, at most {:?}", took[ASKED / 2], took[ASKED - 1]);
+        assert!(took[ASKED - 1] < PROMPT, "{verb} took {took:?}");
     }
     assert_eq!(get(&home.socket(), "/healthz"), "HTTP/1.1 200 OK");
     assert_eq!(get(&home.socket(), "/readyz"), "HTTP/1.1 503 Service Unavailable");

@@ -11,6 +11,8 @@ mod credentials;
 mod handlers;
 #[path = "systemd/instances.rs"]
 mod instances;
+#[path = "systemd/metrics.rs"]
+mod metrics;
 #[path = "systemd/package.rs"]
 mod package;
 #[path = "systemd/plugins.rs"]
