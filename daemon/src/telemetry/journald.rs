@@ -16,6 +16,7 @@ use tracing_subscriber::registry::Registry;
 
 use super::record::{MAX_FIELDS, Record};
 use super::site::HANDLER_FIELDS;
+use super::text;
 use crate::config::Environment;
 
 /// More than a record can have: its own fields, the nine of its task, the message, and the handler's as one.
@@ -62,7 +63,11 @@ impl Journal {
         let mut put = |name: &str, text: Cow<'_, str>| {
             texts.extend(fields.field(name).map(|field| (field, text.into_owned())));
         };
-        put("message", Cow::Borrowed(&record.message));
+        // What `journalctl -u warrend` shows is the message alone: so it tells the fields as well, as on stderr. The
+        // generation's number stands for the digest's 64 digits.
+        let mut message = record.message.to_string();
+        text::fields(record, Some("plugin_sha256"), &mut message);
+        put("message", Cow::Owned(message));
         record.each_field(|name, value| put(name, Cow::Borrowed(value)));
         if !record.foreign.is_empty() {
             put(HANDLER_FIELDS, Cow::Owned(json(&record.foreign)));

@@ -313,8 +313,10 @@ fn the_journal_gets_every_field_of_a_task_and_none_that_it_does_not_have() {
     log.received(bare, 30, true);
     log.refused(bare, "unroutable");
     guard.flush();
+    let message = "task done  handler=backup task_id=t-1 queue=task_queue outcome=done attempt=1 duration_ms=1234 \
+                   generation=7 trace_id=4bf92f3577b34da6a3ce929d0e0e4736";
     let of_the_task = [
-        ("message", "task done"),
+        ("message", message),
         ("task_id", "t-1"),
         ("handler", "backup"),
         ("queue", "task_queue"),
@@ -326,15 +328,19 @@ fn the_journal_gets_every_field_of_a_task_and_none_that_it_does_not_have() {
         ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),
     ];
     let of_the_retry = [
-        ("message", "task failed, to be retried"),
+        (
+            "message",
+            "task failed, to be retried  outcome=retry duration_ms=1234 retry_in_ms=5000 code=busy error=later",
+        ),
         ("outcome", "retry"),
         ("duration_ms", "1234"),
         ("retry_in_ms", "5000"),
         ("code", "busy"),
         ("error", "later"),
     ];
-    let received = [("message", "task received"), ("bytes", "30"), ("redelivered", "true")];
-    let refused = [("message", "task is dead before it ran"), ("reason", "unroutable")];
+    let received =
+        [("message", "task received  bytes=30 redelivered=true"), ("bytes", "30"), ("redelivered", "true")];
+    let refused = [("message", "task is dead before it ran  reason=unroutable"), ("reason", "unroutable")];
     let expected = [
         entry(Level::INFO, "task", &of_the_task),
         entry(Level::WARN, "task", &of_the_retry),
@@ -355,15 +361,16 @@ fn what_a_handler_names_stays_in_one_field_of_the_journal() {
     guard.task_log().handler_log(task, 5, "fine", &[]);
     guard.task_log().handler_output(task, true, "printed");
     guard.flush();
+    let forged = "two\nlines  task_id=t-1 task_id=forged PRIORITY=0 a\\nb=\"\\\"\"";
     let json = r#"{"PRIORITY":"0","a\nb":"\"","task_id":"forged"}"#;
     let expected = [
+        entry(Level::ERROR, "handler", &[("message", forged), ("task_id", "t-1"), ("handler_fields", json)]),
+        entry(Level::TRACE, "handler", &[("message", "fine  task_id=t-1"), ("task_id", "t-1")]),
         entry(
-            Level::ERROR,
+            Level::INFO,
             "handler",
-            &[("message", "two\nlines"), ("task_id", "t-1"), ("handler_fields", json)],
+            &[("message", "printed  task_id=t-1 stream=stderr"), ("task_id", "t-1"), ("stream", "stderr")],
         ),
-        entry(Level::TRACE, "handler", &[("message", "fine"), ("task_id", "t-1")]),
-        entry(Level::INFO, "handler", &[("message", "printed"), ("task_id", "t-1"), ("stream", "stderr")]),
     ];
     assert_eq!(entries.take(), expected);
 }
@@ -377,10 +384,10 @@ fn the_journal_gets_events_under_their_own_names_and_places() {
         tracing::warn!(target: "hyper::proto", "trouble");
     });
     guard.flush();
-    let fields = [("message", "snapshot taken"), ("path", "/a b"), ("count", "3")];
+    let fields = [("message", "snapshot taken  path=\"/a b\" count=3"), ("path", "/a b"), ("count", "3")];
     let expected = [
         entry(Level::INFO, module_path!(), &fields),
-        entry(Level::WARN, "hyper::proto", &[("message", "trouble")]),
+        entry(Level::WARN, "hyper::proto", &[("message", "trouble  target=hyper::proto")]),
     ];
     assert_eq!(entries.take(), expected);
 }

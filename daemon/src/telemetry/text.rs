@@ -22,8 +22,17 @@ pub(super) fn render(record: &Record, color: bool, line: &mut String) {
     // Writing to a String cannot fail.
     let _ = if color { write!(line, " \u{1b}[{code}m{name}\u{1b}[0m ") } else { write!(line, " {name} ") };
     escape(&record.message, line);
+    fields(record, None, line);
+    line.push('\n');
+}
+
+/// Appends the record's fields as they stand behind its message, but for one.
+pub(super) fn fields(record: &Record, without: Option<&str>, line: &mut String) {
     let mut gap = "  ";
     let mut field = |name: &str, value: &str| {
+        if without == Some(name) {
+            return;
+        }
         line.push_str(gap);
         gap = " ";
         escape(name, line);
@@ -38,7 +47,6 @@ pub(super) fn render(record: &Record, color: bool, line: &mut String) {
     if !own {
         field("target", record.target());
     }
-    line.push('\n');
 }
 
 fn quoted(value: &str, line: &mut String) {
