@@ -15,6 +15,7 @@ const VERBS: &[&[&str]] = &[
     &["handlers"],
     &["active"],
     &["reload"],
+    &["doctor"],
     &["route"],
     &["dead"],
     &["dead", "list"],

@@ -34,6 +34,7 @@ pub fn unique(what: &str) -> String {
 /// The broker's part of a configuration.
 pub fn broker(uri: &str) -> Broker {
     Broker {
+        uri_file: None,
         uris: vec![Secret(uri.to_owned())],
         heartbeat: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(20),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, ErrorKind};
 
+use super::describe::{HowFar, describe};
 use super::server::Server;
 use super::topology;
 use crate::config::{Queue, QueueType};
@@ -150,7 +151,7 @@ pub(super) async fn exists(connection: &Connection, name: &str) -> Result<bool, 
 pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, QueueError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match ask(connection, name, options, FieldTable::default()).await {
-        Ok(depth) => Ok(Some(depth)),
+        Ok(queue) => Ok(Some(queue.message_count())),
         Err(Answer::Missing) => Ok(None),
         Err(answer) => Err(answer.about(name)),
     }
@@ -166,51 +167,21 @@ async fn declare(connection: &Connection, name: &str, arguments: FieldTable) -> 
     ask(connection, name, options, arguments).await.map(drop).map_err(|answer| answer.about(name))
 }
 
-/// Arguments that a queue of others is asked about one by one, at most.
-const MAX_QUESTIONS: usize = 24;
-
-/// A passive declare succeeds on a stream as well. Asking for a classic queue makes the broker name the first argument
-/// that differs, with its value: either the type, or one to ask with next time.
+/// A passive declare succeeds on a stream as well: the broker is asked for the type.
 async fn refuse_stream(connection: &Connection, name: &str) -> Result<(), QueueError> {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
-    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    for _ in 0..MAX_QUESTIONS {
-        match ask(connection, name, options, arguments.clone()).await {
-            Err(Answer::Different(why)) if why.contains("current is 'stream'") => {
-                return Err(QueueError::Stream(name.to_owned()));
-            }
-            Err(Answer::Different(why)) => match difference(&why) {
-                Some((argument, value)) if !arguments.contains_key(argument) => {
-                    arguments.insert(argument.into(), value);
-                }
-                // The type, or something that a stream cannot be, such as not durable.
-                _ => return Ok(()),
-            },
-            Err(answer @ (Answer::Link(_) | Answer::Silent)) => return Err(answer.about(name)),
-            // A classic queue, or not ours to configure: it works, or consuming says why not.
-            Ok(_) | Err(_) => return Ok(()),
+    match describe(connection, name, HowFar::Type).await {
+        Ok(described) if described.kind.as_deref() == Some("stream") => {
+            Err(QueueError::Stream(name.to_owned()))
         }
+        Err(answer @ (Answer::Link(_) | Answer::Silent)) => Err(answer.about(name)),
+        // Not ours to configure, or not durable: it works, or consuming says why not.
+        Ok(_) | Err(_) => Ok(()),
     }
-    Ok(())
-}
-
-/// The argument that a queue has and our declaration had not: `inequivalent arg 'x-max-age' for queue 'q' in vhost
-/// '/': received none but current is the value '1h' of type 'longstr'`.
-fn difference(why: &str) -> Option<(&str, AMQPValue)> {
-    let (argument, rest) = why.split_once("inequivalent arg '")?.1.split_once('\'')?;
-    let (value, rest) = rest.split_once("current is the value '")?.1.rsplit_once("' of type '")?;
-    let value = match rest.split_once('\'')?.0 {
-        "longstr" => AMQPValue::LongString(value.into()),
-        "bool" => AMQPValue::Boolean(value == "true"),
-        // The broker compares numbers whatever their size.
-        _ => AMQPValue::LongLongInt(value.parse().ok()?),
-    };
-    ShortString::try_new(argument).ok().map(|_| (argument, value))
 }
 
 /// What the broker said instead of yes.
-enum Answer {
+#[derive(Debug)]
+pub(super) enum Answer {
     Missing,
     Refused(String),
     Different(String),
@@ -221,7 +192,7 @@ enum Answer {
 }
 
 impl Answer {
-    fn about(self, queue: &str) -> QueueError {
+    pub(super) fn about(self, queue: &str) -> QueueError {
         let queue = queue.to_owned();
         match self {
             Self::Missing => QueueError::Broker { queue, why: "it does not exist".to_owned() },
@@ -235,13 +206,13 @@ impl Answer {
     }
 }
 
-/// Declares, or asks; the answer is the number of messages that are ready.
-async fn ask(
+/// Declares, or asks; the answer knows how many messages are ready, and how many consumers there are.
+pub(super) async fn ask(
     connection: &Connection,
     name: &str,
     options: QueueDeclareOptions,
     arguments: FieldTable,
-) -> Result<u32, Answer> {
+) -> Result<lapin::Queue, Answer> {
     let name = ShortString::try_new(name).map_err(|_| Answer::NameTooLong)?;
     let channel = open_channel(connection).await.map_err(|error| sort(&error))?;
     let answer = answered(channel.queue_declare(name, options, arguments)).await;
@@ -249,13 +220,13 @@ async fn ask(
         Ok(queue) => {
             // Dropping it would do, but lapin would warn; an error here is of no interest.
             let _ = answered(channel.close(200, "done".into())).await;
-            Ok(queue.message_count())
+            Ok(queue)
         }
         Err(error) => Err(sort(&error)),
     }
 }
 
-fn sort(error: &LinkError) -> Answer {
+pub(super) fn sort(error: &LinkError) -> Answer {
     let lapin = match error {
         LinkError::Lapin(lapin) => lapin,
         LinkError::Silent => return Answer::Silent,
@@ -332,35 +303,5 @@ pub(super) fn words(error: &lapin::Error) -> String {
         ErrorKind::IOError(error) => format!("the connection broke: {error}"),
         ErrorKind::MissingHeartbeatError => "the broker's heartbeats stopped".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_broker_s_words_give_the_argument_to_ask_with() {
-        let about = |rest: &str| format!("PRECONDITION_FAILED - inequivalent arg {rest}");
-        let text = |value: &str| AMQPValue::LongString(value.into());
-        let table = [
-            (
-                "'x-max-age' for queue 'q' in vhost '/': received none but current is the value '1h' of type 'longstr'",
-                Some(("x-max-age", text("1h"))),
-            ),
-            (
-                "'x-max-length-bytes' for queue 'q' in vhost '/': received none but current is the value '1000' of type 'long'",
-                Some(("x-max-length-bytes", AMQPValue::LongLongInt(1000))),
-            ),
-            (
-                "'x-dead-letter-routing-key' for queue 'q' in vhost '/': received none but current is the value 'it's' of type 'longstr'",
-                Some(("x-dead-letter-routing-key", text("it's"))),
-            ),
-            ("'x-queue-type' for queue 'q' in vhost '/': received 'classic' but current is 'quorum'", None),
-            ("'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'", None),
-        ];
-        for (words, expected) in table {
-            assert_eq!(difference(&about(words)), expected, "{words}");
-        }
     }
 }

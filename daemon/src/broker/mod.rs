@@ -4,6 +4,7 @@ mod backoff;
 pub mod copy;
 pub mod dead;
 mod declare;
+mod describe;
 mod dial;
 mod dial_error;
 mod handle;
@@ -17,6 +18,7 @@ mod session;
 mod settler;
 mod status;
 mod subscription;
+pub mod survey;
 pub mod topology;
 mod wire;
 
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 pub(crate) use backoff::Backoff;
 pub use declare::{Ensured, QueueError, declare_delay_queue, declare_work_queue};
+pub use describe::Description;
 pub use dial::{Dialled, connect, dial};
 pub use dial_error::{DialError, Stage};
 pub use handle::Link;

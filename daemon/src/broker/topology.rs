@@ -44,6 +44,11 @@ pub fn rung(delay: Duration) -> Duration {
     rung.map_or(MAX_DELAY, Duration::from_millis)
 }
 
+/// Every rung there is, the shortest first.
+pub(super) fn rungs() -> impl Iterator<Item = Duration> {
+    LADDER_MS.into_iter().map(Duration::from_millis)
+}
+
 /// The delay queue of a work queue for one rung.
 pub fn delay_name(queue: &str, rung: Duration) -> String {
     format!("{queue}.retry.{}", rung.as_millis())

@@ -25,8 +25,10 @@ pub(super) fn read(tree: &Table, environment: &Environment, problems: &mut Probl
     let default = Broker::default();
     let hours = |n: u64| Duration::from_secs(n * 3600);
     let zero = Duration::ZERO;
+    let (uris, uri_file) = uris(&mut table, environment).unwrap_or_else(|| (default.uris.clone(), None));
     let broker = Broker {
-        uris: uris(&mut table, environment).unwrap_or_else(|| default.uris.clone()),
+        uris,
+        uri_file,
         heartbeat: heartbeat(&mut table).unwrap_or(default.heartbeat),
         connect_timeout: table
             .duration("connect_timeout", Duration::from_millis(100)..=hours(1))
@@ -72,8 +74,8 @@ fn heartbeat(table: &mut Reader) -> Option<Duration> {
     None
 }
 
-/// The environment's URI, else the systemd credential, else the files'.
-fn uris(table: &mut Reader, environment: &Environment) -> Option<Vec<Secret>> {
+/// The environment's URI, else the systemd credential, else the files'; and the file they were alone in.
+fn uris(table: &mut Reader, environment: &Environment) -> Option<(Vec<Secret>, Option<PathBuf>)> {
     let stated: Vec<(&str, &Node)> =
         ["uri", "uris", "uri_file"].into_iter().filter_map(|k| table.node(k).map(|n| (k, n))).collect();
     if let [(first, _), (second, node), ..] = stated[..] {
@@ -89,21 +91,22 @@ fn uris(table: &mut Reader, environment: &Environment) -> Option<Vec<Secret>> {
             let message = format!("is not used: the credential {CREDENTIAL} takes its place");
             table.problems.warning(&place, &key, message, "remove one of the two");
         }
-        return from_file(table, &file, "uri_file", &Place::file(&file));
+        let uris = from_file(table, &file, "uri_file", &Place::file(&file))?;
+        return Some((uris, Some(file)));
     }
     let (key, node) = stated?;
     match key {
         "uri" => {
             let (text, node) = table.text(key, "an AMQP URI as text")?;
-            check(table, text, key, &node.place).map(|uri| vec![uri])
+            check(table, text, key, &node.place).map(|uri| (vec![uri], None))
         }
         "uris" => {
             let texts = table.texts(key, "a list of AMQP URIs")?;
-            check_all(table, &texts, key, &node.place)
+            check_all(table, &texts, key, &node.place).map(|uris| (uris, None))
         }
         _ => {
             let (file, place) = table.path(key)?;
-            from_file(table, &file, key, &place)
+            from_file(table, &file, key, &place).map(|uris| (uris, Some(file)))
         }
     }
 }

@@ -13,6 +13,7 @@ impl Default for Broker {
     fn default() -> Self {
         Self {
             uris: vec![Secret("amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())],
+            uri_file: None,
             heartbeat: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             consumer_timeout: Duration::from_secs(30 * 60),

@@ -59,6 +59,8 @@ pub struct Config {
 pub struct Broker {
     /// AMQP URIs, tried in turn. Never printed: use [`Broker::addresses`].
     pub uris: Vec<Secret>,
+    /// The file they were read from, when they do not stand in the configuration itself.
+    pub uri_file: Option<PathBuf>,
     /// AMQP heartbeat in whole seconds; 0 turns it off.
     pub heartbeat: Duration,
     /// Bound on TCP connect, TLS and the AMQP handshake together.

@@ -4,6 +4,7 @@ mod active;
 mod cancel;
 mod config;
 mod dead;
+mod doctor;
 mod exit;
 mod handlers;
 mod hold;
@@ -14,6 +15,7 @@ mod place;
 mod plugin;
 mod publish;
 mod reload;
+mod roster;
 mod route;
 mod status;
 
@@ -47,6 +49,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Handler { verb } => hold::run(global, verb, Held::Handler),
         Verb::Queue { verb } => hold::run(global, verb, Held::Queue),
         Verb::Reload => reload::run(global),
+        Verb::Doctor(args) => doctor::run(global, args),
         Verb::Route(args) => route::run(global, args),
         Verb::Dead { verb } => dead::run(global, verb),
         Verb::Config { verb } => config::run(global, verb),
@@ -62,6 +65,7 @@ Exit status: 0 done; 64 usage; 65 bad data; 69 no daemon or no broker; 70 a hand
 Examples:
   warrenctl publish 'Process order #1001'
   warrenctl status
+  warrenctl doctor                          what is wrong, and what to do about it
   warrenctl VERB --help                     every verb has examples";
 
 /// Publish tasks for warrend, ask it, reload it; check its configuration and its plugins.
@@ -123,6 +127,9 @@ enum Verb {
     /// Reload configuration and plugins, wait for the result and show it
     #[command(after_help = reload::EXAMPLES)]
     Reload,
+    /// Look for what is wrong, or will be: files, plugins, broker, queues, daemon, machine
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
     /// Say which handler takes a task, and why
     #[command(after_help = route::EXAMPLES)]
     Route(route::RouteArgs),

@@ -1,0 +1,46 @@
+//! Facts in, findings out. Nothing here asks anybody anything.
+
+mod broker;
+mod config;
+mod daemon;
+mod files;
+mod handlers;
+mod machine;
+mod plugins;
+mod queues;
+
+use super::facts::Facts;
+use super::finding::{Area, Finding, Severity};
+use crate::roster::{Rostered, roster};
+
+/// Everything that there is to say, in the order in which one would look.
+pub(super) fn all(facts: &Facts) -> Vec<Finding> {
+    let mut findings = config::check(&facts.config_file, &facts.config);
+    findings.extend(files::check(&facts.files, &facts.who));
+    let handlers = handlers_of(facts);
+    if let (Ok(loaded), Some(store)) = (&facts.config, &facts.store) {
+        findings.extend(plugins::check(store, &handlers, &facts.who));
+        if let Some(broker) = &facts.broker {
+            findings.extend(broker::check(broker));
+            if let Some(Ok(survey)) = &broker.survey {
+                findings.extend(queues::check(survey, &loaded.config));
+            }
+        }
+        findings.extend(handlers::check(&loaded.config, &handlers, facts.daemon.unit.as_ref()));
+    }
+    let config = facts.config.as_ref().ok().map(|loaded| &loaded.config);
+    findings.extend(daemon::check(&facts.daemon, config));
+    findings.extend(machine::check(&facts.machine, config, &handlers, facts.daemon.limits));
+    if config.is_none() {
+        let what = "plugins, broker, queues and handlers were not looked at";
+        let remedy = "correct the configuration and ask again";
+        findings.push(Finding::new(Severity::Note, Area::Config, "the rest", what, remedy));
+    }
+    findings
+}
+
+fn handlers_of(facts: &Facts) -> Vec<Rostered> {
+    let (Ok(loaded), Some(store)) = (&facts.config, &facts.store) else { return Vec::new() };
+    let plugins: Vec<_> = store.plugins.iter().filter_map(|plugin| plugin.manifest.as_ref().ok()).collect();
+    roster(&loaded.config, &plugins)
+}

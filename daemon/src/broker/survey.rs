@@ -1,0 +1,339 @@
+//! What can be learned of the broker and of its queues without changing anything there: for `warrenctl doctor`.
+//!
+//! AMQP has no question "may I?". So it is put as a request that the broker can only refuse, because something in it is
+//! wrong: `RabbitMQ` looks at the permission first, and which of the two reasons it gives is the answer. Nothing is
+//! declared, consumed or published to any queue by that.
+//!
+//! | permission | the request | refused as forbidden: no; refused as |
+//! | --- | --- | --- |
+//! | configure a queue | declare it with a time to live of -1 | wrong: yes |
+//! | read a queue | consume it with a priority that is no number | wrong, or no such queue: yes |
+//! | write to the default exchange | publish to a queue that nobody has | unroutable: yes |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Confirmation, Connection};
+use tokio::time::timeout;
+
+use super::declare::{Answer, LinkError, QueueError, answered, ask, is_declared_as, open_channel, sort};
+use super::describe::{Description, HowFar, describe};
+use super::dial::{Dialled, connect, dial_one};
+use super::dial_error::DialError;
+use super::server::Server;
+use super::topology;
+use crate::config::{Broker, Queue, QueueType};
+
+/// Queues that are looked at. Each takes some fifty questions, a fraction of a second together: with more, whoever waits
+/// would rather look at some of them.
+const MAX_QUEUES: usize = 100;
+/// For the broker's word on a message for nobody. It takes milliseconds, unless it takes no messages at all.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+/// For closing a connection politely.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// One of the configured addresses.
+#[derive(Debug)]
+pub struct Address {
+    /// Host, port and vhost, without credentials.
+    pub address: String,
+    /// `amqps://`.
+    pub is_tls: bool,
+    /// Who answers there, or why nobody does.
+    pub answer: Result<Server, DialError>,
+}
+
+/// What one broker said.
+#[derive(Debug)]
+pub struct Survey {
+    /// Who it is.
+    pub server: Server,
+    /// Whether the user may publish to queues.
+    pub publish: May,
+    /// The queues that were looked at, in the order of the configuration.
+    pub queues: Vec<QueueSurvey>,
+    /// How many were not.
+    pub passed_over: usize,
+}
+
+/// A configured queue and those that belong to it.
+#[derive(Debug)]
+pub struct QueueSurvey {
+    /// Its name.
+    pub queue: Arc<str>,
+    /// The queue itself.
+    pub work: Sight,
+    /// Its dead letters.
+    pub dead: Sight,
+    /// Whether the daemon could declare and use delay queues.
+    pub delay: Rights,
+    /// The delay queues that exist.
+    pub delays: Vec<DelaySight>,
+}
+
+/// What is known of one queue.
+#[derive(Debug)]
+pub struct Sight {
+    /// Its name.
+    pub name: String,
+    /// The queue, if there is one.
+    pub there: Option<There>,
+    /// What the user may do with it.
+    pub rights: Rights,
+}
+
+/// A queue that exists, or may: `RabbitMQ` 4.3 does not even tell that to a user without a permission on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct There {
+    /// Messages that wait in it; 0 where the user may not know.
+    pub ready: u32,
+    /// Its consumers; 0 where the user may not know.
+    pub consumers: u32,
+    /// How it was declared, where the user may know.
+    pub described: Option<Description>,
+}
+
+/// What the user may do with a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    /// Declare it.
+    pub configure: May,
+    /// Consume it.
+    pub read: May,
+}
+
+/// Whether the user may do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum May {
+    /// It is allowed.
+    Yes,
+    /// It is not, in the broker's words.
+    No(String),
+    /// The broker takes no messages at the moment.
+    Blocked,
+    /// Not known, for this reason.
+    Unknown(String),
+}
+
+/// A delay queue that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelaySight {
+    /// Its name.
+    pub name: String,
+    /// Tasks that wait in it.
+    pub ready: u32,
+    /// How it compares with what the daemon would declare.
+    pub form: Form,
+}
+
+/// How a delay queue compares with what the daemon would declare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The same.
+    Wanted,
+    /// The other type: the daemon uses it as it is.
+    OtherType(QueueType),
+    /// Another delay or another way back: the daemon refuses it.
+    Unusable,
+    /// The user may not declare it.
+    Unknown,
+}
+
+/// Dials every configured address at the same time, each within `connect_timeout`.
+pub async fn addresses(broker: &Broker, name: &str) -> Vec<Address> {
+    let shown = broker.addresses();
+    let dials = broker.uris.iter().zip(shown).map(|(uri, address)| async move {
+        let answer = match dial_one(broker, uri, name).await {
+            Ok(dialled) => {
+                let server = dialled.server.clone();
+                close(dialled).await;
+                Ok(server)
+            }
+            Err(error) => Err(error),
+        };
+        Address { address, is_tls: uri.0.starts_with("amqps://"), answer }
+    });
+    join_all(dials).await
+}
+
+/// Looks at the broker and at these queues.
+pub async fn survey(broker: &Broker, queues: &[Queue], name: &str) -> Result<Survey, SurveyError> {
+    let dialled = connect(broker, name).await?;
+    let server = dialled.server.clone();
+    let publish = may_publish(&dialled.connection).await;
+    close(dialled).await;
+    let mut seen = Vec::new();
+    for queue in queues.iter().take(MAX_QUEUES) {
+        // A connection each: every answer that is an error uses up one of its channel numbers for ever.
+        let dialled = connect(broker, name).await?;
+        let looked = look(&dialled.connection, queue, &server).await;
+        close(dialled).await;
+        seen.push(looked?);
+    }
+    Ok(Survey { server, publish, passed_over: queues.len().saturating_sub(seen.len()), queues: seen })
+}
+
+/// Why the broker could not be looked at to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// It did not take a connection that it took a moment ago.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// It did not answer about a queue.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+async fn look(connection: &Connection, queue: &Queue, server: &Server) -> Result<QueueSurvey, QueueError> {
+    let work = sight(connection, &queue.name, server).await?;
+    let dead = sight(connection, &topology::dead_name(&queue.name), server).await?;
+    let mut delays = Vec::new();
+    for rung in topology::rungs() {
+        delays.extend(delay(connection, queue, rung, server).await?);
+    }
+    // One stands for all of them: permissions go by patterns.
+    let name = topology::delay_name(&queue.name, topology::rung(Duration::from_secs(5)));
+    let delay = Rights {
+        configure: may_configure(connection, &name, server).await,
+        read: may_read(connection, &name, server).await,
+    };
+    Ok(QueueSurvey { queue: queue.name.clone(), work, dead, delay, delays })
+}
+
+async fn sight(connection: &Connection, name: &str, server: &Server) -> Result<Sight, QueueError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let there = match ask(connection, name, options, FieldTable::default()).await {
+        Ok(queue) => Some(There {
+            ready: queue.message_count(),
+            consumers: queue.consumer_count(),
+            described: match describe(connection, name, HowFar::All).await {
+                Ok(described) => Some(described),
+                Err(answer @ (Answer::Link(_) | Answer::Silent)) => return Err(answer.about(name)),
+                Err(_) => None,
+            },
+        }),
+        Err(Answer::Missing) => None,
+        Err(Answer::Refused(_)) => Some(There::default()),
+        Err(answer) => return Err(answer.about(name)),
+    };
+    let rights = Rights {
+        configure: may_configure(connection, name, server).await,
+        read: may_read(connection, name, server).await,
+    };
+    Ok(Sight { name: name.to_owned(), there, rights })
+}
+
+async fn delay(
+    connection: &Connection,
+    queue: &Queue,
+    rung: Duration,
+    server: &Server,
+) -> Result<Option<DelaySight>, QueueError> {
+    let name = topology::delay_name(&queue.name, rung);
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let ready = match ask(connection, &name, options, FieldTable::default()).await {
+        Ok(queue) => queue.message_count(),
+        Err(Answer::Missing | Answer::Refused(_)) => return Ok(None),
+        Err(answer) => return Err(answer.about(&name)),
+    };
+    let wanted = topology::delay_type(queue.delay_type, server);
+    let other = match wanted {
+        QueueType::Classic => QueueType::Quorum,
+        QueueType::Quorum => QueueType::Classic,
+    };
+    let arguments = |kind| topology::delay_arguments(&queue.name, rung, kind, server);
+    let form = if is_declared_as(connection, &name, arguments(wanted)).await {
+        Form::Wanted
+    } else if is_declared_as(connection, &name, arguments(other)).await {
+        Form::OtherType(other)
+    } else if may_configure(connection, &name, server).await == May::Yes {
+        Form::Unusable
+    } else {
+        Form::Unknown
+    };
+    Ok(Some(DelaySight { name, ready, form }))
+}
+
+/// No broker makes a queue whose messages live for less than no time.
+async fn may_configure(connection: &Connection, name: &str, server: &Server) -> May {
+    if server.rabbitmq().is_none() {
+        return not_asked();
+    }
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(-1));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    match ask(connection, name, options, arguments).await {
+        Ok(_) | Err(Answer::Different(_)) => May::Yes,
+        Err(answer) => refused(answer, name),
+    }
+}
+
+async fn may_read(connection: &Connection, name: &str, server: &Server) -> May {
+    if server.rabbitmq().is_none() {
+        return not_asked();
+    }
+    match try_to_consume(connection, name).await {
+        Ok(()) => May::Yes,
+        Err(error) => match sort(&error) {
+            Answer::Missing | Answer::Different(_) => May::Yes,
+            answer => refused(answer, name),
+        },
+    }
+}
+
+async fn try_to_consume(connection: &Connection, name: &str) -> Result<(), LinkError> {
+    let Ok(name) = ShortString::try_new(name) else { return Ok(()) };
+    let channel = open_channel(connection).await?;
+    // Should a broker take it all the same: one message at most, which goes back when the channel closes.
+    answered(channel.basic_qos(1, BasicQosOptions::default())).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-priority".into(), AMQPValue::LongString("none".into()));
+    let options = BasicConsumeOptions::default();
+    answered(channel.basic_consume(name, "warrenctl-doctor".into(), options, arguments)).await?;
+    answered(channel.close(200, "done".into())).await
+}
+
+/// A message for a queue that nobody has: it comes back.
+async fn may_publish(connection: &Connection) -> May {
+    let nobody = format!("warrenctl-doctor-{}", uuid::Uuid::now_v7());
+    let publishing = async {
+        let channel = open_channel(connection).await?;
+        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let properties = BasicProperties::default();
+        let confirm =
+            channel.basic_publish("".into(), nobody.as_str().into(), options, b"", properties).await;
+        let confirmed = confirm.map_err(LinkError::Lapin)?.await.map_err(LinkError::Lapin)?;
+        // An error here is of no interest.
+        let _ = answered(channel.close(200, "done".into())).await;
+        Ok::<_, LinkError>(confirmed)
+    };
+    match timeout(CONFIRM_LIMIT, publishing).await {
+        Ok(Ok(Confirmation::Ack(_) | Confirmation::NotRequested)) => May::Yes,
+        Ok(Ok(Confirmation::Nack(_))) => May::Unknown("the broker refused a message for nobody".to_owned()),
+        Ok(Err(error)) => refused(sort(&error), &nobody),
+        Err(_) if connection.status().blocked() => May::Blocked,
+        Err(_) => May::Unknown(format!("no confirm in {CONFIRM_LIMIT:?}")),
+    }
+}
+
+fn refused(answer: Answer, name: &str) -> May {
+    match answer {
+        Answer::Refused(why) => May::No(why),
+        answer => May::Unknown(answer.about(name).to_string()),
+    }
+}
+
+fn not_asked() -> May {
+    May::Unknown("only RabbitMQ can be asked without changing anything".to_owned())
+}
+
+async fn close(dialled: Dialled) {
+    // What was to be learned has been; an error here is of no interest.
+    let _ = timeout(CLOSE_LIMIT, dialled.connection.close(200, "done".into())).await;
+}
