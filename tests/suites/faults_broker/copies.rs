@@ -65,9 +65,21 @@ fn a_full_delay_queue_keeps_its_retries_unacknowledged_until_there_is_room() {
     let arguments = ["set_policy", "copies_delay", &policy, r#"{"max-length":1}"#, "--apply-to", "queues"];
     node.ctl(&arguments).expect("a policy");
     let daemon = Daemon::start(&home);
-    broker.publish_all(home.queue(), "t", (0..8).map(|_| "Scenario until 2".to_owned()));
+    // One after the other: a quorum queue tells its publishers afterwards that it is full, and takes what came until then.
+    let id = |n: u64| format!("t-{n}");
+    let taken = |n: &u64| {
+        broker.publish(home.queue(), &id(*n), "Scenario until 2");
+        wait::until("a copy that was taken or refused", || {
+            let (queue, log) = (queue(&daemon), daemon.log().since(0));
+            let is_refused = log.iter().any(|line| line.contains("a copy was not taken"));
+            let is_taken = queue["counts"]["retried"] == *n && queue["settling"] == 0;
+            (is_refused || is_taken).then_some(!is_refused)
+        })
+    };
+    let first = (1..8).find(|n| !taken(n)).expect("a copy that was not taken");
     wait_error(&daemon, &[&format!("{}.retry.", home.queue()), "full"]);
     assert!(queue(&daemon)["settling"].as_u64() > Some(0));
+    (first + 1..=8).for_each(|n| broker.publish(home.queue(), &id(n), "Scenario until 2"));
     node.ctl(&["clear_policy", "copies_delay"]).expect("no policy");
     daemon.wait_count("done", 8);
     wait_settled(node, &broker, &daemon, &home);
