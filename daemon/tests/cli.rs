@@ -12,6 +12,7 @@ use warren::control::server::{Request, Server};
 /// Every verb, as words of the command line.
 const VERBS: &[&[&str]] = &[
     &["status"],
+    &["top"],
     &["handlers"],
     &["active"],
     &["reload"],

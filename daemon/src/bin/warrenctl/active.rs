@@ -43,7 +43,8 @@ fn text(tasks: &[ActiveTask]) -> String {
     table.text()
 }
 
-fn progress(task: &ActiveTask) -> String {
+/// How far a task is, in percent and in its handler's words.
+pub(crate) fn progress(task: &ActiveTask) -> String {
     let share = task.permille.map(|permille| format!("{}.{}%", permille / 10, permille % 10));
     let note = task.note.clone().filter(|note| !note.is_empty());
     match (share, note) {

@@ -8,6 +8,23 @@ use tokio::net::UnixStream;
 
 use crate::exit::Code;
 
+const SIGNALS: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+
+/// Takes the signals over, for the rest of the program's life: the first one sets the flag.
+pub(crate) fn flag() -> io::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in SIGNALS {
+        // In this order: the first signal sets the flag, the next one finds it set.
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            Code::Interrupted as i32,
+            Arc::clone(&asked),
+        )?;
+        signal_hook::flag::register(signal, Arc::clone(&asked))?;
+    }
+    Ok(asked)
+}
+
 /// The ear for both signals.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
@@ -19,12 +36,8 @@ impl Interrupt {
     /// Takes the signals over, for the rest of the program's life. Needs a tokio runtime with I/O.
     pub(crate) fn listen() -> io::Result<Self> {
         let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
-        let asked = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // In this order: the first signal sets the flag, the next one finds it set.
-            let code = Code::Interrupted as i32;
-            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&asked))?;
-            signal_hook::flag::register(signal, Arc::clone(&asked))?;
+        let asked = flag()?;
+        for signal in SIGNALS {
             signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
         }
         reader.set_nonblocking(true)?;

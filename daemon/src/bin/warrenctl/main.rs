@@ -18,6 +18,7 @@ mod reload;
 mod roster;
 mod route;
 mod status;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.verb {
         Verb::Publish(args) => publish::run(global, args),
         Verb::Status => status::run(global),
+        Verb::Top(args) => top::run(global, args),
         Verb::Handlers => handlers::run(global),
         Verb::Active => active::run(global),
         Verb::Cancel(args) => cancel::run(global, args),
@@ -65,6 +67,7 @@ Exit status: 0 done; 64 usage; 65 bad data; 69 no daemon or no broker; 70 a hand
 Examples:
   warrenctl publish 'Process order #1001'
   warrenctl status
+  warrenctl top                             the same, live
   warrenctl doctor                          what is wrong, and what to do about it
   warrenctl VERB --help                     every verb has examples";
 
@@ -103,6 +106,9 @@ enum Verb {
     /// Show the daemon's state: broker, queues, handlers, last errors
     #[command(after_help = status::EXAMPLES)]
     Status,
+    /// Watch queues, handlers and running tasks live, with rates and latencies
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopArgs),
     /// List the handlers with their prefixes, limits and hosts
     #[command(after_help = handlers::EXAMPLES)]
     Handlers,

@@ -27,7 +27,8 @@ fn text(status: &Status) -> String {
     text
 }
 
-fn head(status: &Status) -> String {
+/// The daemon, its broker link and its last reload.
+pub(crate) fn head(status: &Status) -> String {
     let mut text = format!(
         "warrend {}  {}, {}, pid {}, up {}\n",
         clean(&status.version),
