@@ -247,7 +247,7 @@ impl Daemon {
         self.notifier.ready(&self.health.borrow().line);
     }
 
-    /// The broker is still away: active, but not consuming, unless the operator wants a failure.
+    /// Not consuming yet: active all the same, unless the operator wants a failure.
     fn on_start_wait_over(&mut self) {
         if self.config.daemon.require_broker {
             tracing::error!(
@@ -259,7 +259,7 @@ impl Daemon {
             self.stop();
             return;
         }
-        tracing::warn!("the broker is still away; started all the same, consuming as soon as it is there");
+        tracing::warn!("started all the same; {}", self.health.borrow().line);
         self.give_ready();
     }
 
