@@ -86,7 +86,8 @@ fn uris(table: &mut Reader, environment: &Environment) -> Option<(Vec<Secret>, O
     let stated = stated.first().copied();
     let from_variable = matches!(stated, Some((_, Node { place: Place::Variable(_), .. })));
     if !from_variable && let Some(file) = credential(environment) {
-        if let Some((key, node)) = stated {
+        // `uri_file` may stand beside it: that is for warrenctl, which systemd gives no credentials.
+        if let Some((key, node)) = stated.filter(|(key, _)| *key != "uri_file") {
             let (place, key) = (node.place.clone(), table.dotted(key));
             let message = format!("is not used: the credential {CREDENTIAL} takes its place");
             table.problems.warning(&place, &key, message, "remove one of the two");

@@ -168,7 +168,11 @@ fn the_uri_can_come_from_a_file_or_a_systemd_credential() {
     let directory = files.path("credentials").display().to_string();
     let credential = ("CREDENTIALS_DIRECTORY", directory.as_str());
     assert_eq!(addresses(&[]), Ok(("one:5672/v two:5672/v".to_owned(), 0)));
-    assert_eq!(addresses(&[credential]), Ok(("three:5672/v".to_owned(), 1)));
+    // The file beside the credential is for warrenctl; a URI in the configuration is what one forgot to take out.
+    assert_eq!(addresses(&[credential]), Ok(("three:5672/v".to_owned(), 0)));
+    let files_with_uri = Files::new(&[("warren.toml", "[broker]\nuri = 'amqp://one'\n[queues.q]\n")]);
+    let loaded = files_with_uri.load(&[credential]).unwrap();
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
     let variable = ("WARREN_BROKER__URI", "amqp://four");
     assert_eq!(addresses(&[credential, variable]), Ok(("four:5672/%2f".to_owned(), 0)));
     let errors = files.errors(&[("CREDENTIALS_DIRECTORY", &files.path("broken").display().to_string())]);
