@@ -122,4 +122,6 @@ place:
 	fi
 	install -d $(DESTDIR)$(PREFIX)/share/doc/warren/examples
 	install -m 0644 systemd/examples/*.conf $(DESTDIR)$(PREFIX)/share/doc/warren/examples/
-	if [ -f README.md ]; then install -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/warren/; fi
+	install -d $(DESTDIR)$(PREFIX)/share/doc/warren/docs
+	install -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/warren/
+	install -m 0644 docs/operating.md $(DESTDIR)$(PREFIX)/share/doc/warren/docs/

@@ -160,12 +160,6 @@ fn missing_permissions_are_named_and_are_77() {
     assert_eq!((said.code, said.count("error")), (Some(77), 1), "{said:#?}");
     said.has("error", "doctor_rights.dead", "configure has to match doctor_rights\\..*");
 
-    // What docs/operating.md gives a user of its own.
-    let guides = "^(doctor_rights(\\..*)?|amq\\.default)$";
-    permit(guides, guides, guides);
-    let said = doctor(&home, &[]);
-    assert_eq!((said.code, said.count("error")), (Some(0), 0), "{said:#?}");
-
     // Where the dead queue is there, the right to make one is not needed; the right to read it is the operator's.
     Broker::connect(&node.uri()).declare("doctor_rights.dead", &[]);
     permit("^doctor_rights(\\.retry\\..*)?$", "^amq\\.default$", "^doctor_rights(\\.retry\\..*)?$");
@@ -183,6 +177,35 @@ fn missing_permissions_are_named_and_are_77() {
         said.has("error", "doctor_rights", "it cannot be declared");
     }
     said.has("error", "doctor_rights.retry.*", "retries wait");
+}
+
+#[test]
+fn what_the_guide_permits_a_user_is_enough() {
+    let node = Node::shared();
+    node.ctl(&["add_user", "guide", "s3cret"]).expect("a user");
+    // As docs/operating.md has it, for another queue.
+    let permitted = "^(doctor_guide(\\..*)?|amq\\.default|amq\\.gen-.*)$";
+    node.ctl(&["set_permissions", "guide", permitted, permitted, permitted]).expect("permissions");
+    let home = home(&with_user(node, "guide"), "doctor_guide");
+    let said = doctor(&home, &[]);
+    assert_eq!((said.code, said.count("error")), (Some(0), 0), "{said:#?}");
+
+    let daemon = Daemon::start(&home);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(artefacts::program("warrenctl"));
+        let output = command.arg("--config").arg(home.config()).args(arguments).output().expect("warrenctl");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &said)
+    };
+    let (code, text) = run(&["publish", "--wait=30s", "Scenario ok"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run(&["publish", "--wait=30s", "--delay=250ms", "Scenario ok"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run(&["publish", "Nobody's task"]);
+    assert_eq!(code, Some(0), "{text}");
+    daemon.wait_count("dead", 1);
+    let (code, text) = run(&["dead", "replay", "--all"]);
+    assert!(code == Some(0) && text.contains("1 letter replayed"), "{code:?} {text}");
 }
 
 #[test]
