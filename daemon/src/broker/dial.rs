@@ -167,13 +167,15 @@ fn connector(
             line.state().socket = Some(socket.as_fd().try_clone_to_owned()?);
             line.reached(Stage::Tls)?;
             let mut stream = AsyncTcpStream::Plain(stream);
+            let mut stage = Stage::Handshake;
             if uri.scheme == AMQPScheme::AMQPS {
+                stage = Stage::EncryptedHandshake;
                 let encrypting = stream.into_tls(&uri.authority.host, tls.as_ref());
                 stream = tokio::time::timeout(limit, encrypting)
                     .await
                     .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
             }
-            line.reached(Stage::Handshake)?;
+            line.reached(stage)?;
             return Ok(AsyncTcpStream::Plain(kit.wire(stream, server.clone())));
         }
         Err(failure.into())

@@ -127,6 +127,8 @@ pub enum Stage {
     Tls,
     /// Greeting the broker.
     Handshake,
+    /// Greeting it over TLS.
+    EncryptedHandshake,
 }
 
 impl DialError {
@@ -164,9 +166,14 @@ impl DialError {
                     _ => Self::Handshake { address, why: text.to_owned() },
                 }
             }
-            // With TLS 1.3 the broker judges our certificate when we take the connection for open already.
-            (_, ErrorKind::IOError(error)) if error.to_string().contains("fatal alert") => {
-                Self::Tls { address, why: error.to_string() }
+            // With TLS 1.3 the broker judges our certificate when we take the connection for open already. It sends an
+            // alert and hangs up; where our greeting comes in between, the reset overtakes the alert.
+            (Stage::EncryptedHandshake, ErrorKind::IOError(error)) => {
+                let why = match error.to_string() {
+                    alert if alert.contains("fatal alert") => alert,
+                    other => format!("the broker hung up as soon as it was agreed on ({other})"),
+                };
+                Self::Tls { address, why }
             }
             (_, ErrorKind::IOError(error)) => Self::Handshake {
                 address,
@@ -186,6 +193,7 @@ impl std::fmt::Display for Stage {
             Self::Connect => "connecting",
             Self::Tls => "in the TLS handshake",
             Self::Handshake => "in the AMQP handshake",
+            Self::EncryptedHandshake => "in the AMQP handshake over TLS",
         })
     }
 }
