@@ -83,7 +83,8 @@ pub(crate) fn run(global: &Global, args: &TopArgs) -> Result<(), Failure> {
     if global.json {
         return print_json(&model.figures());
     }
-    let size = terminal::size().ok().filter(|_| io::stdout().is_terminal());
+    // A terminal that nobody told its size has none.
+    let size = terminal::size().ok().filter(|(columns, _)| *columns > 0 && io::stdout().is_terminal());
     print(&draw::text(&model, size.map_or(PIPE_WIDTH, |(columns, _)| columns)))
 }
 
