@@ -90,8 +90,10 @@ pub async fn declare_work_queue(
 pub struct Ensured {
     /// Its name.
     pub name: String,
-    /// A quorum queue that was declared just now: what it confirms is not safe before [`super::SETTLE`] has passed.
-    pub is_young: bool,
+    /// It is a quorum queue: what it confirms is not safe before it is [`super::SETTLE`] old.
+    pub is_quorum: bool,
+    /// It was declared just now.
+    pub is_new: bool,
 }
 
 /// Makes sure that `<queue>.dead` is there, taken as it is when it exists.
@@ -105,7 +107,7 @@ pub(super) async fn declare_dead_queue(
     if is_new {
         declare(connection, &name, topology::dead_arguments(queue, server)).await?;
     }
-    Ok(Ensured { name, is_young: is_new && queue.dead_type == Some(QueueType::Quorum) })
+    Ok(Ensured { name, is_quorum: queue.dead_type == Some(QueueType::Quorum), is_new })
 }
 
 /// Makes sure that the delay queue of `target` is there. One that another configuration or another version of the
@@ -132,13 +134,13 @@ pub async fn declare_delay_queue(
                         QUEUE = name,
                         "the delay queue exists with another type ({why}); it is used as it is"
                     );
-                    Ok(Ensured { name, is_young: false })
+                    Ok(Ensured { name, is_quorum: other == QueueType::Quorum, is_new })
                 }
                 Err(QueueError::Different { .. }) => Err(QueueError::Different { queue, why }),
                 Err(error) => Err(error),
             }
         }
-        declared => declared.map(|()| Ensured { name, is_young: is_new && wanted == QueueType::Quorum }),
+        declared => declared.map(|()| Ensured { name, is_quorum: wanted == QueueType::Quorum, is_new }),
     }
 }
 

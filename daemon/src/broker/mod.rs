@@ -10,12 +10,14 @@ mod dial_error;
 mod handle;
 pub mod hops;
 mod link;
+mod publish_error;
 mod publisher;
 mod publishing;
 pub mod reply;
 mod server;
 mod session;
 mod settler;
+mod silence;
 mod status;
 mod subscription;
 pub mod survey;
@@ -31,7 +33,8 @@ pub use describe::Description;
 pub use dial::{Dialled, connect, dial};
 pub use dial_error::{DialError, Stage};
 pub use handle::Link;
-pub use publisher::{Outgoing, PublishError, Publisher, SETTLE};
+pub use publish_error::PublishError;
+pub use publisher::{Outgoing, Publisher, SETTLE};
 pub use server::Server;
 
 /// Where the link's events go: called on the event loop, never while the link is borrowed.

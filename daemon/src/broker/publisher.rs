@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::copy::{self, Grave, Parent, RetryCopy, UnixMs};
 use super::declare::{Ensured, QueueError};
+use super::publish_error::PublishError;
 use super::publishing::{Failed, Open};
 use super::reply::{self, Ended};
 use super::{Delivery, LinkEvent, LinkEvents, hops, topology};
@@ -46,48 +47,6 @@ pub struct Outgoing<'a> {
     pub body: &'a [u8],
 }
 
-/// Why a publish cannot succeed, however often it is tried.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum PublishError {
-    /// The broker gave it back: there is no such queue.
-    #[error("there is no queue `{queue}` ({why}); declare it, or configure it under [queues]")]
-    Returned {
-        /// Where it was to go.
-        queue: String,
-        /// The broker's words.
-        why: String,
-    },
-    /// The broker refuses it.
-    #[error("the broker refuses the message for `{queue}`: {why}")]
-    Refused {
-        /// Where it was to go.
-        queue: String,
-        /// The broker's words.
-        why: String,
-    },
-    /// Its headers do not fit into one frame.
-    #[error(
-        "the headers of the message for `{queue}` have {bytes} bytes, one frame has {limit}; raise the broker's `frame_max`"
-    )]
-    TooLarge {
-        /// Where it was to go.
-        queue: String,
-        /// Upper bound of its properties on the wire.
-        bytes: usize,
-        /// What fits.
-        limit: usize,
-    },
-    /// What it was to go to cannot be made sure of.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// It is not something AMQP can carry.
-    #[error("{0}")]
-    Malformed(String),
-    /// The link was closed meanwhile.
-    #[error("the link to the broker is closed")]
-    Closed,
-}
-
 /// Publishes on a link. Clones share its channels.
 #[derive(Clone)]
 pub struct Publisher(pub(super) Rc<Pool>);
@@ -100,8 +59,9 @@ pub(super) struct Pool {
     pub(super) consumed: RefCell<BTreeSet<Arc<str>>>,
     pub(super) link: watch::Sender<Standing>,
     events: LinkEvents,
-    /// Quorum queues that were declared less than [`SETTLE`] ago, and when that is over. One per queue of ours at most.
-    young: RefCell<BTreeMap<String, Instant>>,
+    /// From when on each quorum queue of ours counts as safe. One that was found is no older than that as far as is
+    /// known: another daemon may have declared it just now.
+    settled: RefCell<BTreeMap<String, Instant>>,
 }
 
 /// How publishing stands.
@@ -121,18 +81,18 @@ impl Publisher {
             consumed: RefCell::default(),
             link: watch::Sender::new(Standing::default()),
             events,
-            young: RefCell::default(),
+            settled: RefCell::default(),
         }))
     }
 
     /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
     /// away or blocked. An error means that it can never succeed.
     pub async fn publish(&self, message: Outgoing<'_>) -> Result<(), PublishError> {
-        self.publish_within(None, message).await
+        self.publish_with(Patience::Endless, message).await
     }
 
-    /// The same, given up after so many tries on an open link; `None`: never.
-    async fn publish_within(&self, tries: Option<u32>, message: Outgoing<'_>) -> Result<(), PublishError> {
+    /// The same, given up when the patience is at its end.
+    async fn publish_with(&self, patience: Patience, message: Outgoing<'_>) -> Result<(), PublishError> {
         let queue = ShortString::try_new(message.queue)
             .map_err(|_| QueueError::NameTooLong(message.queue.to_owned()))?;
         let (mut backoff, mut hard, mut tried) = (Backoff::default(), 0, 0_u32);
@@ -158,15 +118,19 @@ impl Publisher {
                 }
                 Failed::Now(why) => why,
                 Failed::NotTaken(why) => {
-                    if tries.is_none() {
-                        let queue = message.queue.to_owned();
-                        (self.0.events)(LinkEvent::NotTaken { queue, why: why.clone() });
+                    self.tell(patience, message.queue, &why);
+                    why
+                }
+                Failed::Silent(why) => {
+                    self.tell(patience, message.queue, &why);
+                    if matches!(patience, Patience::UntilSilent) {
+                        return Err(PublishError::Silent { why });
                     }
                     why
                 }
             };
             tried = tried.saturating_add(1);
-            if tries.is_some_and(|tries| tried >= tries) {
+            if matches!(patience, Patience::Tries(tries) if tried >= tries) {
                 return Err(PublishError::Refused { queue: message.queue.to_owned(), why });
             }
             self.wait(&mut backoff, message.queue, &why).await;
@@ -211,7 +175,7 @@ impl Publisher {
     pub async fn reply(&self, original: &Delivery, ended: Ended<'_>) -> Result<(), PublishError> {
         let Some(reply) = reply::reply(&original.properties, &ended, UnixMs::now()) else { return Ok(()) };
         let message = Outgoing { queue: reply.to, properties: reply.properties, body: &reply.body };
-        self.publish_within(Some(MAX_REPLY_TRIES), message).await
+        self.publish_with(Patience::Tries(MAX_REPLY_TRIES), message).await
     }
 
     /// Publishes the `n`th follow-up (from 1) of the task `parent`, which came from `queue`. A delay is kept to
@@ -237,42 +201,62 @@ impl Publisher {
         self.publish_to(place, properties, &task.body).await
     }
 
-    /// Makes sure of a queue of ours, and publishes to it; once more from the start when it was deleted meanwhile.
+    /// Makes sure of a queue of ours, and publishes to it; once more from the start when it was deleted meanwhile, and
+    /// to the queue of a longer delay when that of its own says nothing.
     async fn publish_to(
         &self,
         place: Place<'_>,
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
+        let patience = match place {
+            Place::Dead(_) => Patience::Endless,
+            Place::Delay { .. } => Patience::UntilSilent,
+        };
+        let mut was_returned = false;
         loop {
             let name = self.ensure(&place).await?;
             let message = Outgoing { queue: &name, properties: properties.clone(), body };
-            match self.publish(message).await {
-                Err(PublishError::Returned { .. }) => {
-                    if let Some(open) = &self.0.link.borrow().open {
-                        open.forget(&name);
+            match self.publish_with(patience, message).await {
+                Ok(()) => {
+                    self.note(|open| open.silence.borrow_mut().end(&name));
+                    if self.has_settled(&name).await {
+                        return Ok(());
                     }
-                    let name = self.ensure(&place).await?;
-                    self.publish(Outgoing { queue: &name, properties: properties.clone(), body }).await?;
                 }
-                published => published?,
+                Err(PublishError::Returned { .. }) if !was_returned => {
+                    was_returned = true;
+                    self.note(|open| open.forget(&name));
+                    self.0.settled.borrow_mut().remove(&name);
+                }
+                Err(PublishError::Silent { .. }) => {
+                    self.note(|open| open.silence.borrow_mut().begin(&name, Instant::now()));
+                }
+                Err(error) => return Err(error),
             }
-            if self.has_settled(&name).await {
-                return Ok(());
-            }
+        }
+    }
+
+    /// Remembers something for as long as the connection lasts.
+    fn note(&self, remember: impl FnOnce(&Open)) {
+        if let Some(open) = &self.0.link.borrow().open {
+            remember(open);
+        }
+    }
+
+    /// What the broker did not take is told, but not of a message that is soon given up.
+    fn tell(&self, patience: Patience, queue: &str, why: &str) {
+        if !matches!(patience, Patience::Tries(_)) {
+            (self.0.events)(LinkEvent::NotTaken { queue: queue.to_owned(), why: why.to_owned() });
         }
     }
 
     /// Waits until a copy in this queue can be relied on. False: the link was lost meanwhile, the copy may be as well.
     async fn has_settled(&self, name: &str) -> bool {
-        let young = self.0.young.borrow().get(name).copied();
-        let Some(until) = young else { return true };
+        let settled = self.0.settled.borrow().get(name).copied();
+        let Some(settled) = settled.filter(|settled| *settled > Instant::now()) else { return true };
         let Some(open) = self.0.link.borrow().open.clone() else { return false };
-        let waited = open.while_up(tokio::time::sleep_until(until)).await.is_ok();
-        if waited {
-            self.0.young.borrow_mut().remove(name);
-        }
-        waited
+        open.while_up(tokio::time::sleep_until(settled)).await.is_ok()
     }
 
     /// The queue's name, once it is known to be there.
@@ -284,16 +268,15 @@ impl Publisher {
                 match place {
                     Place::Dead(queue) => open.ensure_dead(queue).await,
                     Place::Delay { target, kind, delay } => {
-                        open.ensure_delay(target, *kind, topology::rung(*delay)).await
+                        let rung = open.silence.borrow_mut().rung(target, *delay, Instant::now());
+                        open.ensure_delay(target, *kind, rung).await
                     }
                 }
             };
             match open.while_up(ensuring).await.map_err(PublishError::Queue).flatten() {
-                Ok(Ensured { name, is_young }) => {
-                    if is_young {
-                        self.0.young.borrow_mut().insert(name.clone(), Instant::now() + SETTLE);
-                    }
-                    return Ok(name);
+                Ok(ensured) => {
+                    self.0.found(&ensured);
+                    return Ok(ensured.name);
                 }
                 Err(PublishError::Queue(error @ (QueueError::Link(_) | QueueError::Silent { .. }))) => {
                     if matches!(error, QueueError::Link(_)) {
@@ -341,6 +324,17 @@ impl Pool {
         *self.consumed.borrow_mut() = queues.iter().map(|queue| queue.name.clone()).collect();
     }
 
+    /// Takes note of a queue that a copy can go to.
+    fn found(&self, ensured: &Ensured) {
+        if ensured.is_quorum {
+            let mut settled = self.settled.borrow_mut();
+            if ensured.is_new {
+                settled.remove(&ensured.name);
+            }
+            settled.entry(ensured.name.clone()).or_insert_with(|| Instant::now() + SETTLE);
+        }
+    }
+
     /// Changes the number of channels. Fewer: as far as they are free; one in use stays in the pool.
     pub(super) fn resize(&self, from: u16, to: u16) {
         if to > from {
@@ -355,6 +349,17 @@ impl Pool {
         self.permits.close();
         self.link.send_modify(|standing| standing.open = None);
     }
+}
+
+/// When a publish is given up although it might succeed another time.
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    /// Never.
+    Endless,
+    /// After so many tries on an open link.
+    Tries(u32),
+    /// When its queue says nothing: there is another one for it.
+    UntilSilent,
 }
 
 /// Where a copy goes.

@@ -2,7 +2,7 @@
 //! write on a connection that publishes, never stops an acknowledgement.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,12 @@ use super::declare::{
     words,
 };
 use super::dial::{Dialled, dial_one};
-use super::publisher::{Outgoing, Pool, PublishError, Standing};
+use super::publish_error::PublishError;
+use super::publisher::{Outgoing, Pool, Standing};
 use super::reply::is_direct;
+use super::silence::Silence;
 use super::status::Status;
+use super::topology;
 use crate::config::{Broker, Queue, QueueType};
 
 /// How long a confirm may take while the broker is not blocked: a quorum queue that lost a member answers late. After
@@ -40,8 +43,10 @@ pub(super) struct Open {
     dialled: Dialled,
     /// Confirm channels with nothing in flight.
     idle: RefCell<Vec<Channel>>,
-    /// Queues known to be there.
-    known: RefCell<BTreeSet<String>>,
+    /// Queues known to be there, and whether each is a quorum queue.
+    known: RefCell<BTreeMap<String, bool>>,
+    /// Delay queues that confirm nothing.
+    pub(super) silence: RefCell<Silence>,
     /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so for ever.
     lost: watch::Sender<bool>,
 }
@@ -64,6 +69,8 @@ pub(super) enum Failed {
     Now(String),
     /// The broker did not take it, and may another time.
     NotTaken(String),
+    /// The broker said nothing to it, on a connection that may be fine.
+    Silent(String),
 }
 
 impl Open {
@@ -73,6 +80,7 @@ impl Open {
             dialled,
             idle: RefCell::default(),
             known: RefCell::default(),
+            silence: RefCell::default(),
             lost: watch::Sender::new(false),
         })
     }
@@ -127,7 +135,10 @@ impl Open {
                 // The broker said that it takes its time.
                 Err(_) if standing.borrow().blocked => {}
                 Err(_) => {
-                    return Err(Failed::Now(format!("no confirm in {CONFIRM_LIMIT:?}")));
+                    let queue = message.queue;
+                    return Err(Failed::Silent(format!(
+                        "queue `{queue}` has not confirmed a message in {CONFIRM_LIMIT:?}: its node is down or busy, or it is a quorum queue without its majority; when it stays so although the broker is well, delete it (rabbitmqctl delete_queue {queue})"
+                    )));
                 }
             }
         };
@@ -163,12 +174,11 @@ impl Open {
 
     /// `<queue>.dead` is there.
     pub(super) async fn ensure_dead(&self, queue: &Queue) -> Result<Ensured, PublishError> {
-        let name = super::topology::dead_name(&queue.name);
-        if self.knows(&name) {
-            return Ok(Ensured { name, is_young: false });
+        if let Some(known) = self.known(&topology::dead_name(&queue.name)) {
+            return Ok(known);
         }
         let ensured = declare_dead_queue(&self.dialled.connection, queue, &self.dialled.server).await?;
-        self.remember(&ensured.name);
+        self.remember(&ensured);
         Ok(ensured)
     }
 
@@ -179,9 +189,8 @@ impl Open {
         kind: Option<QueueType>,
         rung: Duration,
     ) -> Result<Ensured, PublishError> {
-        let name = super::topology::delay_name(target, rung);
-        if self.knows(&name) {
-            return Ok(Ensured { name, is_young: false });
+        if let Some(known) = self.known(&topology::delay_name(target, rung)) {
+            return Ok(known);
         }
         // A delay queue without a target ends in nothing, or in a loop.
         if !exists(&self.dialled.connection, target).await? {
@@ -190,7 +199,7 @@ impl Open {
         }
         let server = &self.dialled.server;
         let ensured = declare_delay_queue(&self.dialled.connection, target, kind, rung, server).await?;
-        self.remember(&ensured.name);
+        self.remember(&ensured);
         Ok(ensured)
     }
 
@@ -199,12 +208,13 @@ impl Open {
         self.known.borrow_mut().remove(name);
     }
 
-    fn knows(&self, name: &str) -> bool {
-        self.known.borrow().contains(name)
+    fn known(&self, name: &str) -> Option<Ensured> {
+        let is_quorum = *self.known.borrow().get(name)?;
+        Some(Ensured { name: name.to_owned(), is_quorum, is_new: false })
     }
 
-    fn remember(&self, name: &str) {
-        self.known.borrow_mut().insert(name.to_owned());
+    fn remember(&self, ensured: &Ensured) {
+        self.known.borrow_mut().insert(ensured.name.clone(), ensured.is_quorum);
     }
 }
 

@@ -137,3 +137,26 @@ fn a_work_queue_that_is_deleted_with_its_retries_under_way_is_declared_again_for
     wait_settled(node, &broker, &daemon, &home);
     broker.wait_one_consumer(home.queue());
 }
+
+#[test]
+fn a_delay_queue_that_says_nothing_does_not_hold_up_the_others() {
+    // Of its own: what becomes of a queue that does not answer is not the other tests' concern.
+    let node = Node::start().expect("a node");
+    let retry = "retry = { attempts = 3, delay = \"500ms\", factor = 1.0, jitter = 0.0 }";
+    let home = home(&node.uri(), "copies_silent", ["", "workers = 2", retry]);
+    let daemon = Daemon::start(&home);
+    let broker = Broker::connect(&node.uri());
+    broker.publish(home.queue(), "declares", "Scenario until 2");
+    daemon.wait_count("done", 1);
+    wait_settled(&node, &broker, &daemon, &home);
+    // As after a kill of the broker within a second of the declaration, with 3.10.8: the queue is there, and runs.
+    let process = format!("'%2F_{}.retry.500'", home.queue());
+    let suspend = |what: &str| node.ctl(&["eval", &format!("sys:{what}({process}).")]).expect("its process");
+    suspend("suspend");
+    // More than the window takes.
+    broker.publish_all(home.queue(), "t", std::iter::repeat_n("Scenario until 3".to_owned(), 6));
+    daemon.wait_count("done", 7);
+    wait_error(&daemon, &[&format!("{}.retry.500", home.queue()), "not confirmed", "delete_queue"]);
+    assert!(broker.depth(&format!("{}.retry.1000", home.queue())).is_some(), "the next longer delay");
+    suspend("resume");
+}

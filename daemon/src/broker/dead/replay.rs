@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use super::super::copy;
 use super::super::declare::{QueueError, words};
 use super::super::dial::Dialled;
-use super::super::publisher::{Outgoing, PublishError, Standing};
+use super::super::publish_error::PublishError;
+use super::super::publisher::{Outgoing, Standing};
 use super::super::publishing::{Failed, Open};
 use super::DeadLetter;
 use crate::failpoint::failpoint;
@@ -35,7 +36,7 @@ impl From<Failed> for ReplayError {
         match failed {
             Failed::Never(error) => Self::Never(error),
             Failed::NotTaken(why) => Self::NotTaken(why),
-            Failed::Hard(why) | Failed::Now(why) => Self::Lost(why),
+            Failed::Hard(why) | Failed::Now(why) | Failed::Silent(why) => Self::Lost(why),
         }
     }
 }

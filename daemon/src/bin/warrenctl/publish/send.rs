@@ -214,9 +214,10 @@ impl Run {
         if let Some(place) = known.get(&wait) {
             return Ok(place.clone());
         }
-        let Ensured { name, is_young } =
+        let Ensured { name, is_quorum, is_new } =
             declare_delay_queue(&link.connection, &queue.name, queue.delay_type, wait, &link.server).await?;
-        let place = Place { queue: name, young_until: is_young.then(|| Instant::now() + SETTLE) };
+        let place =
+            Place { queue: name, young_until: (is_quorum && is_new).then(|| Instant::now() + SETTLE) };
         known.insert(wait, place.clone());
         Ok(place)
     }
