@@ -1,6 +1,7 @@
 //! Connection after connection lost under load.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -100,9 +101,9 @@ fn produce(node: &Node, home: &Home, running: &AtomicBool) -> usize {
 }
 
 /// Ends the connections again and again, by turns from the network's and from the broker's side, each time when both
-/// are up and some more tasks have run; when, in microseconds since 1970.
-fn lose(daemon: &Daemon, proxy: &Proxy, home: &Home) -> Vec<u64> {
-    let mut times: Vec<u64> = Vec::new();
+/// are up and some more tasks have run; from when to when each took, in microseconds since 1970.
+fn lose(daemon: &Daemon, proxy: &Proxy, home: &Home) -> Vec<RangeInclusive<u64>> {
+    let mut losses = Vec::new();
     let after = |from: usize, part: &str| {
         let found = daemon.log().wait(from, |line| line.contains(part));
         found.unwrap_or_else(|| panic!("no {part:?} in the log from line {from} on")).0 + 1
@@ -113,16 +114,17 @@ fn lose(daemon: &Daemon, proxy: &Proxy, home: &Home) -> Vec<u64> {
         for _ in 0..n % 7 {
             from = after(from, "task done");
         }
-        times.push(now());
+        let begin = now();
         if n % 2 == 0 {
             home.release(&format!("close-{}", n / 2));
         } else {
             proxy.cut();
         }
         from = after(from, "subscription lost");
+        losses.push(begin..=now());
     }
     after(from, "connected to the broker");
-    times
+    losses
 }
 
 fn now() -> u64 {
@@ -130,7 +132,7 @@ fn now() -> u64 {
 }
 
 /// Every task is done, and what ran more than once did so because of a loss.
-fn judge(entries: &[Entry], losses: &[u64], published: usize) {
+fn judge(entries: &[Entry], losses: &[RangeInclusive<u64>], published: usize) {
     let done: BTreeSet<_> = entries.iter().filter(|one| one.what == "done").map(|one| &one.id).collect();
     let of_load = done.iter().filter(|id| id.starts_with("t-")).count();
     assert_eq!(of_load, published, "every task is done");
@@ -141,7 +143,7 @@ fn judge(entries: &[Entry], losses: &[u64], published: usize) {
     let again: Vec<_> = starts.values().flat_map(|starts| repeats(starts)).collect();
     let unexplained: Vec<_> = again.iter().filter(|(from, to)| !is_explained(from, to, losses)).collect();
     assert!(unexplained.is_empty(), "ran again without a loss to explain it: {unexplained:?}");
-    let lasted = Duration::from_micros(losses[losses.len() - 1] - losses[0]);
+    let lasted = Duration::from_micros(losses[losses.len() - 1].end() - losses[0].start());
     eprintln!(
         "{} losses in {lasted:?}, {published} tasks, {} ran again after a loss",
         losses.len(),
@@ -149,23 +151,27 @@ fn judge(entries: &[Entry], losses: &[u64], published: usize) {
     );
 }
 
-/// The starts of a task that an earlier start of the same attempt went before, each with the first start of the attempt
-/// before, or of the same one.
+/// The starts of a task beyond those that an attempt is owed: one, and as many as the attempt before had. Each comes with
+/// the first start of the attempt before, or of the same one.
 fn repeats<'a>(starts: &[&'a Entry]) -> Vec<(&'a Entry, &'a Entry)> {
     let mut found = Vec::new();
     for (n, start) in starts.iter().enumerate() {
-        let before = &starts[..n];
-        let Some(same) = before.iter().find(|one| one.attempt == start.attempt) else { continue };
-        let parent = before.iter().find(|one| one.attempt + 1 == start.attempt);
-        found.push((*parent.unwrap_or(same), *start));
+        let of = |attempt: u32| -> Vec<&'a Entry> {
+            starts[..n].iter().copied().filter(|one| one.attempt == attempt).collect()
+        };
+        let (same, parents) = (of(start.attempt), of(start.attempt - 1));
+        let Some(first) = same.first() else { continue };
+        if same.len() >= parents.len() {
+            found.push((*parents.first().unwrap_or(first), *start));
+        }
     }
     found
 }
 
 /// What may have been delivered before says so. (It may have several copies that no start went before: that it came
 /// again is counted in a copy, and the confirm of a copy can be lost.) What says that it is new is a retry that was
-/// published twice, because a loss took the confirm: the attempt before started before the loss.
-fn is_explained(from: &Entry, to: &Entry, losses: &[u64]) -> bool {
-    to.redelivered
-        || (from.attempt < to.attempt && losses.iter().any(|loss| (from.at..=to.at).contains(loss)))
+/// published twice, because a loss took the confirm: the attempt before started before the loss was over.
+fn is_explained(from: &Entry, to: &Entry, losses: &[RangeInclusive<u64>]) -> bool {
+    let between = |loss: &RangeInclusive<u64>| from.at <= *loss.end() && *loss.start() <= to.at;
+    to.redelivered || (from.attempt < to.attempt && losses.iter().any(between))
 }
