@@ -24,15 +24,18 @@ pub(super) const TASK_LIMIT: Duration = Duration::from_millis(3_300);
 /// The handler: attempts for many faults in a row, hosts that go soon, so that idle daemons can be compared.
 const HANDLER: &str = "timeout = \"3s\"\nidle_timeout = \"2s\"\n\
                        retry = { attempts = 20, delay = \"250ms\", max_delay = \"1s\" }";
-/// The longest delay of [`HANDLER`], rounded up, and twice that for the way back.
-const DELAYS_EMPTY: Duration = Duration::from_secs(10);
+/// The longest delay of [`HANDLER`], rounded up, and twice that for the way back; and some looks at queues that take five
+/// seconds each not to answer.
+const DELAYS_EMPTY: Duration = Duration::from_secs(40);
 /// What a daemon may have gained in memory: the allocator's noise, not a leak per fault.
 const RSS_SLACK_KIB: u64 = 12 * 1024;
 /// The descriptor of a sealed copy of a plugin.
 const COPY: &str = "memfd";
-/// Asks the quorum queues themselves.
-const COUNT_QUORUM: &str = "lists:sum([begin \
-     {ok, {_, N}, _} = ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1), N end \
+/// Asks the quorum queues themselves. One that was new when the broker was killed never answers (with 3.10.8), and has
+/// nothing: to delete it is what mends it.
+const COUNT_QUORUM: &str = "lists:sum([\
+     case ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1) of \
+     {ok, {_, N}, _} -> N; {timeout, _} -> 0 end \
      || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue]).";
 /// How many milliseconds a retry may wait: the delay queues there are.
 const DELAYS_MS: [u32; 3] = [250, 500, 1_000];
