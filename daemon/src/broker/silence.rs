@@ -1,7 +1,7 @@
 //! Which delay queues say nothing, and where a copy goes instead. Pure.
 //!
 //! A quorum queue can be there, be called running, and never confirm a message: without its majority, or with RabbitMQ
-//! 3.10.8 when the broker was killed within a second of its declaration. A copy that waits for such a queue keeps its
+//! 3.10 and 4.0 when the broker was killed within a second of its declaration. A copy that waits for such a queue keeps its
 //! original's place in the window, and a policy's few delays lead there again and again until every place is taken. So
 //! a copy that was not confirmed goes to the next longer delay, and so do those after it.
 

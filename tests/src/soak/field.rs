@@ -31,7 +31,7 @@ const DELAYS_EMPTY: Duration = Duration::from_secs(40);
 const RSS_SLACK_KIB: u64 = 12 * 1024;
 /// The descriptor of a sealed copy of a plugin.
 const COPY: &str = "memfd";
-/// Asks the quorum queues themselves. One that was new when the broker was killed never answers (with 3.10.8), and has
+/// Asks the quorum queues themselves. One that was new when the broker was killed never answers (3.10, 4.0), and has
 /// nothing: to delete it is what mends it.
 const COUNT_QUORUM: &str = "lists:sum([\
      case ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1) of \
