@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use warren::control::api::{Counts, Status};
 use warren::control::client::Client;
+use warren::engine::Held;
 
 use super::process::Process;
 use super::queue::Tasks;
@@ -36,6 +37,8 @@ pub(crate) struct Setup<'a> {
 pub(crate) struct Daemon {
     process: Process,
     client: Client,
+    /// Tasks that failed before anything is measured.
+    retried_before: u64,
     _directory: TempDir,
 }
 
@@ -77,7 +80,7 @@ impl Daemon {
         let config = config.to_str().context("a path in UTF-8")?;
         let process = Process::start(&setup.target.join("warrend"), &["--config", config], Stdio::inherit())?;
         let client = Client::new(directory.path().join("control.sock"));
-        Ok(Self { process, client, _directory: directory })
+        Ok(Self { process, client, retried_before: 0, _directory: directory })
     }
 
     /// Asks for the status until `wanted` says it is there.
@@ -127,6 +130,29 @@ impl Daemon {
         std::iter::once(self.process.pid()).chain(hosts).collect()
     }
 
+    /// Measures how it settles so many tasks more, from the first look that shows one of them delivered on: the start,
+    /// which is no task's, is left out. Then ends it.
+    fn measure(mut self, tasks: Tasks) -> Result<Measured> {
+        let before = self.retried_before;
+        let first = self.wait(START_OR_STOP, |status| counts(status).delivered > before)?;
+        let start = Instant::now();
+        let cpu_of = |daemon: &Self, status: &Status| {
+            let all = daemon.pids(status).into_iter().map(usage::cpu_time).sum::<Result<Duration>>();
+            all.context("a host ended before it was measured")
+        };
+        let cpu = cpu_of(&self, &first)?;
+        let end = before + u64::from(tasks.count);
+        let last = self.wait_settled(end, limit(tasks.count))?;
+        let wall = start.elapsed();
+        let cpu = cpu_of(&self, &last)?.saturating_sub(cpu);
+        let peak_mib = self.pids(&last).into_iter().map(usage::peak_mib).sum::<Result<f64>>()?;
+        let failed = counts(&last).retried - before;
+        let wanted = u64::from(tasks.failing_count());
+        ensure!(failed == wanted, "{failed} tasks failed instead of {wanted}");
+        self.stop()?;
+        Ok(Measured { tasks: (end - settled(&first)) as u32, wall, cpu, peak_mib })
+    }
+
     /// Ends it as an operator would.
     pub(crate) fn stop(mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.process.child);
@@ -137,27 +163,23 @@ impl Daemon {
     }
 }
 
-/// Drains what stands in the queue. Measured from the first look that shows deliveries on: the start, which is no
-/// task's, is left out.
+/// Drains what stands in the queue.
 pub(crate) fn drain(setup: &Setup<'_>, tasks: Tasks) -> Result<Measured> {
+    Daemon::start(setup)?.measure(tasks)
+}
+
+/// Fills the queue for a daemon that has retried a task before, and drains it. The first retry of its life does not
+/// count: a daemon does not rely at once on a delay queue that it does not know, and holds tasks for some seconds.
+pub(crate) fn drain_acquainted(bench: &Bench, setup: &Setup<'_>, tasks: Tasks) -> Result<Measured> {
+    let queue = Held::Queue(setup.queue.to_owned());
+    bench.fill(setup.queue, Tasks { count: 1, failing: Some(1) })?;
     let mut daemon = Daemon::start(setup)?;
-    let first = daemon.wait(START_OR_STOP, |status| counts(status).delivered > 0)?;
-    let start = Instant::now();
-    let cpu_of = |daemon: &Daemon, status: &Status| {
-        let all = daemon.pids(status).into_iter().map(usage::cpu_time).sum::<Result<Duration>>();
-        all.context("a host ended before it was measured")
-    };
-    let cpu = cpu_of(&daemon, &first)?;
-    let last = daemon.wait_settled(tasks.count.into(), limit(tasks.count))?;
-    let wall = start.elapsed();
-    let cpu = cpu_of(&daemon, &last)?.saturating_sub(cpu);
-    let peak_mib = daemon.pids(&last).into_iter().map(usage::peak_mib).sum::<Result<f64>>()?;
-    let failed = counts(&last).retried;
-    let wanted = u64::from(tasks.failing_count());
-    ensure!(failed == wanted, "{failed} tasks failed instead of {wanted}");
-    let tasks = tasks.count - settled(&first) as u32;
-    daemon.stop()?;
-    Ok(Measured { tasks, wall, cpu, peak_mib })
+    daemon.wait_settled(1, START_OR_STOP)?;
+    daemon.retried_before = 1;
+    daemon.client.hold(&queue, true)?;
+    bench.fill(setup.queue, tasks)?;
+    daemon.client.hold(&queue, false)?;
+    daemon.measure(tasks)
 }
 
 /// Tasks of which the broker has taken everything.

@@ -2,7 +2,7 @@
 //! 5,000 retries a second are made as long as the others run at half their pace or more. A retry is a copy that the
 //! broker confirms, on a queue it waits in, and then the ack.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::daemon::{self, Setup};
@@ -25,9 +25,6 @@ const RETRIES_PER_S: f64 = 5_000.0;
 pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
     let count = bench.tasks();
     println!("{count} tasks, of which some fail and are put off by an hour");
-    // Makes the delay queue: a quorum queue is not relied on in its first seconds.
-    drain(bench, "warren", Tasks { count: 1, failing: Some(1) }).context("the first retry")?;
-
     Row::print_head();
     let none = drain(bench, "warren, none fails", Tasks::good(count))?;
     none.print();
@@ -58,7 +55,6 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
 }
 
 fn drain(bench: &Bench, name: &str, tasks: Tasks) -> Result<Row> {
-    bench.fill(QUEUE, tasks)?;
-    let measured = daemon::drain(&Setup::new(bench, QUEUE, WINDOW), tasks)?;
+    let measured = daemon::drain_acquainted(bench, &Setup::new(bench, QUEUE, WINDOW), tasks)?;
     Ok(Row::of(name, WINDOW.0 * WINDOW.1, &[measured]))
 }
