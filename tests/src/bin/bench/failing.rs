@@ -32,11 +32,8 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
     let one_percent = drain(bench, "warren, 1 % fail", some)?;
     one_percent.print();
     let ratio = one_percent.print_ratio(&none);
-    bench.fill(QUEUE, some)?;
-    let plain = bare::drain(bare::Mode::Polled, WINDOW.0 * WINDOW.1, some, &bench.uri(), QUEUE)?;
-    let plain = Row::of("lapin polled-once, 1 % fail", WINDOW.0 * WINDOW.1, &[plain]);
-    plain.print();
-    let to_plain = one_percent.print_ratio(&plain);
+    let plain_percent = drain_plain(bench, "1 % fail", some)?;
+    let percent_to_plain = one_percent.print_ratio(&plain_percent);
 
     let half = none.tasks_per_s / 2.0;
     let every = ((half + RETRIES_PER_S) / RETRIES_PER_S).floor().max(2.0);
@@ -47,9 +44,13 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
     let retries = flood.tasks_per_s * share;
     let good = flood.tasks_per_s * (1.0 - share) / none.tasks_per_s;
     println!("  {retries:.0} retries a second; tasks that succeed at {good:.2} of their pace without");
+    // What the broker alone needs for so many copies shows here.
+    let plain_flood = drain_plain(bench, &format!("1 in {every} fails"), many)?;
+    let flood_to_plain = flood.print_ratio(&plain_flood);
+    let rows = [none, one_percent, plain_percent, flood, plain_flood].map(|row| row.json());
     Ok(json!({
-        "rows": [none.json(), one_percent.json(), plain.json(), flood.json()],
-        "ratios": [ratio, to_plain],
+        "rows": rows,
+        "ratios": [ratio, percent_to_plain, flood_to_plain],
         "flood": { "retries_per_s": retries.round(), "pace_of_the_others": rounded(good, 2) },
     }))
 }
@@ -57,4 +58,14 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
 fn drain(bench: &Bench, name: &str, tasks: Tasks) -> Result<Row> {
     let measured = daemon::drain_acquainted(bench, &Setup::new(bench, QUEUE, WINDOW), tasks)?;
     Ok(Row::of(name, WINDOW.0 * WINDOW.1, &[measured]))
+}
+
+/// The plain consumer, which confirms the same copies.
+fn drain_plain(bench: &Bench, what: &str, tasks: Tasks) -> Result<Row> {
+    bench.fill(QUEUE, tasks)?;
+    let window = WINDOW.0 * WINDOW.1;
+    let measured = bare::drain(bare::Mode::Polled, window, tasks, &bench.uri(), QUEUE)?;
+    let row = Row::of(&format!("lapin polled-once, {what}"), window, &[measured]);
+    row.print();
+    Ok(row)
 }
