@@ -2,7 +2,7 @@
 
 use super::declare::QueueError;
 
-/// Why a publish cannot succeed, however often it is tried.
+/// Why a publish is given up: mostly because it cannot succeed, however often it is tried.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
     /// The broker gave it back: there is no such queue.
