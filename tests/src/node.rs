@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -141,6 +141,12 @@ impl Node {
     /// RabbitMQ's major and minor version, for what differs between them.
     pub fn version(&self) -> (u32, u32) {
         self.release.version().expect("the server's directory carries its version")
+    }
+
+    /// A path in its directory, and the same as the node itself sees it.
+    pub fn paths(&self, name: &str) -> (PathBuf, PathBuf) {
+        let directory = self.directory.path();
+        (directory.join(name), self.release.inside(directory).join(name))
     }
 
     /// Runs `rabbitmqctl` against the node. Takes a second or two: for faults, not for questions.

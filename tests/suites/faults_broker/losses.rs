@@ -14,16 +14,18 @@ const LOSSES: u64 = 128;
 const WORKERS: usize = 4;
 /// Tasks that the producer keeps in the queue at least.
 const STOCK: u32 = 100;
+/// The files that [`CLOSER`] waits for, in the node's directory, which it can see in any release's tree.
+const CLOSE: &str = "close";
 
-/// Closes the daemon's connections from the broker's side, each time a file `close-N` appears in the directory. One
-/// `rabbitmqctl` for all: it takes a second to start.
+/// Closes the daemon's connections from the broker's side, each time a file `PATH-N` appears. One `rabbitmqctl` for all:
+/// it takes a second to start.
 const CLOSER: &str = r#"
 Ours = fun() -> [P || P <- rabbit_networking:connections(),
     [{client_properties, C}] <- [catch rabbit_networking:connection_info(P, [client_properties])],
     {<<"connection_name">>, longstr, <<"warrend", _/binary>>} <- C] end,
 Wait = fun W(File) -> case file:read_file_info(File) of {ok, _} -> ok; _ -> timer:sleep(5), W(File) end end,
 [begin
-    ok = Wait("DIRECTORY/close-" ++ integer_to_list(N)),
+    ok = Wait("PATH-" ++ integer_to_list(N)),
     [catch rabbit_networking:close_connection(P, "closed by a test") || P <- Ours()]
  end || N <- lists:seq(1, COUNT)], closed."#;
 
@@ -45,16 +47,16 @@ fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked
     daemon.wait_log(0, &["connected to the broker"]);
     let before = daemon.holdings();
 
-    let closer = CLOSER
-        .replace("DIRECTORY", &home.directory().display().to_string())
-        .replace("COUNT", &(LOSSES / 2).to_string());
+    let (_, path) = node.paths(CLOSE);
+    let closer =
+        CLOSER.replace("PATH", &path.display().to_string()).replace("COUNT", &(LOSSES / 2).to_string());
     let running = AtomicBool::new(true);
     let (losses, published) = std::thread::scope(|scope| {
         // Also when this thread panics: the scope waits for the others.
-        let ending = Ending { home: &home, running: &running };
+        let ending = Ending { node: &node, running: &running };
         let closing = scope.spawn(|| node.ctl(&["eval", &closer]));
         let producing = scope.spawn(|| produce(&node, &home, &running));
-        let losses = lose(&daemon, &proxy, &home);
+        let losses = lose(&daemon, &proxy, &node);
         drop(ending);
         closing.join().expect("no panic").expect("closed");
         (losses, producing.join().expect("no panic"))
@@ -68,15 +70,21 @@ fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked
 
 /// Ends the producer and the closer.
 struct Ending<'a> {
-    home: &'a Home,
+    node: &'a Node,
     running: &'a AtomicBool,
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.running.store(false, Ordering::Relaxed);
-        (1..=LOSSES / 2).for_each(|n| self.home.release(&format!("close-{n}")));
+        (1..=LOSSES / 2).for_each(|n| close(self.node, n));
     }
+}
+
+/// Lets [`CLOSER`] close the connections for the `n`th time.
+fn close(node: &Node, n: u64) {
+    let (path, _) = node.paths(&format!("{CLOSE}-{n}"));
+    std::fs::write(path, "").expect("write");
 }
 
 /// Keeps the queue filled with tasks of each kind; how many there were.
@@ -102,7 +110,7 @@ fn produce(node: &Node, home: &Home, running: &AtomicBool) -> usize {
 
 /// Ends the connections again and again, by turns from the network's and from the broker's side, each time when both
 /// are up and some more tasks have run; from when to when each took, in microseconds since 1970.
-fn lose(daemon: &Daemon, proxy: &Proxy, home: &Home) -> Vec<RangeInclusive<u64>> {
+fn lose(daemon: &Daemon, proxy: &Proxy, node: &Node) -> Vec<RangeInclusive<u64>> {
     let mut losses = Vec::new();
     let after = |from: usize, part: &str| {
         let found = daemon.log().wait(from, |line| line.contains(part));
@@ -116,7 +124,7 @@ fn lose(daemon: &Daemon, proxy: &Proxy, home: &Home) -> Vec<RangeInclusive<u64>>
         }
         let begin = now();
         if n % 2 == 0 {
-            home.release(&format!("close-{}", n / 2));
+            close(node, n / 2);
         } else {
             proxy.cut();
         }
