@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use warren::broker::copy::Parent;
 use warren::broker::{LinkEvent, PublishError};
+use warren::config::{Queue, QueueType};
 use warren::host::FollowUp;
 use warren_tests::rig::{Rig, broker, queue, unique};
 use warren_tests::{Broker, Node, Proxy, wait};
@@ -86,11 +87,14 @@ fn a_stopped_consumer_whose_channel_the_broker_closes_is_lost_before_its_task_co
     let settings = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, 1000}, {channel_tick_interval, 200}]].";
     node.ctl(&["eval", settings]).expect("set");
     let (name, outside) = (unique("overdue"), Broker::connect(&node.uri()));
-    let mut rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
+    // 4.3 knows it of quorum queues only.
+    let queue_type = (node.version() >= (4, 3)).then_some(QueueType::Quorum);
+    let queue = |window| Queue { queue_type, ..queue(&name, window) };
+    let mut rig = Rig::start(&node.uri(), &[queue(1)]);
     let first = rig.consuming();
     outside.publish(&name, "long", "runs longer than the broker allows");
     let running = rig.delivery();
-    rig.reconfigure(&broker(&node.uri()), &[queue(&name, 2)]);
+    rig.reconfigure(&broker(&node.uri()), &[queue(2)]);
     assert_eq!(rig.stopped(), first);
     let ((), event) = rig.wait("the loss or the redelivery", |event| match event {
         LinkEvent::Lost { .. } => Some(()),
