@@ -326,12 +326,9 @@ impl Pool {
 
     /// Takes note of a queue that a copy can go to.
     fn found(&self, ensured: &Ensured) {
-        if ensured.is_quorum {
-            let mut settled = self.settled.borrow_mut();
-            if ensured.is_new {
-                settled.remove(&ensured.name);
-            }
-            settled.entry(ensured.name.clone()).or_insert_with(|| Instant::now() + SETTLE);
+        let mut settled = self.settled.borrow_mut();
+        if ensured.is_quorum && (ensured.is_new || !settled.contains_key(&ensured.name)) {
+            settled.insert(ensured.name.clone(), Instant::now() + SETTLE);
         }
     }
 
