@@ -37,8 +37,6 @@ pub(crate) struct Setup<'a> {
 pub(crate) struct Daemon {
     process: Process,
     client: Client,
-    /// Tasks that failed before anything is measured.
-    retried_before: u64,
     _directory: TempDir,
 }
 
@@ -80,7 +78,7 @@ impl Daemon {
         let config = config.to_str().context("a path in UTF-8")?;
         let process = Process::start(&setup.target.join("warrend"), &["--config", config], Stdio::inherit())?;
         let client = Client::new(directory.path().join("control.sock"));
-        Ok(Self { process, client, retried_before: 0, _directory: directory })
+        Ok(Self { process, client, _directory: directory })
     }
 
     /// Asks for the status until `wanted` says it is there.
@@ -132,8 +130,9 @@ impl Daemon {
 
     /// Measures how it settles so many tasks more, from the first look that shows one of them delivered on: the start,
     /// which is no task's, is left out. Then ends it.
-    fn measure(mut self, tasks: Tasks) -> Result<Measured> {
-        let before = self.retried_before;
+    ///
+    /// `before` tasks have failed already.
+    fn measure(mut self, tasks: Tasks, before: u64) -> Result<Measured> {
         let first = self.wait(START_OR_STOP, |status| counts(status).delivered > before)?;
         let start = Instant::now();
         let cpu_of = |daemon: &Self, status: &Status| {
@@ -165,7 +164,7 @@ impl Daemon {
 
 /// Drains what stands in the queue.
 pub(crate) fn drain(setup: &Setup<'_>, tasks: Tasks) -> Result<Measured> {
-    Daemon::start(setup)?.measure(tasks)
+    Daemon::start(setup)?.measure(tasks, 0)
 }
 
 /// Fills the queue for a daemon that has retried a task before, and drains it. The first retry of its life does not
@@ -175,11 +174,10 @@ pub(crate) fn drain_acquainted(bench: &Bench, setup: &Setup<'_>, tasks: Tasks) -
     bench.fill(setup.queue, Tasks { count: 1, failing: Some(1) })?;
     let mut daemon = Daemon::start(setup)?;
     daemon.wait_settled(1, START_OR_STOP)?;
-    daemon.retried_before = 1;
     daemon.client.hold(&queue, true)?;
     bench.fill(setup.queue, tasks)?;
     daemon.client.hold(&queue, false)?;
-    daemon.measure(tasks)
+    daemon.measure(tasks, 1)
 }
 
 /// Tasks of which the broker has taken everything.
