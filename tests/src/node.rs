@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
+use warren::config::QueueType;
 
 use crate::authority::Authority;
 use crate::release::Release;
@@ -141,6 +142,17 @@ impl Node {
     /// RabbitMQ's major and minor version, for what differs between them.
     pub fn version(&self) -> (u32, u32) {
         self.release.version().expect("the server's directory carries its version")
+    }
+
+    /// Has the broker take back what is not acknowledged in so many milliseconds, and look for it so often: on channels
+    /// that are opened from now on. The type that a queue has to have for it; none: any. 4.3 knows it of quorum queues
+    /// only.
+    pub fn set_consumer_timeout(&self, timeout_ms: u32, tick_ms: u32) -> Option<QueueType> {
+        let set = format!(
+            "[application:set_env(rabbit, K, V) || {{K, V}} <- [{{consumer_timeout, {timeout_ms}}}, {{channel_tick_interval, {tick_ms}}}]]."
+        );
+        self.ctl(&["eval", &set]).expect("set");
+        (self.version() >= (4, 3)).then_some(QueueType::Quorum)
     }
 
     /// A path in its directory, and the same as the node itself sees it.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +15,9 @@ const LOSSES: u64 = 128;
 const WORKERS: usize = 4;
 /// Tasks that the producer keeps in the queue at least.
 const STOCK: u32 = 100;
-/// The files that [`CLOSER`] waits for, in the node's directory, which it can see in any release's tree.
-const CLOSE: &str = "close";
 
 /// Closes the daemon's connections from the broker's side, each time a file `PATH-N` appears. One `rabbitmqctl` for all:
-/// it takes a second to start.
+/// it takes a second to start. They are in the node's directory, because nothing else is seen in another release's tree.
 const CLOSER: &str = r#"
 Ours = fun() -> [P || P <- rabbit_networking:connections(),
     [{client_properties, C}] <- [catch rabbit_networking:connection_info(P, [client_properties])],
@@ -47,16 +46,16 @@ fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked
     daemon.wait_log(0, &["connected to the broker"]);
     let before = daemon.holdings();
 
-    let (_, path) = node.paths(CLOSE);
+    let (close, seen) = node.paths("close");
     let closer =
-        CLOSER.replace("PATH", &path.display().to_string()).replace("COUNT", &(LOSSES / 2).to_string());
+        CLOSER.replace("PATH", &seen.display().to_string()).replace("COUNT", &(LOSSES / 2).to_string());
     let running = AtomicBool::new(true);
     let (losses, published) = std::thread::scope(|scope| {
         // Also when this thread panics: the scope waits for the others.
-        let ending = Ending { node: &node, running: &running };
+        let ending = Ending { close: &close, running: &running };
         let closing = scope.spawn(|| node.ctl(&["eval", &closer]));
         let producing = scope.spawn(|| produce(&node, &home, &running));
-        let losses = lose(&daemon, &proxy, &node);
+        let losses = lose(&daemon, &proxy, &close);
         drop(ending);
         closing.join().expect("no panic").expect("closed");
         (losses, producing.join().expect("no panic"))
@@ -70,21 +69,20 @@ fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked
 
 /// Ends the producer and the closer.
 struct Ending<'a> {
-    node: &'a Node,
+    close: &'a Path,
     running: &'a AtomicBool,
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.running.store(false, Ordering::Relaxed);
-        (1..=LOSSES / 2).for_each(|n| close(self.node, n));
+        (1..=LOSSES / 2).for_each(|n| release(self.close, n));
     }
 }
 
-/// Lets [`CLOSER`] close the connections for the `n`th time.
-fn close(node: &Node, n: u64) {
-    let (path, _) = node.paths(&format!("{CLOSE}-{n}"));
-    std::fs::write(path, "").expect("write");
+/// Lets [`CLOSER`], which waits for `close` with a number, close the connections for the `n`th time.
+fn release(close: &Path, n: u64) {
+    std::fs::write(format!("{}-{n}", close.display()), "").expect("write");
 }
 
 /// Keeps the queue filled with tasks of each kind; how many there were.
@@ -110,7 +108,7 @@ fn produce(node: &Node, home: &Home, running: &AtomicBool) -> usize {
 
 /// Ends the connections again and again, by turns from the network's and from the broker's side, each time when both
 /// are up and some more tasks have run; from when to when each took, in microseconds since 1970.
-fn lose(daemon: &Daemon, proxy: &Proxy, node: &Node) -> Vec<RangeInclusive<u64>> {
+fn lose(daemon: &Daemon, proxy: &Proxy, close: &Path) -> Vec<RangeInclusive<u64>> {
     let mut losses = Vec::new();
     let after = |from: usize, part: &str| {
         let found = daemon.log().wait(from, |line| line.contains(part));
@@ -124,7 +122,7 @@ fn lose(daemon: &Daemon, proxy: &Proxy, node: &Node) -> Vec<RangeInclusive<u64>>
         }
         let begin = now();
         if n % 2 == 0 {
-            close(node, n / 2);
+            release(close, n / 2);
         } else {
             proxy.cut();
         }

@@ -1,5 +1,6 @@
 //! `consumer_timeout`: the broker takes a delivery back that is not acknowledged in time.
 
+use warren::config::QueueType;
 use warren_tests::{Broker, Daemon, Node};
 
 use super::stage::{home, wait_settled};
@@ -7,12 +8,11 @@ use super::stage::{home, wait_settled};
 #[test]
 fn a_task_over_the_consumer_timeout_is_adopted_again_and_again_and_runs_once() {
     let node = Node::start().expect("a node");
-    // Read by the broker when a channel is opened; 30 minutes and one minute otherwise.
-    let settings = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, 1500}, {channel_tick_interval, 250}]].";
-    node.ctl(&["eval", settings]).expect("set");
-    // 4.3 knows it of quorum queues only, and cancels the consumer; before, it closes the channel, whatever the queue.
-    let (kind, why) =
-        if node.version() >= (4, 3) { ("type = \"quorum\"", "cancelled") } else { ("", "timed out") };
+    // A quorum queue itself cancels the consumer; else the channel is closed.
+    let (kind, why) = match node.set_consumer_timeout(1_500, 250) {
+        Some(QueueType::Quorum) => ("type = \"quorum\"", "cancelled"),
+        _ => ("", "timed out"),
+    };
     let home = home(&node.uri(), "overdue", ["", &format!("prefetch = 2\nworkers = 2\n{kind}"), ""]);
     let daemon = Daemon::start(&home);
     let broker = Broker::connect(&node.uri());

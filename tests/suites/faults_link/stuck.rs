@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use warren::broker::copy::Parent;
 use warren::broker::{LinkEvent, PublishError};
-use warren::config::{Queue, QueueType};
+use warren::config::Queue;
 use warren::host::FollowUp;
 use warren_tests::rig::{Rig, broker, queue, unique};
 use warren_tests::{Broker, Node, Proxy, wait};
@@ -83,12 +83,8 @@ fn a_queue_that_comes_and_goes_faster_than_the_broker_answers_ends_up_as_last_wa
 #[test]
 fn a_stopped_consumer_whose_channel_the_broker_closes_is_lost_before_its_task_comes_back() {
     let node = Node::start().expect("a node");
-    // Both are read when a channel is opened.
-    let settings = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, 1000}, {channel_tick_interval, 200}]].";
-    node.ctl(&["eval", settings]).expect("set");
+    let queue_type = node.set_consumer_timeout(1_000, 200);
     let (name, outside) = (unique("overdue"), Broker::connect(&node.uri()));
-    // 4.3 knows it of quorum queues only.
-    let queue_type = (node.version() >= (4, 3)).then_some(QueueType::Quorum);
     let queue = |window| Queue { queue_type, ..queue(&name, window) };
     let mut rig = Rig::start(&node.uri(), &[queue(1)]);
     let first = rig.consuming();
