@@ -35,6 +35,8 @@
 //! 7. Every queue, wait, retry and buffer has a named bound with its reason.
 //! 8. At-least-once: nothing is lost, duplicates are possible and are made visible to the handler
 //!    (`task.id`, `attempt`, `redelivered`).
+//! 9. Whoever may publish to a queue can cost at most their own messages. lapin ends a connection over bytes that a
+//!    broker forwards, so the stream under it (`broker/wire`) makes every message readable first.
 
 pub mod broker;
 pub mod config;

@@ -25,6 +25,9 @@ pub const HEADER_ID: &str = "x-warren-id";
 pub const HEADER_ATTEMPT: &str = "x-warren-attempt";
 /// Header of a copy made before a redelivered task starts: how often its start was cut short.
 pub const HEADER_REDELIVERIES: &str = "x-warren-redeliveries";
+/// Header that a delivery gets when its message had to be changed to be read at all, and each of its copies: what was
+/// changed.
+pub const HEADER_ALTERED: &str = "x-warren-altered";
 
 /// Anyone can publish a header with our name on it: a higher count is read as this one. Far above every sensible
 /// `retry.attempts`, and one more never overflows.
@@ -155,6 +158,14 @@ impl Refusal {
             "the text is not UTF-8 from byte {} on; publish text as UTF-8, or name the handler's prefix in the \
              property `type` and send any bytes",
             error.valid_up_to()
+        );
+        Self { reason: DeadReason::Malformed, message }
+    }
+
+    /// A message that lost something when it was made readable (see `broker::wire`).
+    pub fn unreadable(description: &str) -> Self {
+        let message = format!(
+            "the message's properties cannot be read as they were sent, and a part of them is missing: {description}"
         );
         Self { reason: DeadReason::Malformed, message }
     }

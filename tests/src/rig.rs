@@ -72,7 +72,7 @@ impl Rig {
         let link = {
             let _runtime = runtime.enter();
             let _local = local.enter();
-            Link::start(broker, queues, sink)
+            Link::start(broker, queues, 1 << 20, sink)
         };
         Self { link: Some(link), local, runtime, events, arrived }
     }

@@ -3,6 +3,7 @@
 mod faults_broker {
     mod alarm;
     mod copies;
+    mod large_bodies;
     mod losses;
     mod silence;
     mod stage;

@@ -1,13 +1,15 @@
 //! Message headers nested as deep as a frame holds, which the AMQP library reads recursively: one message must not end
-//! the daemon. Written with frames of our own, because a library that nests as deep would end the test instead.
+//! the daemon, nor `warrenctl dead`. Written with frames of our own, because a library that nests as deep would end the
+//! test instead.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 
-use warren_tests::{Broker, Daemon, Home, Keys, Node};
+use warren_tests::{Broker, Daemon, Home, Keys, Node, artefacts};
 
-/// An array in an array costs five bytes; this many fill most of the 8,192 bytes of a frame that the daemon consumes by.
-const DEPTH: u32 = 1_580;
+/// An array in an array costs five bytes; this many fill most of a frame of 131,072 bytes, RabbitMQ's `frame_max`.
+const DEPTH: u32 = 25_000;
 
 #[test]
 fn a_task_with_headers_nested_as_deep_as_a_frame_holds_is_done_like_any_other() {
@@ -28,7 +30,30 @@ fn a_task_with_headers_nested_as_deep_as_a_frame_holds_is_done_like_any_other() 
     daemon.wait_count("done", 2);
     daemon.wait_count("dead", 1);
     assert!(daemon.is_running());
+    assert_eq!(daemon.status()["broker"]["connects"], 1);
+    let letter = broker.take(&home.dead());
+    let altered = letter.header("x-warren-altered").expect("what was changed");
+    assert_eq!(altered, "headers nested deeper than 64 levels became bytes");
     assert!(daemon.terminate().success());
+}
+
+#[test]
+fn a_dead_letter_with_headers_nested_as_deep_as_a_frame_holds_is_looked_at_and_replayed() {
+    let node = Node::shared();
+    let home = Home::new(&node.uri(), "nested_dead");
+    home.configure(Keys::default());
+    let broker = Broker::connect(&node.uri());
+    broker.declare(home.queue(), &[]);
+    broker.declare(&home.dead(), &[]);
+    Producer::connect(node.port()).publish(&home.dead(), DEPTH, b"Nobody takes this");
+    broker.wait_depth(&home.dead(), 1);
+    for words in [&["list"][..], &["export"], &["replay", "--all"]] {
+        let mut command = Command::new(artefacts::program("warrenctl"));
+        command.arg("dead").args(words).arg("--config").arg(home.config());
+        let output = command.output().expect("warrenctl");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+    broker.wait_depth(home.queue(), 1);
 }
 
 /// A producer that knows just enough of AMQP 0-9-1.

@@ -19,7 +19,8 @@ use super::reply;
 use crate::host::FollowUp;
 use crate::settlement::DeadReason;
 use crate::task::{
-    HEADER_ATTEMPT, HEADER_ID, HEADER_REDELIVERIES, TaskId, header, is_transport_header, known_id, trace,
+    HEADER_ALTERED, HEADER_ATTEMPT, HEADER_ID, HEADER_REDELIVERIES, TaskId, header, is_transport_header,
+    known_id, trace,
 };
 
 /// When the task expires, in milliseconds since 1970: its `expiration`, made absolute by the first copy.
@@ -274,11 +275,14 @@ fn producer_headers(original: &BasicProperties) -> FieldTable {
     headers
 }
 
-/// The producer's headers, and the deadline.
+/// The producer's headers, the deadline, and what was changed in the message.
 fn kept_headers(original: &BasicProperties, now: UnixMs) -> FieldTable {
     let mut headers = producer_headers(original);
     if let Some(deadline) = deadline(original, now) {
         put(&mut headers, HEADER_DEADLINE, milliseconds_value(deadline));
+    }
+    if let Some(altered) = header(original, HEADER_ALTERED) {
+        put(&mut headers, HEADER_ALTERED, altered.clone());
     }
     headers
 }

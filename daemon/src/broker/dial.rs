@@ -3,7 +3,7 @@
 
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_rs::Runtime;
@@ -15,7 +15,7 @@ use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::dial_error::{DialError, Stage};
 use super::server::Server;
-use super::wire::{Kit, Wire};
+use super::wire::{BodyRoom, Insight, Kit, Notes, Wire};
 use crate::config::{Broker, Secret};
 
 /// An open connection, and what was learned of the broker.
@@ -26,6 +26,8 @@ pub struct Dialled {
     pub address: String,
     /// The broker as it names itself.
     pub server: Server,
+    /// What the filter under the connection changed in the messages that came by it.
+    pub(super) notes: Arc<Notes>,
     /// Ends the connection without asking the broker.
     pub(super) line: Line,
 }
@@ -40,7 +42,7 @@ pub async fn dial(broker: &Broker, name: &str) -> Result<Connection, DialError> 
 pub async fn connect(broker: &Broker, name: &str) -> Result<Dialled, DialError> {
     let mut last = DialError::NoAddress;
     for uri in &broker.uris {
-        match dial_one(broker, uri, name).await {
+        match dial_one(broker, uri, name, None).await {
             Ok(dialled) => return Ok(dialled),
             Err(error) => last = error,
         }
@@ -65,8 +67,14 @@ struct Attempt(Option<Line>);
 /// Connects to one address, under the name that the broker shows for the connection.
 ///
 /// The frame size is the broker's. A smaller one would save some megabytes of buffers, but the broker does not cut a
-/// task's headers to it: one task with large headers would end every connection that it is delivered on.
-pub(super) async fn dial_one(broker: &Broker, uri: &Secret, name: &str) -> Result<Dialled, DialError> {
+/// task's headers to it, so that many tasks would have to go without some of their headers. `room` is for a connection
+/// that consumes.
+pub(super) async fn dial_one(
+    broker: &Broker,
+    uri: &Secret,
+    name: &str,
+    room: Option<Arc<BodyRoom>>,
+) -> Result<Dialled, DialError> {
     let mut target = parse(uri)?;
     target.query.frame_max = None;
     target.query.heartbeat =
@@ -79,8 +87,8 @@ pub(super) async fn dial_one(broker: &Broker, uri: &Secret, name: &str) -> Resul
 
     let line = Line::default();
     let mut attempt = Attempt(Some(line.clone()));
-    let server = Arc::new(OnceLock::new());
-    let connect = connector(line.clone(), server.clone(), tls, broker.connect_timeout, user_timeout(broker));
+    let insight = Insight { room, ..Insight::default() };
+    let connect = connector(line.clone(), insight.clone(), tls, broker.connect_timeout, user_timeout(broker));
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "Warren".into())
@@ -93,8 +101,8 @@ pub(super) async fn dial_one(broker: &Broker, uri: &Secret, name: &str) -> Resul
     let error = match opened {
         Ok(Ok(connection)) => {
             attempt.0 = None;
-            let server = server.get().cloned().unwrap_or_default();
-            return Ok(Dialled { connection, address, server, line });
+            let server = insight.server.get().cloned().unwrap_or_default();
+            return Ok(Dialled { connection, address, server, notes: insight.notes, line });
         }
         Ok(Err(error)) => Some(error),
         Err(_) => None,
@@ -137,7 +145,7 @@ impl Drop for Attempt {
 /// What lapin calls on its own thread, where blocking is allowed: resolve, connect, set up, encrypt.
 fn connector(
     line: Line,
-    server: Arc<OnceLock<Server>>,
+    insight: Insight,
     tls: OwnedTLSConfig,
     limit: Duration,
     user_timeout: Option<u32>,
@@ -176,7 +184,7 @@ fn connector(
                     .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
             }
             line.reached(stage)?;
-            return Ok(AsyncTcpStream::Plain(kit.wire(stream, server.clone())));
+            return Ok(AsyncTcpStream::Plain(kit.wire(stream, &insight)));
         }
         Err(failure.into())
     }

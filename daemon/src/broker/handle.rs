@@ -40,8 +40,8 @@ struct Sessions {
 
 impl Link {
     /// Starts connecting. Must be called on a `LocalSet` of a current-thread runtime.
-    pub fn start(broker: &Broker, queues: &[Queue], events: LinkEvents) -> Self {
-        let subscriptions = Rc::new(Subscriptions::new(events.clone()));
+    pub fn start(broker: &Broker, queues: &[Queue], max_task_bytes: u64, events: LinkEvents) -> Self {
+        let subscriptions = Rc::new(Subscriptions::new(events.clone(), max_task_bytes));
         let publisher = Publisher::new(broker.publish_channels, events.clone());
         publisher.0.consumes(queues);
         let mut link = Self {
@@ -99,6 +99,11 @@ impl Link {
             let _ = old.publishing.send(PublishCommand::Retire);
         }
         self.start_session(queues);
+    }
+
+    /// A larger body has only as much memory as it takes to refuse a few at a time.
+    pub fn set_max_task_bytes(&self, bytes: u64) {
+        self.subscriptions.room.set_max_task_bytes(bytes);
     }
 
     /// Cancels every consumer. Returns when what the broker had already sent has been handed over as deliveries (the

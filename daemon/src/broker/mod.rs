@@ -36,6 +36,8 @@ pub use handle::Link;
 pub use publish_error::PublishError;
 pub use publisher::{Outgoing, Publisher, SETTLE};
 pub use server::Server;
+pub use wire::Alteration;
+use wire::Note;
 
 /// Where the link's events go: called on the event loop, never while the link is borrowed.
 pub type LinkEvents = Rc<dyn Fn(LinkEvent)>;
@@ -58,6 +60,15 @@ pub struct Delivery {
     pub properties: lapin::BasicProperties,
     /// The message's body.
     pub body: Vec<u8>,
+    /// What the filter under the connection noted of it, and the memory that it gave to a large body.
+    pub(crate) note: Option<Box<Note>>,
+}
+
+impl Delivery {
+    /// What was changed in the message, so that it could be read at all. Its headers tell as well.
+    pub fn altered(&self) -> Option<&Alteration> {
+        self.note.as_ref()?.altered.as_ref()
+    }
 }
 
 /// What the broker link tells the engine.

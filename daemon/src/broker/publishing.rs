@@ -265,7 +265,7 @@ pub(super) async fn supervise(
         let dialled = tokio::select! {
             dialled = async {
                 status.until_consuming().await;
-                dial_one(&broker, &broker.uris[(status.turn() + turn) % broker.uris.len()], &name).await
+                dial_one(&broker, &broker.uris[(status.turn() + turn) % broker.uris.len()], &name, None).await
             } => dialled,
             command = commands.recv() => return answer(command),
         };

@@ -16,7 +16,6 @@
 //! | 4.3 | metadata need a majority of the nodes: a declaration in a minority is not answered | 4.3.0; `metadata-store` | bounded, tried again (`declare.rs`) |
 
 use std::fmt;
-use std::task::Poll;
 
 use lapin::types::parsing::parse_field_table;
 use lapin::types::{AMQPValue, FieldTable};
@@ -30,18 +29,20 @@ pub struct Server {
     pub version: String,
 }
 
-/// Collects the first frame that the broker sends, `connection.start`.
-#[derive(Debug, Default)]
-pub(super) struct Opening(Vec<u8>);
-
-/// A longer opening frame is passed by unread. `RabbitMQ`'s is about 500 bytes.
-const MAX_OPENING: usize = 16 * 1024;
-/// Frame type, channel and size.
-const FRAME_HEAD: usize = 7;
-/// Class, method, protocol version, before the server's properties.
+/// Class, method and protocol version, before the server's properties.
 const START_HEAD: usize = 6;
 
 impl Server {
+    /// Reads the payload of `connection.start`. Unnamed when it is not what the protocol says: lapin reads the same bytes
+    /// and knows better what to say.
+    pub(super) fn from_start(payload: &[u8]) -> Self {
+        let table = payload.get(START_HEAD..).and_then(|table| parse_field_table(table).ok());
+        table.map_or_else(Self::default, |(_, properties)| Self {
+            product: text(&properties, "product"),
+            version: text(&properties, "version"),
+        })
+    }
+
     /// Major and minor version of a `RabbitMQ`; `None` for every other product and for text that is no version.
     pub fn rabbitmq(&self) -> Option<(u32, u32)> {
         let mut parts = self.version.split('.').map(str::parse);
@@ -73,31 +74,6 @@ impl fmt::Display for Server {
     }
 }
 
-impl Opening {
-    /// Takes the next bytes; ready with the broker's name, or with an empty one when the frame is not what the
-    /// protocol says. Never an error: lapin reads the same bytes and knows better what to say.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Poll<Server> {
-        self.0.extend_from_slice(bytes);
-        let Some(head) = self.0.first_chunk::<FRAME_HEAD>() else { return Poll::Pending };
-        let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
-        // 1: a method frame. Anything else, `AMQP` with the broker's protocol version for one, carries no name.
-        if head[0] != 1 || size > MAX_OPENING {
-            return Poll::Ready(Server::default());
-        }
-        match self.0.get(FRAME_HEAD + START_HEAD..FRAME_HEAD + size) {
-            Some(table) => Poll::Ready(parse_field_table(table).map_or_else(
-                |_| Server::default(),
-                |(_, properties)| Server {
-                    product: text(&properties, "product"),
-                    version: text(&properties, "version"),
-                },
-            )),
-            None if size < START_HEAD => Poll::Ready(Server::default()),
-            None => Poll::Pending,
-        }
-    }
-}
-
 fn text(table: &FieldTable, name: &str) -> String {
     match table.inner().get(name) {
         Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
@@ -109,7 +85,7 @@ fn text(table: &FieldTable, name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn opening(fields: &[(&str, &str)]) -> Vec<u8> {
+    fn start(fields: &[(&str, &str)]) -> Vec<u8> {
         let mut table = Vec::new();
         for (name, value) in fields {
             table.push(name.len() as u8);
@@ -122,35 +98,15 @@ mod tests {
         payload.extend_from_slice(&(table.len() as u32).to_be_bytes());
         payload.extend_from_slice(&table);
         payload.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0]);
-        let mut frame = vec![1, 0, 0];
-        frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-        frame.extend_from_slice(&payload);
-        frame.push(0xce);
-        frame
+        payload
     }
 
     #[test]
-    fn the_name_is_read_wherever_the_bytes_are_split() {
-        let frame = opening(&[("version", "3.10.8"), ("product", "RabbitMQ")]);
-        for split in 1..frame.len() - 1 {
-            let mut first = Opening::default();
-            let server = match first.take(&frame[..split]) {
-                Poll::Ready(server) => server,
-                Poll::Pending => match first.take(&frame[split..]) {
-                    Poll::Ready(server) => server,
-                    Poll::Pending => panic!("still waiting after the whole frame, split at {split}"),
-                },
-            };
-            assert_eq!(server.to_string(), "RabbitMQ 3.10.8");
-        }
-    }
-
-    #[test]
-    fn what_is_no_opening_frame_names_nobody() {
-        for bytes in
-            [&b"AMQP\x00\x00\x09\x01"[..], b"HTTP/1.1 400", &[1, 0, 0, 255, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 1]]
-        {
-            assert_eq!(Opening::default().take(bytes), Poll::Ready(Server::default()), "{bytes:?}");
+    fn the_name_is_read_from_the_opening_method_and_nothing_else_names_anybody() {
+        let payload = start(&[("version", "3.10.8"), ("product", "RabbitMQ")]);
+        assert_eq!(Server::from_start(&payload).to_string(), "RabbitMQ 3.10.8");
+        for bytes in [&payload[..payload.len() / 2], &[0, 10, 0, 10], &[]] {
+            assert_eq!(Server::from_start(bytes), Server::default(), "{bytes:?}");
         }
     }
 

@@ -229,10 +229,10 @@ impl Supervisor {
     }
 
     fn dial(&self, turn: usize) {
-        let broker = self.broker.clone();
+        let (broker, room) = (self.broker.clone(), self.subscriptions.room.clone());
         self.jobs.push(Box::pin(async move {
             let name = format!("warrend[{}] consuming", std::process::id());
-            match dial_one(&broker, &broker.uris[turn], &name).await {
+            match dial_one(&broker, &broker.uris[turn], &name, Some(room)).await {
                 Ok(dialled) => Done::Dialled(turn, Box::new(dialled)),
                 Err(error) => Done::Event(Some(Event::DialFailed(error.to_string()))),
             }

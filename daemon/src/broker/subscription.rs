@@ -1,7 +1,7 @@
 //! The subscriptions of all links: which consumer a tag belongs to, and what is settled there.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use super::declare::{LinkError, QueueError, answered, open_channel, words};
 use super::dial::Dialled;
 use super::link::End;
 use super::settler::{Frame, Settler};
+use super::wire::{BodyRoom, LargeBody, Note, Notes};
 use super::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 use crate::config::Queue;
 use crate::failpoint::failpoint;
@@ -34,6 +35,8 @@ pub(super) type SessionId = u32;
 /// Every subscription that still has a say, over all sessions.
 pub(super) struct Subscriptions {
     events: LinkEvents,
+    /// The memory for bodies over `daemon.max_task_bytes`.
+    pub(super) room: Arc<BodyRoom>,
     next: Cell<u32>,
     all: RefCell<BTreeMap<ConsumerId, Rc<Subscription>>>,
 }
@@ -44,6 +47,9 @@ pub(super) struct Subscription {
     pub(super) queue: Arc<str>,
     pub(super) channel: Channel,
     settler: RefCell<Settler>,
+    notes: Arc<Notes>,
+    /// Deliveries whose body was withheld, with its size: each goes back to the queue when there is room for it.
+    withheld: RefCell<VecDeque<(u64, u64)>>,
     /// No delivery comes any more; what is open can still be settled.
     stopped: Cell<bool>,
     /// The channel is gone: what its buffer still holds is void.
@@ -52,8 +58,9 @@ pub(super) struct Subscription {
 }
 
 impl Subscriptions {
-    pub(super) fn new(events: LinkEvents) -> Self {
-        Self { events, next: Cell::new(1), all: RefCell::default() }
+    pub(super) fn new(events: LinkEvents, max_task_bytes: u64) -> Self {
+        let room = BodyRoom::new(max_task_bytes);
+        Self { events, room, next: Cell::new(1), all: RefCell::default() }
     }
 
     pub(super) fn tell(&self, event: LinkEvent) {
@@ -88,6 +95,8 @@ impl Subscriptions {
             queue: queue.name.clone(),
             channel,
             settler: RefCell::default(),
+            notes: dialled.notes.clone(),
+            withheld: RefCell::default(),
             stopped: Cell::new(false),
             lost: Cell::new(false),
             pump: RefCell::default(),
@@ -109,6 +118,31 @@ impl Subscriptions {
         all.iter().filter(|(_, one)| one.session == session).map(|(id, one)| (*id, one.clone())).collect()
     }
 
+    /// Tells of a delivery, unless its body was withheld.
+    fn delivered(&self, id: ConsumerId, subscription: &Subscription, delivery: lapin::message::Delivery) {
+        let lapin::message::Delivery { delivery_tag: tag, redelivered, mut properties, data: body, .. } =
+            delivery;
+        let note = subscription.notes.take(subscription.channel.id(), tag);
+        if redelivered {
+            self.void_closed(&subscription.queue);
+        }
+        subscription.settler.borrow_mut().delivered(tag);
+        if let Some(Note { body: LargeBody::Withheld(size), .. }) = note {
+            tracing::info!(
+                QUEUE = &*subscription.queue,
+                size,
+                "no room for one more large body; it goes back"
+            );
+            subscription.withheld.borrow_mut().push_back((tag, size));
+            return;
+        }
+        if let Some(altered) = note.as_ref().and_then(|note| note.altered.as_ref()) {
+            altered.record(&mut properties);
+        }
+        let note = note.map(Box::new);
+        self.tell(LinkEvent::Delivery(Delivery { consumer: id, tag, redelivered, properties, body, note }));
+    }
+
     /// Notes that a tag is done with, or goes back.
     pub(super) fn settle(&self, id: ConsumerId, tag: u64, how: impl FnOnce(&mut Settler, u64) -> bool) {
         if let Some(subscription) = self.all.borrow().get(&id) {
@@ -125,6 +159,7 @@ impl Subscriptions {
         let mut finished = false;
         for subscription in self.all.borrow().values() {
             let mut settler = subscription.settler.borrow_mut();
+            subscription.give_back_withheld(&mut settler, &self.room);
             if !settler.is_flushed() {
                 settler.flush(|frame| subscription.send(frame));
                 failpoint!("settle::after-ack");
@@ -176,6 +211,22 @@ impl Subscription {
     /// No delivery comes any more, and all are settled.
     pub(super) fn is_finished(&self) -> bool {
         self.stopped.get() && self.settler.borrow().is_done()
+    }
+
+    /// Gives back one delivery whose body was withheld, when there is room for it: it is first in its queue again. All of
+    /// them when no delivery comes any more.
+    fn give_back_withheld(&self, settler: &mut Settler, room: &BodyRoom) {
+        let mut withheld = self.withheld.borrow_mut();
+        while let Some((tag, size)) = withheld.front().copied() {
+            if !self.stopped.get() && !room.has_room(size) {
+                return;
+            }
+            withheld.pop_front();
+            settler.requeue(tag);
+            if !self.stopped.get() {
+                return;
+            }
+        }
     }
 
     /// Waits until the broker has seen all that was sent: it answers a channel's frames in order. Without this, an
@@ -243,17 +294,7 @@ fn hand_over(
     match item {
         Some(Ok(delivery)) => {
             if !subscription.lost.get() {
-                if delivery.redelivered {
-                    subscriptions.void_closed(&subscription.queue);
-                }
-                subscription.settler.borrow_mut().delivered(delivery.delivery_tag);
-                subscriptions.tell(LinkEvent::Delivery(Delivery {
-                    consumer: id,
-                    tag: delivery.delivery_tag,
-                    redelivered: delivery.redelivered,
-                    properties: delivery.properties,
-                    body: delivery.data,
-                }));
+                subscriptions.delivered(id, subscription, delivery);
             }
             None
         }

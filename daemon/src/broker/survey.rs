@@ -148,7 +148,7 @@ pub enum Form {
 pub async fn addresses(broker: &Broker, name: &str) -> Vec<Address> {
     let shown = broker.addresses();
     let dials = broker.uris.iter().zip(shown).map(|(uri, address)| async move {
-        let answer = match dial_one(broker, uri, name).await {
+        let answer = match dial_one(broker, uri, name, None).await {
             Ok(dialled) => {
                 let server = dialled.server.clone();
                 close(dialled).await;

@@ -9,7 +9,7 @@ use crate::broker::{ConsumerId, Delivery, LinkEvent, hops, topology};
 use crate::host::TaskError;
 use crate::registry::{Absent, Slot};
 use crate::settlement::{DeadReason, Settlement};
-use crate::task;
+use crate::task::{self, Refusal};
 
 use super::Engine;
 use super::copies::Again;
@@ -132,7 +132,11 @@ impl Engine {
         let Some(mut flight) = self.unless_duplicate(flight) else { return };
         let (name, limit) = (&self.queues[queue].config.name, self.config.daemon.max_task_bytes);
         let delivery = flight.delivery.clone();
-        match task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit) {
+        let routed = match delivery.altered() {
+            Some(altered) if altered.lossy => Err(Refusal::unreadable(&altered.description)),
+            _ => task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit),
+        };
+        match routed {
             Err(refusal) => self.bury_unrun(flight, refusal.reason, refusal.message),
             Ok(found) => {
                 flight.prefix = found.prefix.clone();

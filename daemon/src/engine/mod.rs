@@ -204,6 +204,7 @@ pub async fn run(
     let link = Link::start(
         &config.broker,
         &config.queues,
+        config.daemon.max_task_bytes,
         Rc::new(move |event| {
             let _ = to_link.send(Event::Link(event));
         }),
@@ -356,6 +357,7 @@ impl Engine {
             self.link.reconfigure(&config.broker, &self.queues.wanted());
             self.publisher = self.link.publisher();
         }
+        self.link.set_max_task_bytes(config.daemon.max_task_bytes);
         self.config = config;
         self.configure_dedup();
     }

@@ -65,6 +65,7 @@ mod tests {
             redelivered: false,
             properties: BasicProperties::default().with_message_id(id.into()),
             body: b"Backup database".to_vec(),
+            note: None,
         }
     }
 

@@ -1,8 +1,23 @@
-//! The byte stream under a connection: a runtime for lapin that hands it our own stream type, which listens for the
-//! broker's name and version on the way in. lapin reads them and throws them away, and they decide what a queue may
-//! be declared with.
+//! The byte stream under a connection: a runtime for lapin that hands it our own stream type. What a broker sends passes
+//! through a filter (`filter.rs`), because lapin ends the connection over what a producer may well put into a message:
+//! whoever may publish to a queue can cost at most their own messages. The filter also learns the broker's name and
+//! version, which lapin reads and throws away, and which decide what a queue may be declared with.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `filter.rs` | cuts the stream into frames, and leaves out bodies for which there is no room |
+//! | `method.rs`, `content.rs` | make a method or header frame readable for lapin |
+//! | `text.rs` | text for bytes that are none, and the description of what was changed |
+//! | `notes.rs` | what was changed, for whoever receives the delivery; the room for large bodies |
 //!
 //! Everything runs on the tokio runtime that dials; no other runtime and no thread is started here.
+
+mod content;
+mod filter;
+mod method;
+mod notes;
+mod reader;
+mod text;
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -21,18 +36,30 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::tcp::AsyncTcpStream;
 use tokio::runtime::Handle;
 
-use super::server::{Opening, Server};
+use self::filter::Filter;
+pub(super) use self::notes::{BodyRoom, LargeBody, Note, Notes};
+pub use self::text::Alteration;
+use super::server::Server;
 
 /// Plain or TLS stream over tokio's socket.
 type Inner = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// lapin's stream: passes everything on, and reads the first frame with it.
+/// lapin's stream.
 pub(super) struct Wire {
     /// There until it is dropped.
     inner: Option<Inner>,
     runtime: Handle,
-    opening: Option<Opening>,
-    server: Arc<OnceLock<Server>>,
+    filter: Filter,
+}
+
+/// What the filter of a connection learns, and the room that it gives to large bodies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Insight {
+    /// Set when the broker's first frame has passed.
+    pub(super) server: Arc<OnceLock<Server>>,
+    pub(super) notes: Arc<Notes>,
+    /// For a connection that consumes.
+    pub(super) room: Option<Arc<BodyRoom>>,
 }
 
 /// lapin's runtime: the current tokio one, with [`Wire`] as its stream.
@@ -63,9 +90,10 @@ impl Kit {
         Self { tokio: Tokio::current(), handle: Handle::current() }
     }
 
-    /// Wraps a stream that is connected. `server` is set when the broker's first frame has passed.
-    pub(super) fn wire(&self, inner: Inner, server: Arc<OnceLock<Server>>) -> Wire {
-        Wire { inner: Some(inner), runtime: self.handle.clone(), opening: Some(Opening::default()), server }
+    /// Wraps a stream that is connected.
+    pub(super) fn wire(&self, inner: Inner, insight: &Insight) -> Wire {
+        let Insight { server, notes, room } = insight.clone();
+        Wire { inner: Some(inner), runtime: self.handle.clone(), filter: Filter::new(server, notes, room) }
     }
 
     /// The runtime under it.
@@ -80,11 +108,8 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = self.inner().poll_read(context, buffer);
-        if let Poll::Ready(Ok(count)) = read {
-            self.listen([&buffer[..count]].into_iter());
-        }
-        read
+        std::task::ready!(self.poll_fill(context))?;
+        Poll::Ready(Ok(self.filter.give(buffer)))
     }
 
     fn poll_read_vectored(
@@ -92,34 +117,23 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffers: &mut [io::IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        let read = self.inner().poll_read_vectored(context, buffers);
-        if let Poll::Ready(Ok(count)) = read {
-            let mut left = count;
-            self.listen(buffers.iter().map(|buffer| {
-                let taken = &buffer[..left.min(buffer.len())];
-                left -= taken.len();
-                taken
-            }));
-        }
-        read
+        std::task::ready!(self.poll_fill(context))?;
+        Poll::Ready(Ok(buffers.iter_mut().map(|buffer| self.filter.give(buffer)).sum()))
     }
 }
 
 impl Wire {
-    /// Until the first frame is whole; nothing but one branch afterwards.
-    fn listen<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) {
-        let Some(opening) = &mut self.opening else { return };
-        for part in parts {
-            match opening.take(part) {
-                Poll::Pending => {}
-                Poll::Ready(server) => {
-                    // Set once: one stream, one opening frame.
-                    let _ = self.server.set(server);
-                    self.opening = None;
-                    return;
-                }
+    /// Reads until there is something for lapin, or the stream has ended.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.filter.is_ready() {
+            let inner = Pin::new(self.inner.as_mut().expect("it is there until it is dropped"));
+            let count = std::task::ready!(inner.poll_read(context, self.filter.space()))?;
+            if count == 0 {
+                break;
             }
+            self.filter.filled(count);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -197,7 +211,7 @@ impl Reactor for Kit {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let (kit, connecting) = (self.clone(), self.tokio.tcp_connect_addr(address));
-        async move { Ok(kit.wire(AsyncTcpStream::Plain(connecting.await?), Arc::default())) }
+        async move { Ok(kit.wire(AsyncTcpStream::Plain(connecting.await?), &Insight::default())) }
     }
 }
 
