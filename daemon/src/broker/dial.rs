@@ -15,7 +15,7 @@ use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::dial_error::{DialError, Stage};
 use super::server::Server;
-use super::wire::{BodyRoom, Insight, Kit, Notes, Wire};
+use super::wire::{BodyRoom, FRAME_MAX, Insight, Kit, Notes, Wire};
 use crate::config::{Broker, Secret};
 
 /// An open connection, and what was learned of the broker.
@@ -66,9 +66,7 @@ struct Attempt(Option<Line>);
 
 /// Connects to one address, under the name that the broker shows for the connection.
 ///
-/// The frame size is the broker's. A smaller one would save some megabytes of buffers, but the broker does not cut a
-/// task's headers to it, so that many tasks would have to go without some of their headers. `room` is for a connection
-/// that consumes.
+/// `room` is for a connection that consumes.
 pub(super) async fn dial_one(
     broker: &Broker,
     uri: &Secret,
@@ -76,7 +74,7 @@ pub(super) async fn dial_one(
     room: Option<Arc<BodyRoom>>,
 ) -> Result<Dialled, DialError> {
     let mut target = parse(uri)?;
-    target.query.frame_max = None;
+    target.query.frame_max = Some(FRAME_MAX);
     target.query.heartbeat =
         target.query.heartbeat.or_else(|| Some(broker.heartbeat.as_secs().try_into().unwrap_or(u16::MAX)));
     let address = address(&target);

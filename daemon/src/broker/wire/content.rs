@@ -5,12 +5,12 @@ use std::cmp::Reverse;
 
 use super::reader::Reader;
 use super::text::{Alteration, text_of};
-use crate::task::HEADER_PREFIX;
+use crate::task::{HEADER_PREFIX, is_transport_header};
 
 /// Arrays and tables nested deeper than this become byte arrays. Handlers see 16 levels.
 pub(super) const MAX_DEPTH: usize = 64;
 /// Class, weight and body size, before the property flags.
-const HEAD: usize = 12;
+pub(super) const HEAD: usize = 12;
 /// What a frame has besides its payload.
 pub(super) const FRAME_OVERHEAD: usize = 8;
 
@@ -46,8 +46,15 @@ pub(super) fn body_size(payload: &[u8]) -> Option<u64> {
     Reader::new(payload.get(4..)?).long_long()
 }
 
-/// The payload with another body size.
-pub(super) fn with_body_size(payload: &mut [u8], size: u64) {
+/// A payload without properties, for one of `size` bytes that is too long to be looked at.
+pub(super) fn without_properties(head: [u8; HEAD], size: usize) -> (Vec<u8>, Alteration) {
+    let mut alteration = Alteration::default();
+    alteration.lose(&format!("properties of {size} bytes were left out"));
+    ([&head[..], &[0, 0]].concat(), alteration)
+}
+
+/// Gives the payload another body size.
+pub(super) fn set_body_size(payload: &mut [u8], size: u64) {
     if let Some(place) = payload.get_mut(4..HEAD) {
         place.copy_from_slice(&size.to_be_bytes());
     }
@@ -55,8 +62,8 @@ pub(super) fn with_body_size(payload: &mut [u8], size: u64) {
 
 /// The payload as lapin can read it, in a frame of at most `frame_max` bytes, and what was changed; `None` when nothing
 /// needs to be.
-pub(super) fn repair(payload: &[u8], frame_max: Option<usize>) -> Option<(Vec<u8>, Alteration)> {
-    let room = frame_max.map_or(usize::MAX, |max| max.saturating_sub(FRAME_OVERHEAD));
+pub(super) fn repair(payload: &[u8], frame_max: usize) -> Option<(Vec<u8>, Alteration)> {
+    let room = frame_max.saturating_sub(FRAME_OVERHEAD);
     if payload.len() < HEAD + 2 || (payload.len() <= room && is_readable(payload)) {
         return None;
     }
@@ -138,6 +145,24 @@ fn size_of(tag: u8) -> Option<usize> {
 struct Header {
     name: String,
     bytes: Vec<u8>,
+}
+
+/// Who wrote a header, in the order in which headers are left out.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Broker,
+    Producer,
+    Warren,
+}
+
+impl Header {
+    fn owner(&self) -> Owner {
+        match &self.name {
+            name if name.starts_with(HEADER_PREFIX) => Owner::Warren,
+            name if is_transport_header(name) => Owner::Broker,
+            _ => Owner::Producer,
+        }
+    }
 }
 
 /// Writes a message's properties anew.
@@ -274,7 +299,8 @@ impl Rewrite {
         text
     }
 
-    /// Leaves out the largest headers, those of Warren last, until the others take at most `room` bytes.
+    /// Leaves out the largest headers until the others take at most `room` bytes: first the broker's records, which no copy
+    /// keeps and which the broker adds after it has checked the size; then the producer's; those of Warren last.
     fn fit(&mut self, room: usize) {
         let mut total: usize = self.headers.iter().map(|header| header.bytes.len()).sum();
         if total <= room {
@@ -283,20 +309,24 @@ impl Rewrite {
         let mut largest_first: Vec<usize> = (0..self.headers.len()).collect();
         largest_first.sort_by_key(|index| {
             let header = &self.headers[*index];
-            (header.name.starts_with(HEADER_PREFIX), Reverse(header.bytes.len()))
+            (header.owner(), Reverse(header.bytes.len()))
         });
         let mut left_out = vec![false; self.headers.len()];
         for index in largest_first {
             if total <= room {
                 break;
             }
-            let Header { name, bytes } = &self.headers[index];
-            total -= bytes.len();
+            let header = &self.headers[index];
+            let (name, size) = (&header.name, header.bytes.len());
+            total -= size;
             left_out[index] = true;
-            self.alteration.lose(&format!(
-                "header {name:.64} of {} bytes was left out: the headers do not fit into a frame",
-                bytes.len()
-            ));
+            let change = format!(
+                "header {name:.64} of {size} bytes was left out: the headers do not fit into a frame"
+            );
+            match header.owner() {
+                Owner::Broker => self.alteration.add(&change),
+                Owner::Producer | Owner::Warren => self.alteration.lose(&change),
+            }
         }
         let mut left_out = left_out.into_iter();
         self.headers.retain(|_| !left_out.next().unwrap_or(false));

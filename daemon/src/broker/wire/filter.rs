@@ -5,8 +5,10 @@
 //! What is no AMQP at all passes unchanged, from there to the end: lapin has the words for it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use super::FRAME_MAX;
 use super::content;
 use super::method::{self, BASIC_DELIVER, BASIC_GET_OK, CHANNEL_OPEN_OK, CONNECTION_START, CONNECTION_TUNE};
 use super::notes::{BodyRoom, LargeBody, Note, Notes};
@@ -22,8 +24,8 @@ const HEARTBEAT: u8 = 8;
 const FRAME_END: u8 = 0xCE;
 /// Bytes of the buffer to begin with, and what is kept of it after a larger frame.
 const BUFFER: usize = 128 * 1024;
-/// A longer method or header frame is not held. A broker bounds what it takes by its `frame_max`, 128 KiB by default, and
-/// adds its own records to that.
+/// A longer header frame is not held but loses its properties; a longer method frame passes. A broker bounds what it takes
+/// by its `frame_max`, 128 KiB by default, and adds its own records to that.
 const MAX_HELD: usize = 16 << 20;
 
 /// The filter of one connection.
@@ -39,16 +41,21 @@ pub(super) struct Filter {
     dropping: bool,
     /// No AMQP: nothing is looked at any more.
     transparent: bool,
-    frame_max: Option<usize>,
-    /// Channels between a delivery's method frame and the end of its body, where the filter has something to remember.
-    contents: HashMap<u16, Content>,
+    frame_max: usize,
+    contents: Contents,
     server: Arc<OnceLock<Server>>,
+}
+
+/// Messages on their way in.
+struct Contents {
+    /// Channels between a delivery's method frame and its header frame, or the end of a body that is left out.
+    all: HashMap<u16, Content>,
     notes: Arc<Notes>,
     /// For connections that consume.
     room: Option<Arc<BodyRoom>>,
 }
 
-/// A message on its way in.
+/// One of them.
 struct Content {
     tag: u64,
     /// `basic.deliver`, not an answer to `basic.get`.
@@ -68,11 +75,9 @@ impl Filter {
             passing: 0,
             dropping: false,
             transparent: false,
-            frame_max: None,
-            contents: HashMap::new(),
+            frame_max: FRAME_MAX as usize,
+            contents: Contents { all: HashMap::new(), notes, room },
             server,
-            notes,
-            room,
         }
     }
 
@@ -147,9 +152,10 @@ impl Filter {
                 }
                 self.look(kind, channel, size);
             }
-            METHOD | HEADER | HEARTBEAT => self.passing = HEAD + size + 1,
+            HEADER => return self.look_at_long_header(channel, size),
+            METHOD | HEARTBEAT => self.passing = HEAD + size + 1,
             BODY => {
-                self.dropping = self.leaves_out(channel, size);
+                self.dropping = self.contents.leaves_out(channel, size);
                 self.passing = HEAD + size + 1;
             }
             _ => return self.give_up(),
@@ -183,19 +189,6 @@ impl Filter {
         count > 0
     }
 
-    /// Whether a body frame belongs to a body that is left out.
-    fn leaves_out(&mut self, channel: u16, size: usize) -> bool {
-        let Some(content) = self.contents.get_mut(&channel) else { return false };
-        if content.withheld == 0 {
-            return false;
-        }
-        content.withheld = content.withheld.saturating_sub(size as u64);
-        if content.withheld == 0 {
-            self.contents.remove(&channel);
-        }
-        true
-    }
-
     /// A whole method or header frame.
     fn look(&mut self, kind: u8, channel: u16, size: usize) {
         let payload = self.ready + HEAD..self.ready + HEAD + size;
@@ -204,17 +197,37 @@ impl Filter {
         } else {
             self.look_at_header(channel, payload.clone())
         };
-        let Some(new) = replaced else {
-            self.ready = payload.end + 1;
-            return;
+        match replaced {
+            Some(new) => self.replace(payload.end + 1, kind, channel, &new),
+            None => self.ready = payload.end + 1,
+        }
+    }
+
+    /// The first bytes of a header frame that is too long to be held; the rest is left out.
+    fn look_at_long_header(&mut self, channel: u16, size: usize) -> bool {
+        let start = self.ready + HEAD;
+        let Some(head) = self.buffer[start..self.filled].first_chunk::<{ content::HEAD }>() else {
+            return false;
         };
+        let (mut payload, altered) = content::without_properties(*head, size);
+        if self.contents.header(channel, content::body_size(&payload).unwrap_or(0), Some(altered)) {
+            content::set_body_size(&mut payload, 0);
+        }
+        self.replace(start + content::HEAD, HEADER, channel, &payload);
+        self.passing = size - content::HEAD + 1;
+        self.dropping = true;
+        true
+    }
+
+    /// Replaces the bytes from `ready` to `to` by a frame, which is then ready.
+    fn replace(&mut self, to: usize, kind: u8, channel: u16, new: &[u8]) {
         let mut frame = vec![kind];
         frame.extend_from_slice(&channel.to_be_bytes());
         frame.extend_from_slice(&u32::try_from(new.len()).unwrap_or(u32::MAX).to_be_bytes());
-        frame.extend_from_slice(&new);
+        frame.extend_from_slice(new);
         frame.push(FRAME_END);
         let len = frame.len();
-        let (from, to) = (self.ready, payload.end + 1);
+        let from = self.ready;
         let after = self.filled - to;
         if self.buffer.len() < from + len + after {
             self.buffer.resize(from + len + after, 0);
@@ -225,51 +238,79 @@ impl Filter {
         self.ready = from + len;
     }
 
-    fn look_at_method(&mut self, channel: u16, payload: std::ops::Range<usize>) -> Option<Vec<u8>> {
+    fn look_at_method(&mut self, channel: u16, payload: Range<usize>) -> Option<Vec<u8>> {
         let payload = &self.buffer[payload];
         let which = method::method(payload)?;
         match which {
             // Set once: one stream, one opening frame.
             CONNECTION_START => drop(self.server.set(Server::from_start(payload))),
-            CONNECTION_TUNE => self.frame_max = method::frame_max(payload),
-            CHANNEL_OPEN_OK => {
-                self.contents.remove(&channel);
-                self.notes.forget(channel);
+            CONNECTION_TUNE => {
+                let max = method::frame_max(payload).map_or(FRAME_MAX, |max| max.min(FRAME_MAX));
+                self.frame_max = max as usize;
             }
+            CHANNEL_OPEN_OK => self.contents.opened(channel),
             _ => {}
         }
         let (replaced, altered) = method::repair(payload).unzip();
         let content = matches!(which, BASIC_DELIVER | BASIC_GET_OK);
         if let Some(tag) = content.then(|| method::delivery_tag(payload)).flatten() {
-            let delivered = which == BASIC_DELIVER;
-            self.contents.insert(channel, Content { tag, delivered, altered, withheld: 0 });
+            self.contents.method(channel, tag, which == BASIC_DELIVER, altered);
         }
         replaced
     }
 
-    fn look_at_header(&mut self, channel: u16, payload: std::ops::Range<usize>) -> Option<Vec<u8>> {
+    fn look_at_header(&mut self, channel: u16, payload: Range<usize>) -> Option<Vec<u8>> {
         let payload = &self.buffer[payload];
         let (mut replaced, altered) = content::repair(payload, self.frame_max).unzip();
-        let Some(mut content) = self.contents.remove(&channel) else { return replaced };
+        if self.contents.header(channel, content::body_size(payload)?, altered) {
+            content::set_body_size(replaced.get_or_insert_with(|| payload.to_vec()), 0);
+        }
+        replaced
+    }
+}
+
+impl Contents {
+    /// A delivery's method frame.
+    fn method(&mut self, channel: u16, tag: u64, delivered: bool, altered: Option<Alteration>) {
+        self.all.insert(channel, Content { tag, delivered, altered, withheld: 0 });
+    }
+
+    /// Its header frame; true: there is no room for its body, which is left out.
+    fn header(&mut self, channel: u16, size: u64, altered: Option<Alteration>) -> bool {
+        let Some(mut content) = self.all.remove(&channel) else { return false };
         let altered = match (content.altered.take(), altered) {
             (Some(method), Some(header)) => Some(method.and(&header)),
             (one, other) => one.or(other),
         };
-        let size = content::body_size(payload).unwrap_or(0);
         let room = self.room.as_ref().filter(|_| content.delivered);
         let body = room.map_or(LargeBody::No, |room| room.admit(size));
-        if matches!(body, LargeBody::Withheld(_)) {
-            let replaced = replaced.get_or_insert_with(|| payload.to_vec());
-            content::with_body_size(replaced, 0);
-            content.withheld = size;
-        }
+        let withheld = matches!(body, LargeBody::Withheld(_));
         if altered.is_some() || !matches!(body, LargeBody::No) {
             self.notes.add(channel, content.tag, Note { altered, body });
         }
-        if content.withheld > 0 {
-            self.contents.insert(channel, content);
+        if withheld {
+            self.all.insert(channel, Content { withheld: size, ..content });
         }
-        replaced
+        withheld
+    }
+
+    /// Whether a body frame belongs to a body that is left out.
+    fn leaves_out(&mut self, channel: u16, size: usize) -> bool {
+        let Some(content) = self.all.get_mut(&channel) else { return false };
+        if content.withheld == 0 {
+            return false;
+        }
+        content.withheld = content.withheld.saturating_sub(size as u64);
+        if content.withheld == 0 {
+            self.all.remove(&channel);
+        }
+        true
+    }
+
+    /// The channel was opened: nothing of an earlier one with its number counts any more.
+    fn opened(&mut self, channel: u16) {
+        self.all.remove(&channel);
+        self.notes.forget(channel);
     }
 }
 

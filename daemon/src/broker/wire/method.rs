@@ -30,12 +30,12 @@ pub(super) fn method(payload: &[u8]) -> Option<Method> {
     Some((reader.short()?, reader.short()?))
 }
 
-/// The frame size that `connection.tune` offers; lapin takes it as it is. `None`: no limit.
-pub(super) fn frame_max(tune: &[u8]) -> Option<usize> {
+/// The frame size that `connection.tune` offers. `None`: no limit.
+pub(super) fn frame_max(tune: &[u8]) -> Option<u32> {
     let mut reader = Reader::new(tune);
     reader.take(4)?;
     reader.short()?;
-    reader.long().and_then(|max| usize::try_from(max).ok()).filter(|max| *max > 0)
+    reader.long().filter(|max| *max > 0)
 }
 
 /// The delivery tag of `basic.deliver` and `basic.get-ok`.

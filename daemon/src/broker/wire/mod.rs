@@ -41,6 +41,11 @@ pub(super) use self::notes::{BodyRoom, LargeBody, Note, Notes};
 pub use self::text::Alteration;
 use super::server::Server;
 
+/// The largest frame that is agreed on: RabbitMQ's default. lapin has two buffers of 32 such frames for each connection, so
+/// that a broker with a larger bound, or with none, would take gigabytes. A broker cuts bodies to the bound, but not the
+/// headers of a message: the filter does.
+pub(super) const FRAME_MAX: u32 = 131_072;
+
 /// Plain or TLS stream over tokio's socket.
 type Inner = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 

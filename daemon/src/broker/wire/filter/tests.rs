@@ -153,9 +153,39 @@ fn a_frame_longer_than_the_buffer_is_held_and_the_buffer_shrinks_again() {
         [string(b"n"), b"S".to_vec(), 300_000_u32.to_be_bytes().to_vec(), vec![b'a'; 300_000]].concat();
     let table = [&u32::try_from(long.len()).unwrap().to_be_bytes()[..], &long].concat();
     let headers = frame(HEADER, 1, &[&[0, 60, 0, 0][..], &0_u64.to_be_bytes(), &[0x20, 0], &table].concat());
-    let bytes = [deliver(1, 1, b"key"), headers, message(1, 2, b"id", b"body")].concat();
-    assert_eq!(rig.pass(&bytes, &[50_000]), bytes);
+    let next = message(1, 2, b"id", b"body");
+    let bytes = [&deliver(1, 1, b"key")[..], &headers, &next].concat();
+    let empty = [&deliver(1, 1, b"key")[..], &header_without(1, 0, 0x2000, &[0, 0, 0, 0]), &next].concat();
+    assert_eq!(rig.pass(&bytes, &[50_000]), empty);
     rig.filter.space();
+    assert_eq!(rig.filter.buffer.len(), BUFFER);
+    let altered = rig.notes.take(1, 1).expect("a note").altered.expect("altered");
+    assert_eq!(
+        altered.description,
+        "header n of 300007 bytes was left out: the headers do not fit into a frame"
+    );
+}
+
+/// A header frame with these flags and values.
+fn header_without(channel: u16, size: u64, flags: u16, values: &[u8]) -> Vec<u8> {
+    let payload = [&[0, 60, 0, 0][..], &size.to_be_bytes(), &flags.to_be_bytes(), values].concat();
+    frame(HEADER, channel, &payload)
+}
+
+#[test]
+fn a_header_frame_that_is_too_long_to_be_held_loses_its_properties() {
+    let mut rig = Rig::new();
+    let long = header_without(1, 4, 0x2000, &vec![0; MAX_HELD]);
+    let next = message(1, 2, b"id", b"body");
+    let bytes = [&deliver(1, 1, b"key")[..], &long, &frame(BODY, 1, b"text"), &next].concat();
+    let expected =
+        [&deliver(1, 1, b"key")[..], &header_without(1, 4, 0, b""), &frame(BODY, 1, b"text"), &next].concat();
+    assert_eq!(rig.pass(&bytes, &[11, 70_000]), expected);
+    let altered = rig.notes.take(1, 1).expect("a note").altered.expect("altered");
+    assert!(
+        altered.lossy && altered.description == "properties of 16777230 bytes were left out",
+        "{altered:?}"
+    );
     assert_eq!(rig.filter.buffer.len(), BUFFER);
 }
 
