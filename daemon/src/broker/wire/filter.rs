@@ -96,10 +96,12 @@ impl Filter {
 
     /// Room for what comes next. To be used when nothing is ready.
     pub(super) fn space(&mut self) -> &mut [u8] {
-        self.buffer.copy_within(self.given..self.filled, 0);
-        self.ready -= self.given;
-        self.filled -= self.given;
-        self.given = 0;
+        if self.given > 0 {
+            self.buffer.copy_within(self.given..self.filled, 0);
+            self.ready -= self.given;
+            self.filled -= self.given;
+            self.given = 0;
+        }
         let held = self.held_size().map_or(0, |size| HEAD + size + 1);
         let wanted = BUFFER.max(held);
         if self.buffer.len() != wanted && self.filled <= wanted {
