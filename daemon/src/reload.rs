@@ -9,7 +9,9 @@ use futures_util::future::join_all;
 use crate::config::{self, Config, Limits};
 use crate::control::api::ReloadRow;
 use crate::host::{Spawner, probe};
-use crate::plugin::{DiscoverError, Found as Discovered, Snapshot, SnapshotError, discover};
+use crate::plugin::{
+    DiscoverError, Found as Discovered, Manifest, Snapshot, SnapshotError, discover, target_conflicts,
+};
 use crate::registry::{Absent, Generation, Registry, Slot};
 use crate::router::{Conflict, Entry, Router};
 
@@ -46,6 +48,10 @@ pub async fn plan(
         return Err(DiscoverError::SuddenlyEmpty { dirs: config.plugins.dirs.clone() });
     }
     let found = Found::new(found, current);
+    let manifests: Vec<&Manifest> = found.good.iter().map(|snapshot| &snapshot.manifest).collect();
+    for conflict in target_conflicts(&config.handlers, &manifests) {
+        tracing::warn!(handler = %conflict.handler, "{conflict}");
+    }
     let mut rows = Vec::new();
     let wanted = wanted(config, &found, current, &mut rows);
     let probes = wanted.into_iter().map(|wanted| {

@@ -239,7 +239,10 @@ static inline int warren_is(warren_bytes bytes, const char *text) {
  *
  * name: lower-case letters, digits and -. prefixes: which tasks it takes unless the operator says otherwise;
  * with none the operator must. timeout: optional, "250ms", "5s", "10m", "1h30m". settings: the keys it knows,
- * for the tools.
+ * for the tools. targets: optional, which of them say what a handler works on, so that two handlers in each other's way
+ * are told: {"exclusive":["database","directory"],"clears":["directories"],"stores":["directory"]}. Two handlers that
+ * agree in all of "exclusive" are on one target; "clears" are directories in which old files are deleted, whosever they
+ * are; "stores" are directories in which the handler keeps what it makes.
  *
  * It becomes an ELF note: section .note.warren, owner "warren", type 1. The descriptor is the JSON and a NUL,
  * which readers drop. The linker keeps it in a PT_NOTE segment, with --gc-sections too. */

@@ -17,8 +17,15 @@
 ///     prefixes = ["Backup database"],            // which tasks it takes, unless the operator says otherwise
 ///     timeout = "15m",                           // optional: "250ms", "5s", "10m", "1h30m"
 ///     settings = ["directory", "keep"],          // optional: the keys its settings know, for `warrenctl`
+///     exclusive = ["directory"],                 // optional, see below
+///     stores = ["directory"],
 /// );
 /// ```
+///
+/// The last lists name settings, so that `warrenctl config check`, `doctor` and the daemon can warn of two handlers that
+/// are in each other's way. `exclusive`: two handlers of this plugin that agree in all of these replace or remove what the
+/// other made. `clears`: directories in which old files are deleted, whosever they are. `stores`: directories in which the
+/// handler keeps what it makes. Any of them can be left out, in this order.
 ///
 /// The version is the package's. A manifest that cannot be right (a prefix with blanks round it, a
 /// timeout that is no duration) does not compile, and neither does `panic = "abort"`: a panic could not be caught
@@ -30,7 +37,9 @@ macro_rules! export_plugin {
     };
     (
         $handler:ty, name = $name:expr, prefixes = [$($prefix:expr),* $(,)?]
-        $(, timeout = $timeout:expr)? $(, settings = [$($key:expr),* $(,)?])? $(,)?
+        $(, timeout = $timeout:expr)? $(, settings = [$($key:expr),* $(,)?])?
+        $(, exclusive = [$($exclusive:expr),* $(,)?])? $(, clears = [$($clears:expr),* $(,)?])?
+        $(, stores = [$($stores:expr),* $(,)?])? $(,)?
     ) => {
         const _: () = {
             #[cfg(panic = "abort")]
@@ -45,6 +54,9 @@ macro_rules! export_plugin {
                 prefixes: &[$($prefix),*],
                 timeout: $crate::export_plugin!(@timeout $($timeout)?),
                 settings: &[$($($key),*)?],
+                exclusive: &[$($($exclusive),*)?],
+                clears: &[$($($clears),*)?],
+                stores: &[$($($stores),*)?],
             };
             const LENGTH: usize = MANIFEST.json_length();
 

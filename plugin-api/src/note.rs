@@ -15,6 +15,12 @@ pub struct Manifest<'a> {
     pub timeout: Option<&'a str>,
     /// The keys its settings know.
     pub settings: &'a [&'a str],
+    /// The keys in which no two handlers of the plugin may agree: they would be on one target.
+    pub exclusive: &'a [&'a str],
+    /// The keys of directories in which old files are deleted, whosever they are.
+    pub clears: &'a [&'a str],
+    /// The keys of directories in which the handler keeps what it makes.
+    pub stores: &'a [&'a str],
 }
 
 /// An ELF note; `N` is the length of its JSON, padded to 4.
@@ -73,11 +79,28 @@ impl Manifest<'_> {
             assert!(prefix.trim_ascii().len() == prefix.len(), "a prefix must not begin or end with a blank");
             i += 1;
         }
+        self.check_targets(self.exclusive);
+        self.check_targets(self.clears);
+        self.check_targets(self.stores);
         if let Some(timeout) = self.timeout {
             assert!(
                 is_duration(timeout),
                 "`timeout` must be a duration like \"250ms\", \"5s\", \"10m\" or \"1h30m\""
             );
+        }
+    }
+}
+
+impl Manifest<'_> {
+    const fn check_targets(&self, keys: &[&str]) {
+        let mut i = 0;
+        while i < keys.len() {
+            let mut j = 0;
+            while j < self.settings.len() && !same(keys[i].as_bytes(), self.settings[j].as_bytes()) {
+                j += 1;
+            }
+            assert!(j < self.settings.len(), "`exclusive`, `clears` and `stores` name keys of `settings`");
+            i += 1;
         }
     }
 }
@@ -106,6 +129,15 @@ impl<const N: usize> Writer<N> {
         }
         self.raw(",\"settings\":");
         self.list(manifest.settings);
+        if !(manifest.exclusive.is_empty() && manifest.clears.is_empty() && manifest.stores.is_empty()) {
+            self.raw(",\"targets\":{\"exclusive\":");
+            self.list(manifest.exclusive);
+            self.raw(",\"clears\":");
+            self.list(manifest.clears);
+            self.raw(",\"stores\":");
+            self.list(manifest.stores);
+            self.raw("}");
+        }
         self.raw("}");
     }
 
@@ -231,9 +263,20 @@ mod tests {
         prefixes: &["Backup database", "Say \"hello\" \\ \u{1}\u{e9}"],
         timeout: Some("1h30m"),
         settings: &["directory", "keep"],
+        exclusive: &["directory", "keep"],
+        clears: &[],
+        stores: &["directory"],
     };
-    const BARE: Manifest<'static> =
-        Manifest { name: "exec", version: "0.1.0", prefixes: &[], timeout: None, settings: &[] };
+    const BARE: Manifest<'static> = Manifest {
+        name: "exec",
+        version: "0.1.0",
+        prefixes: &[],
+        timeout: None,
+        settings: &[],
+        exclusive: &[],
+        clears: &[],
+        stores: &[],
+    };
 
     static FULL_NOTE: Note<{ FULL.json_length().next_multiple_of(4) }> = Note::new(&FULL, FULL.json_length());
     static BARE_NOTE: Note<{ BARE.json_length().next_multiple_of(4) }> = Note::new(&BARE, BARE.json_length());
@@ -247,6 +290,7 @@ mod tests {
                 "name": "backup-database", "version": "1.2.3", "abi": {"major": 1, "minor": 0},
                 "prefixes": ["Backup database", "Say \"hello\" \\ \u{1}\u{e9}"],
                 "timeout": "1h30m", "settings": ["directory", "keep"],
+                "targets": {"exclusive": ["directory", "keep"], "clears": [], "stores": ["directory"]},
             })
         );
         let bare: Value = serde_json::from_slice(BARE_NOTE.json()).unwrap();

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use warren_plugin::abi;
 
-use super::Manifest;
 use super::elf::{Elf, host_machine};
+use super::{Manifest, Targets};
 
 /// A manifest is a few hundred bytes; more is not one.
 pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
@@ -237,6 +237,8 @@ struct RawManifest {
     timeout: Option<String>,
     #[serde(default)]
     settings: Vec<String>,
+    #[serde(default)]
+    targets: Targets,
 }
 
 /// Read first: a manifest of another ABI may look different in all else.
@@ -273,13 +275,16 @@ fn parse_manifest(json: &[u8]) -> Result<Manifest, InspectError> {
 }
 
 fn validated(raw: RawManifest, abi: Abi) -> Result<Manifest, String> {
-    let RawManifest { name, version, prefixes, timeout, settings } = raw;
+    let RawManifest { name, version, prefixes, timeout, settings, targets } = raw;
     check_name(&name)?;
     check_text("version", &version, MAX_VERSION_BYTES)?;
     check_list("prefix", &prefixes, MAX_PREFIXES, MAX_PREFIX_BYTES)?;
     check_list("settings key", &settings, MAX_SETTINGS, MAX_SETTING_BYTES)?;
+    for keys in [&targets.exclusive, &targets.clears, &targets.stores] {
+        check_list("target's settings key", keys, MAX_SETTINGS, MAX_SETTING_BYTES)?;
+    }
     let timeout = timeout.map(|text| check_timeout(&text)).transpose()?;
-    Ok(Manifest { name, version, abi_major: abi.0, abi_minor: abi.1, prefixes, timeout, settings })
+    Ok(Manifest { name, version, abi_major: abi.0, abi_minor: abi.1, prefixes, timeout, settings, targets })
 }
 
 fn check_name(name: &str) -> Result<(), String> {

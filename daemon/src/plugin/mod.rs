@@ -7,6 +7,7 @@ mod report;
 #[cfg(test)]
 mod sample;
 mod snapshot;
+mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use discover::{DiscoverError, Found, MAX_PLUGINS, discover};
 pub use inspect::{Abi, Findings, InspectError, MAX_MANIFEST_BYTES, examine, inspect};
 pub use report::{InspectReport, report};
 pub use snapshot::{MAX_PLUGIN_BYTES, SnapshotError};
+pub use targets::{TargetConflict, Targets, target_conflicts};
 
 /// What a plugin says of itself in its ELF note.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +38,8 @@ pub struct Manifest {
     pub timeout: Option<Duration>,
     /// The settings keys it knows.
     pub settings: Vec<String>,
+    /// Which of them say what a handler works on.
+    pub targets: Targets,
 }
 
 /// A plugin file's bytes, copied into a sealed memfd, digested and inspected. Safe to hand to hosts: whatever

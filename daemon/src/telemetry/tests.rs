@@ -64,6 +64,7 @@ fn generation() -> Arc<Generation> {
         prefixes: Vec::new(),
         timeout: None,
         settings: Vec::new(),
+        targets: crate::plugin::Targets::default(),
     };
     let snapshot = Snapshot {
         path: "/x.so".into(),

@@ -1,10 +1,12 @@
 //! `warrenctl config check` and `warrenctl config show`.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use warren::config::{Config, Diagnostic};
+use warren::config::{Config, Diagnostic, Place};
+use warren::plugin::{discover, target_conflicts};
 
 use crate::exit::Failure;
 use crate::output::{print, print_json};
@@ -53,6 +55,11 @@ fn check(global: &Global) -> Result<(), Failure> {
     let loaded = Config::load(&place::config_file(global), &place::environment());
     let rows =
         |diagnostics: &[Diagnostic]| diagnostics.iter().map(Diagnostic::to_json).collect::<Vec<Value>>();
+    // The plugins on disk say which settings matter. Where they cannot be read, that is for doctor to tell.
+    let loaded = loaded.map(|mut loaded| {
+        loaded.warnings.extend(targets(&loaded.config));
+        loaded
+    });
     match loaded {
         Ok(loaded) if global.json => {
             print_json(&json!({"ok": true, "errors": [], "warnings": rows(&loaded.warnings)}))
@@ -79,6 +86,28 @@ fn check(global: &Global) -> Result<(), Failure> {
             Err(place::bad_config(&errors))
         }
     }
+}
+
+/// Handlers of which one replaces or deletes what another made.
+fn targets(config: &Config) -> Vec<Diagnostic> {
+    let plugins: Vec<_> = discover(&config.plugins.dirs).unwrap_or_default().into_iter().flatten().collect();
+    let manifests: Vec<_> = plugins.iter().map(|plugin| &plugin.manifest).collect();
+    target_conflicts(&config.handlers, &manifests)
+        .into_iter()
+        .map(|conflict| {
+            let (path, line) = conflict.origin.rsplit_once(':').unwrap_or((&conflict.origin, "0"));
+            Diagnostic {
+                place: Place::File {
+                    path: Path::new(path).into(),
+                    line: line.parse().unwrap_or(0),
+                    column: 0,
+                },
+                key: format!("handlers.{}.settings", conflict.handler),
+                message: conflict.what,
+                remedy: conflict.remedy.to_owned(),
+            }
+        })
+        .collect()
 }
 
 fn show(global: &Global) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ fn manifest_of_a_real_library_is_read() {
         prefixes: vec!["Demo task".into()],
         timeout: Some(Duration::from_secs(15 * 60)),
         settings: vec!["directory".into()],
+        targets: Targets::default(),
     };
     assert_eq!(inspect(good()), Ok(expected.clone()));
     let findings = examine(good());

@@ -71,6 +71,13 @@ pub(super) struct Store {
     pub(super) plugins: Vec<PluginFact>,
 }
 
+impl Store {
+    /// What the good ones of the plugins say of themselves.
+    pub(super) fn manifests(&self) -> Vec<&Manifest> {
+        self.plugins.iter().filter_map(|plugin| plugin.manifest.as_ref().ok()).collect()
+    }
+}
+
 /// One file `*.so`.
 #[derive(Debug)]
 pub(super) struct PluginFact {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use warren::config::{Config, Queue};
+use warren::plugin::{Manifest, target_conflicts};
 
 use super::super::facts::Unit;
 use super::super::finding::{Area, Finding, Severity};
@@ -26,6 +27,16 @@ pub(super) fn check(config: &Config, handlers: &[Rostered], unit: Option<&Unit>)
         findings.push(Finding::ok(Area::Handlers, "handlers", what));
     }
     findings
+}
+
+/// Handlers of which one replaces or deletes what another made.
+pub(super) fn targets(config: &Config, manifests: &[&Manifest]) -> Vec<Finding> {
+    target_conflicts(&config.handlers, manifests)
+        .into_iter()
+        .map(|conflict| {
+            Finding::new(Severity::Warning, Area::Handlers, conflict.handler, conflict.what, conflict.remedy)
+        })
+        .collect()
 }
 
 fn takes(handler: &Rostered, queue: &Queue) -> bool {

@@ -26,6 +26,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
                 findings.extend(queues::check(survey, &loaded.config));
             }
         }
+        findings.extend(handlers::targets(&loaded.config, &store.manifests()));
         findings.extend(handlers::check(&loaded.config, &handlers, facts.daemon.unit.as_ref()));
     }
     let config = facts.config.as_ref().ok().map(|loaded| &loaded.config);
@@ -41,6 +42,5 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
 
 fn handlers_of(facts: &Facts) -> Vec<Rostered> {
     let (Ok(loaded), Some(store)) = (&facts.config, &facts.store) else { return Vec::new() };
-    let plugins: Vec<_> = store.plugins.iter().filter_map(|plugin| plugin.manifest.as_ref().ok()).collect();
-    roster(&loaded.config, &plugins)
+    roster(&loaded.config, &store.manifests())
 }

@@ -115,7 +115,7 @@ fn places(store: &Store) -> String {
 #[cfg(test)]
 mod tests {
     use warren::config::Limits;
-    use warren::plugin::Manifest;
+    use warren::plugin::{Manifest, Targets};
 
     use super::super::super::facts::{Refusal, Stat};
     use super::*;
@@ -167,6 +167,7 @@ mod tests {
             prefixes: prefixes.iter().map(|&prefix| prefix.into()).collect(),
             timeout: None,
             settings: Vec::new(),
+            targets: Targets::default(),
         }
     }
 
