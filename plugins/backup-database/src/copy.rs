@@ -85,6 +85,7 @@ impl StepError {
                 Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
                     failures::on_database(database, &error)
                 }
+                _ if failures::is_of_reading(&error) => failures::on_database(database, &error),
                 _ => failures::on_copy(to.parent().unwrap_or(to), &error),
             },
         }
@@ -106,7 +107,8 @@ fn steps(
         let step = backup.step(PAGES_PER_STEP).map_err(StepError::Sql)?;
         let progress = backup.progress();
         match step {
-            StepResult::Done => return Ok(Some(progress.pagecount)),
+            // An empty file is a database without pages; its copy gets the first page, which SQLite puts off otherwise.
+            StepResult::Done => return Ok(Some(progress.pagecount.max(1))),
             StepResult::Busy | StepResult::Locked if busy >= BUSY_LIMIT => return Err(StepError::Busy),
             StepResult::Busy | StepResult::Locked => {
                 busy += 1;

@@ -1,7 +1,7 @@
 //! The backup directory: one backup at a time in it, temporary files that do not stay, and names that appear whole.
 
 use crate::failures;
-use crate::naming::{Moment, Naming};
+use crate::naming::{Moment, Naming, Owner};
 use crate::retention::Retention;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -14,7 +14,16 @@ use warren_plugin::{Call, Failure, retry};
 const LOCK_TRIES: u32 = 240;
 const LOCK_PAUSE: Duration = Duration::from_millis(250);
 
-/// The directory, locked against other backups of the same naming until it is dropped or the process dies.
+/// What became of the backups there were.
+pub(crate) struct Retained {
+    pub(crate) removed: usize,
+    /// Each expired one that could not be removed, and why.
+    pub(crate) failed: Vec<String>,
+    /// Those that look like this naming's, and are not certainly of this source: never removed.
+    pub(crate) unproven: usize,
+}
+
+/// The directory, locked against other backups of the same naming and source until it is dropped or the process dies.
 pub(crate) struct Directory<'a> {
     path: &'a Path,
     naming: &'a Naming,
@@ -87,21 +96,30 @@ impl<'a> Directory<'a> {
         publish().map_err(|error| failures::on_directory(self.path, &error))
     }
 
-    /// Removes the backups that have had their time; gives how many went, and each that could not be removed.
-    pub(crate) fn retain(&self, retention: Retention, newest: Moment) -> (usize, Vec<String>) {
-        let backups = match self.list(|name| self.naming.moment_of(name)) {
-            Ok(backups) => backups,
-            Err(error) => return (0, vec![format!("{}: {error}", self.path.display())]),
+    /// Removes the backups of this source that have had their time.
+    pub(crate) fn retain(&self, retention: Retention, newest: Moment) -> Retained {
+        let mut retained = Retained { removed: 0, failed: Vec::new(), unproven: 0 };
+        let found = match self.list(|name| self.naming.owner_of(name)) {
+            Ok(found) => found,
+            Err(error) => {
+                retained.failed.push(format!("{}: {error}", self.path.display()));
+                return retained;
+            }
         };
-        let mut removed = 0;
-        let mut kept = Vec::new();
-        for name in retention.expired(backups, newest) {
-            match fs::remove_file(self.path.join(&name)) {
-                Ok(()) => removed += 1,
-                Err(error) => kept.push(format!("{name}: {error}")),
+        let mut ours = Vec::new();
+        for (owner, name) in found {
+            match owner {
+                Owner::Ours(moment) => ours.push((moment, name)),
+                Owner::Unproven => retained.unproven += 1,
             }
         }
-        (removed, kept)
+        for name in retention.expired(ours, newest) {
+            match fs::remove_file(self.path.join(&name)) {
+                Ok(()) => retained.removed += 1,
+                Err(error) => retained.failed.push(format!("{name}: {error}")),
+            }
+        }
+        retained
     }
 
     fn remove_stale(&self) -> io::Result<()> {

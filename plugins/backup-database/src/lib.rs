@@ -3,7 +3,7 @@
 //! `Backup database` makes one backup; what follows the prefix is not looked at. The backup is a consistent copy by
 //! SQLite's online backup, compressed, then read back: decompressed, checked with `PRAGMA integrity_check` and
 //! counted in pages. Only then does it get its name, and only then are old backups removed. To restore:
-//! `gunzip -c shop-20261123T224633.123Z.db.gz > shop.db`.
+//! `gunzip -c shop-20261123T224633.123Z-1f0c88a2d7.db.gz > shop.db`.
 //!
 //! # Settings
 //!
@@ -16,10 +16,12 @@
 //! [handlers.backup-database.settings]
 //! database  = "/var/lib/shop/shop.db"   # required: the SQLite file
 //! directory = "/var/backups/shop"       # required: must exist and be writable for the daemon's user
-//! name      = "{database}-{time}.db"    # {database}: the file's name without extension; {time}: UTC, required
+//! name      = "{database}-{time}.db"    # {database}: the file's name without extension; {time}: UTC and the
+//!                                       # source's digest, required
 //! compress  = "gzip"                    # or "none"; gzip adds .gz to the name
 //! keep      = 30                        # at most so many backups; all, if left out
 //! keep_for  = "90d"                     # none older than this; for ever, if left out
+//! host      = "shop-1"                  # which machine this is; its id and name, if left out
 //! ```
 //!
 //! # What to expect
@@ -29,13 +31,24 @@
 //! - While a backup is made the directory holds the copy and its compressed form. Both are temporary files (a dot
 //!   before the name, `.tmp` after it, readable by the daemon's user only) which go whatever happens: at the end, or
 //!   when the next backup begins if the process was killed. The name appears whole, and survives a power failure.
-//! - Retention removes regular files whose name is exactly one of this naming's, and never the backup just verified.
-//!   Age is reckoned by the time in the name. With `keep` and `keep_for`, either makes a backup go.
-//! - A file `.….lock` in the directory keeps two backups of the same naming from running at once; the second waits.
+//! - Each name has ten digits of a digest of machine, `database` as it is written, and `name`. Retention removes regular
+//!   files whose name is exactly one of this naming's and has this digest, and never the backup just verified. So
+//!   databases of one file name, and machines that share a directory, do not touch each other's backups. Age is reckoned
+//!   by the time in the name. With `keep` and `keep_for`, either makes a backup go.
+//! - Whatever changes the digest (the path, the template, the machine's id or name) leaves earlier backups where they
+//!   are, and so does the upgrade from 0.1, whose names had none. They are counted in the result as `unproven`, and are
+//!   yours to remove, or to rename to the digest that new backups show: retention counts them then. Where a machine's
+//!   name changes with each start, as a container's does, set `host`.
+//! - Two handlers that agree in `database`, `directory` and `name` share one set of backups, and the smaller `keep` wins;
+//!   `warrenctl config check` and `doctor` warn of it.
+//! - A file `.….lock` in the directory keeps two backups of the same set from running at once; the second waits.
+//! - A database in WAL mode that no program has open can be read only where SQLite may make two files beside it: the
+//!   daemon's user needs to write its directory then. (Reading it as immutable would need nothing, and copy nonsense as
+//!   soon as a writer comes.)
 //! - Everything that goes wrong is a retry, also a database that is not there: it may be mounted or put back
 //!   meanwhile, and the handler's attempts are bounded. Start-up only warns of it. A directory that is not there
 //!   stops start-up: a backup must not begin to fill the disk below a missing mount.
-//! - The result is JSON: `file`, `bytes`, `pages`, `check`, `removed`, `duration_ms`. A repeated task makes another
+//! - The result is JSON: `file`, `bytes`, `pages`, `check`, `removed`, `unproven`, `duration_ms`. A repeated task makes another
 //!   backup. `check` is `full`; where the schema uses collations, functions or modules that only the application has,
 //!   and SQLite therefore cannot check them, it is `pages`: what was read back is what was copied, page for page.
 
@@ -44,6 +57,7 @@ mod directory;
 mod failures;
 mod naming;
 mod retention;
+mod source;
 mod verify;
 
 use directory::Directory;
@@ -77,6 +91,7 @@ pub struct Settings {
     keep: Option<u32>,
     #[serde(default, with = "warren_plugin::duration::option")]
     keep_for: Option<Duration>,
+    host: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -95,6 +110,7 @@ struct Summary<'a> {
     pages: i32,
     check: Verdict,
     removed: usize,
+    unproven: usize,
     duration_ms: u64,
 }
 
@@ -103,7 +119,9 @@ warren_plugin::export_plugin!(
     name = "backup-database",
     prefixes = ["Backup database"],
     timeout = "15m",
-    settings = ["database", "directory", "name", "compress", "keep", "keep_for"],
+    settings = ["database", "directory", "name", "compress", "keep", "keep_for", "host"],
+    exclusive = ["database", "directory", "name", "host"],
+    stores = ["directory"],
 );
 
 impl Handler for BackupDatabase {
@@ -123,13 +141,22 @@ impl Handler for BackupDatabase {
         let directory = Directory::lock(&self.directory, &self.naming, call)?;
         let (moment, path) = directory.free_name(Moment::of(SystemTime::now()), self.gzip);
         let (bytes, pages, check) = self.back_up(&directory, moment, &path, call)?;
-        let (removed, kept) = directory.retain(self.retention, moment);
-        for failed in kept {
+        let retained = directory.retain(self.retention, moment);
+        for failed in retained.failed {
             // The backup is good; the task is done. What could not be removed is tried again by the next one.
             call.logger().log(Level::Warn, "an expired backup could not be removed", &[("FILE", &failed)]);
         }
+        let (removed, unproven) = (retained.removed, retained.unproven);
+        if unproven > 0 && self.retention.is_limited() {
+            call.logger().log(
+                Level::Info,
+                "backups of the same name were made on another host, of another path or by an earlier version: retention \
+                 does not count them",
+                &[("FILES", &unproven.to_string()), ("SOURCE", self.naming.source())],
+            );
+        }
         let duration_ms = begun.elapsed().as_millis() as u64;
-        Done::json(&Summary { file: &path, bytes, pages, check, removed, duration_ms })
+        Done::json(&Summary { file: &path, bytes, pages, check, removed, unproven, duration_ms })
     }
 }
 
@@ -191,7 +218,12 @@ impl Settings {
         if self.keep_for.is_some_and(|limit| limit < Duration::from_secs(60)) {
             return bad("keep_for must be at least 1m; leave it out to keep backups for ever".into());
         }
-        let naming = match Naming::new(&self.name, stem) {
+        if self.host.as_ref().is_some_and(|host| host.trim().is_empty()) {
+            return bad("host is empty; leave it out for this machine's id and name".into());
+        }
+        let host = self.host.clone().unwrap_or_else(source::this_host);
+        let source = source::digest(&host, &self.database, &self.name);
+        let naming = match Naming::new(&self.name, stem, source) {
             Ok(naming) => naming,
             Err(problem) => {
                 return bad(format!("name {problem}; write for example \"{{database}}-{{time}}.db\""));

@@ -1,5 +1,6 @@
 //! What backups are called, and which of a directory's files are ours: decided from names alone.
 
+use crate::source;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Length of `20261123T224633.123Z`.
@@ -12,11 +13,23 @@ const GZIP: &str = ".gz";
 const TEMPORARY: [&str; 6] =
     [".copy.tmp", ".gz.tmp", ".check.tmp", ".copy.tmp-journal", ".copy.tmp-wal", ".copy.tmp-shm"];
 
-/// A name template with `{database}` filled in: what stands before and after the time.
+/// A name template with `{database}` filled in: what stands before and after the time and the source's digest, which
+/// are written as `20261123T224633.123Z-1f0c88a2d7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Naming {
     before: String,
     after: String,
+    /// The [`source::digest`].
+    source: String,
+}
+
+/// Whose backup a file is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// This naming's and this source's.
+    Ours(Moment),
+    /// It has a name of this naming with the digest of another source, or with none, as version 0.1 wrote it.
+    Unproven,
 }
 
 /// A moment, in milliseconds since 1970, as it stands in a name.
@@ -25,7 +38,7 @@ pub(crate) struct Moment(u64);
 
 impl Naming {
     /// Reads a template such as `{database}-{time}.db`. The error says what is wrong with it.
-    pub(crate) fn new(template: &str, database: &str) -> Result<Self, &'static str> {
+    pub(crate) fn new(template: &str, database: &str, source: String) -> Result<Self, &'static str> {
         let filled = template.replace("{database}", database);
         let (before, after) = filled.split_once("{time}").ok_or("has no {time}")?;
         if template.matches("{time}").count() > 1 {
@@ -46,44 +59,54 @@ impl Naming {
         if after.ends_with(GZIP) {
             return Err("ends in .gz, which is added when settings.compress is gzip");
         }
-        Ok(Self { before: before.to_owned(), after: after.to_owned() })
+        Ok(Self { before: before.to_owned(), after: after.to_owned(), source })
+    }
+
+    /// The digest that every name has.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
     /// The name of the backup of this moment.
     pub(crate) fn backup(&self, moment: Moment, gzip: bool) -> String {
         let end = if gzip { GZIP } else { "" };
-        format!("{}{}{}{end}", self.before, moment.text(), self.after)
+        format!("{}{}-{}{}{end}", self.before, moment.text(), self.source, self.after)
     }
 
     /// The name of one of its temporary files; `stage` is `copy`, `gz` or `check`.
     pub(crate) fn temporary(&self, moment: Moment, stage: &str) -> String {
-        format!(".{}{}{}.{stage}.tmp", self.before, moment.text(), self.after)
+        format!(".{}.{stage}.tmp", self.backup(moment, false))
     }
 
-    /// The file whose lock says that a backup of this naming is running.
+    /// The file whose lock says that a backup of this naming and source is running.
     pub(crate) fn lock(&self) -> String {
-        format!(".{}time{}.lock", self.before, self.after)
+        format!(".{}time-{}{}.lock", self.before, self.source, self.after)
     }
 
-    /// The moment of the backup that has this name; `None` if it is not a backup of this naming.
-    pub(crate) fn moment_of(&self, name: &str) -> Option<Moment> {
+    /// Whose backup has this name; `None` if it is no backup of this naming.
+    pub(crate) fn owner_of(&self, name: &str) -> Option<Owner> {
         let name = name.strip_suffix(GZIP).unwrap_or(name);
-        let rest = name.strip_prefix(&self.before)?;
-        if !rest.is_char_boundary(TIME_LENGTH) {
-            return None;
+        let middle = name.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
+        let (time, source) = middle.split_at_checked(TIME_LENGTH)?;
+        let moment = Moment::parse(time)?;
+        match source.strip_prefix('-') {
+            Some(digest) if digest == self.source => Some(Owner::Ours(moment)),
+            Some(digest) if is_digest(digest) => Some(Owner::Unproven),
+            None if source.is_empty() => Some(Owner::Unproven),
+            _ => None,
         }
-        let (time, after) = rest.split_at(TIME_LENGTH);
-        if after == self.after { Moment::parse(time) } else { None }
     }
 
-    /// Whether this is a temporary file of this naming.
+    /// Whether this is a temporary file of this naming and source.
     pub(crate) fn is_temporary(&self, name: &str) -> bool {
-        name.strip_prefix('.').is_some_and(|rest| {
-            TEMPORARY
-                .iter()
-                .any(|end| rest.strip_suffix(end).is_some_and(|backup| self.moment_of(backup).is_some()))
-        })
+        let is_ours = |backup: &str| matches!(self.owner_of(backup), Some(Owner::Ours(_)));
+        name.strip_prefix('.')
+            .is_some_and(|rest| TEMPORARY.iter().any(|end| rest.strip_suffix(end).is_some_and(is_ours)))
     }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == source::DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl Moment {
@@ -151,8 +174,10 @@ fn days_of(year: u64, month: u64, day: u64) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const SOURCE: &str = "0123456789";
+
     fn naming() -> Naming {
-        Naming::new("{database}-{time}.db", "shop").expect("a good template")
+        Naming::new("{database}-{time}.db", "shop", SOURCE.into()).expect("a good template")
     }
 
     #[test]
@@ -177,23 +202,40 @@ mod tests {
     fn only_names_we_would_write_are_ours() {
         let naming = naming();
         let ours = naming.backup(Moment(1_700_000_000_123), true);
-        assert_eq!(ours, "shop-20231114T221320.123Z.db.gz");
-        assert_eq!(naming.moment_of(&ours), Some(Moment(1_700_000_000_123)));
-        assert!(naming.moment_of("shop-20231114T221320.123Z.db").is_some(), "made without compression");
+        assert_eq!(ours, "shop-20231114T221320.123Z-0123456789.db.gz");
+        let mine = Some(Owner::Ours(Moment(1_700_000_000_123)));
+        assert_eq!(naming.owner_of(&ours), mine);
+        assert_eq!(
+            naming.owner_of("shop-20231114T221320.123Z-0123456789.db"),
+            mine,
+            "made without compression"
+        );
+        for unproven in [
+            "shop-20231114T221320.123Z-9876543210.db.gz",
+            "shop-20231114T221320.123Z-9876543210.db",
+            "shop-20231114T221320.123Z.db.gz",
+            "shop-20231114T221320.123Z.db",
+        ] {
+            assert_eq!(naming.owner_of(unproven), Some(Owner::Unproven), "{unproven}");
+        }
         for other in [
-            "shop-20231114T221320.123Z.db.gz.old",
-            "shop-20231314T221320.123Z.db.gz",
-            "shop-20230230T221320.123Z.db.gz",
-            "shop-20231114T221360.123Z.db.gz",
-            "shop-20231114 221320.123Z.db.gz",
-            "shop-eu-20231114T221320.123Z.db.gz",
+            "shop-20231114T221320.123Z-0123456789.db.gz.old",
+            "shop-20231314T221320.123Z-0123456789.db.gz",
+            "shop-20230230T221320.123Z-0123456789.db.gz",
+            "shop-20231114T221360.123Z-0123456789.db.gz",
+            "shop-20231114 221320.123Z-0123456789.db.gz",
+            "shop-20231114T221320.123Z-012345678.db.gz",
+            "shop-20231114T221320.123Z-012345678X.db.gz",
+            "shop-20231114T221320.123Z0123456789.db.gz",
+            "shop-20231114T221320.123Z-.db.gz",
+            "shop-eu-20231114T221320.123Z-0123456789.db.gz",
             "shop-latest.db",
             "shop.db",
             "shop-",
             "shop-ääääääääääääääääääää.db",
-            ".shop-20231114T221320.123Z.db.copy.tmp",
+            ".shop-20231114T221320.123Z-0123456789.db.copy.tmp",
         ] {
-            assert_eq!(naming.moment_of(other), None, "{other}");
+            assert_eq!(naming.owner_of(other), None, "{other}");
         }
     }
 
@@ -205,7 +247,10 @@ mod tests {
             assert!(naming.is_temporary(&naming.temporary(moment, stage)), "{stage}");
         }
         assert!(naming.is_temporary(&format!("{}-wal", naming.temporary(moment, "copy"))));
-        for other in [naming.backup(moment, true), naming.lock(), ".shop.copy.tmp".into(), ".tmp".into()] {
+        let another = Naming { source: "9876543210".into(), ..naming.clone() }.temporary(moment, "copy");
+        for other in
+            [naming.backup(moment, true), naming.lock(), another, ".shop.copy.tmp".into(), ".tmp".into()]
+        {
             assert!(!naming.is_temporary(&other), "{other}");
         }
     }
@@ -220,9 +265,9 @@ mod tests {
             (".{time}", "dot"),
             ("{time}.db.gz", "ends in .gz"),
         ] {
-            let error = Naming::new(template, "shop").expect_err(template);
+            let error = Naming::new(template, "shop", SOURCE.into()).expect_err(template);
             assert!(error.contains(problem), "{template}: {error}");
         }
-        assert!(Naming::new(&format!("{}{{time}}", "x".repeat(150)), "shop").is_err());
+        assert!(Naming::new(&format!("{}{{time}}", "x".repeat(150)), "shop", SOURCE.into()).is_err());
     }
 }

@@ -13,6 +13,11 @@ pub(crate) struct Retention {
 }
 
 impl Retention {
+    /// Whether anything is ever removed.
+    pub(crate) fn is_limited(self) -> bool {
+        self.keep.is_some() || self.keep_for.is_some()
+    }
+
     /// The backups to remove, oldest first. Never `newest`, which was just verified, whatever the limits or the
     /// clock say; every other file is only believed to be good.
     pub(crate) fn expired<N>(&self, backups: Vec<(Moment, N)>, newest: Moment) -> Vec<N> {

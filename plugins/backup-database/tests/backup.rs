@@ -58,12 +58,30 @@ impl Place {
         kit.prefixes(["Backup database"])
     }
 
+    /// The digest that the names of its backups have.
+    fn source(&self, more: &Value) -> String {
+        let lock = self.lock(more);
+        let source = lock.strip_prefix(".shop-time-").and_then(|rest| rest.strip_suffix(".db.lock"));
+        source.expect("the lock's name has it").to_owned()
+    }
+
+    /// The name of the lock that a handler of these settings makes when it starts.
+    fn lock(&self, more: &Value) -> String {
+        let all = || fs::read_dir(self.directory()).expect("the directory");
+        for entry in all().map(|entry| entry.expect("an entry")).filter(|entry| is_lock(&entry.path())) {
+            fs::remove_file(entry.path()).expect("nobody holds it");
+        }
+        drop(self.kit(more));
+        let entry = all().map(|entry| entry.expect("an entry")).find(|entry| is_lock(&entry.path()));
+        entry.expect("a lock").file_name().into_string().expect("UTF-8")
+    }
+
     /// The directory's files but the lock, in the order of their names.
     fn files(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.directory())
             .expect("the directory")
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
-            .filter(|name| Path::new(name).extension().is_none_or(|end| end != "lock"))
+            .filter(|name| !is_lock(Path::new(name)))
             .collect();
         names.sort();
         names
@@ -77,6 +95,10 @@ impl Place {
         fs::write(&restored, bytes).expect("it is written");
         Connection::open(restored).expect("it opens")
     }
+}
+
+fn is_lock(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "lock")
 }
 
 fn result(ran: &Ran) -> Value {
@@ -173,46 +195,100 @@ fn without_compression_the_backup_is_the_database() {
 #[test]
 fn retention_keeps_the_newest_and_touches_no_file_that_is_not_its_own() {
     let place = Place::new("WAL");
+    let limits = json!({"keep": 2, "keep_for": "365d"});
+    let source = place.source(&limits);
+    let ours = |time: &str| format!("shop-{time}-{source}.db.gz");
     let strangers = [
-        "notes.txt",
-        "shop-2020.db.gz",
-        "shop-20200101T000000.000Z.db.gz.part",
-        "other-20200101T000000.000Z.db.gz",
+        "notes.txt".to_owned(),
+        "shop-2020.db.gz".to_owned(),
+        format!("{}.part", ours("20200101T000000.000Z")),
+        ours("20200101T000000.000Z").replace("shop", "other"),
+        // Of another database, and of version 0.1, which did not tell.
+        "shop-20200101T000000.000Z-0123456789.db.gz".to_owned(),
+        "shop-20200101T000000.000Z.db.gz".to_owned(),
     ];
-    for name in strangers {
+    for name in &strangers {
         fs::write(place.directory().join(name), "keep me").expect("a stranger's file");
     }
-    symlink(place.database(), place.directory().join("shop-20200102T000000.000Z.db.gz")).expect("a link");
-    fs::create_dir(place.directory().join("shop-20200103T000000.000Z.db.gz")).expect("a directory");
-    fs::write(place.directory().join("shop-20200101T000000.000Z.db.gz"), "old").expect("an old backup");
+    symlink(place.database(), place.directory().join(ours("20200102T000000.000Z"))).expect("a link");
+    fs::create_dir(place.directory().join(ours("20200103T000000.000Z"))).expect("a directory");
+    fs::write(place.directory().join(ours("20200101T000000.000Z")), "old").expect("an old backup");
 
-    let mut kit = place.kit(&json!({"keep": 2, "keep_for": "365d"}));
-    assert_eq!(result(&kit.run("Backup database"))["removed"], 1, "too old");
+    let mut kit = place.kit(&limits);
+    let ran = kit.run("Backup database");
+    let first = result(&ran);
+    assert_eq!(
+        (&first["removed"], &first["unproven"]),
+        (&json!(1), &json!(2)),
+        "too old, and not certainly ours"
+    );
+    let said = |line: &warren_plugin::testing::LogLine| line.fields.contains(&("FILES".into(), "2".into()));
+    assert!(ran.logs.iter().any(said), "{:?}", ran.logs);
     assert_eq!(result(&kit.run("Backup database"))["removed"], 0);
     let third = result(&kit.run("Backup database"));
     assert_eq!(third["removed"], 1, "one too many");
     let files = place.files();
     assert_eq!(files.len(), strangers.len() + 2 + 2, "{files:?}");
-    assert!(strangers.iter().all(|name| files.contains(&(*name).to_owned())));
+    assert!(strangers.iter().all(|name| files.contains(name)));
     assert!(Path::new(third["file"].as_str().expect("a path")).exists());
     assert!(place.database().exists());
 }
 
 #[test]
-fn what_a_killed_backup_left_is_removed_by_the_next() {
+fn handlers_with_one_directory_keep_their_own_backups_of_databases_of_one_name() {
     let place = Place::new("WAL");
-    for name in [
-        ".shop-20200101T000000.000Z.db.copy.tmp",
-        ".shop-20200101T000000.000Z.db.copy.tmp-journal",
-        ".shop-20200101T000000.000Z.db.gz.tmp",
-        ".other-20200101T000000.000Z.db.gz.tmp",
-    ] {
+    let crm = place.root.path().join("crm");
+    fs::create_dir(&crm).expect("a directory");
+    fs::copy(place.database(), crm.join("shop.db")).expect("another database of that name");
+    let handlers = [
+        (json!({"keep": 7}), 5),
+        (json!({"keep": 2, "database": crm.join("shop.db")}), 2),
+        // The same path on another machine that has the directory mounted.
+        (json!({"keep": 1, "host": "another machine"}), 1),
+        // The same database a second time, under names of its own.
+        (json!({"keep": 3, "name": "shop-{time}.db"}), 3),
+    ];
+    let mut kits: Vec<_> = handlers.iter().map(|(settings, _)| place.kit(settings)).collect();
+    let mut sources = Vec::new();
+    for round in 0..5 {
+        for kit in &mut kits {
+            let result = result(&kit.run("Backup database"));
+            let file = result["file"].as_str().expect("a path");
+            if round == 0 {
+                sources.push(file[file.len() - "0123456789.db.gz".len()..].to_owned());
+            }
+        }
+    }
+    for (source, (settings, kept)) in sources.iter().zip(&handlers) {
+        let files = place.files();
+        assert_eq!(
+            files.iter().filter(|file| file.ends_with(source)).count(),
+            *kept,
+            "{settings}: {files:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_killed_backup_left_is_removed_by_the_next_and_nothing_of_another() {
+    let place = Place::new("WAL");
+    let source = place.source(&json!({}));
+    let of_others = [
+        ".other-20200101T000000.000Z-0123456789.db.gz.tmp".to_owned(),
+        // Another machine may be making this one.
+        ".shop-20200101T000000.000Z-0123456789.db.copy.tmp".to_owned(),
+    ];
+    for end in ["copy.tmp", "copy.tmp-journal", "gz.tmp"] {
+        let name = format!(".shop-20200101T000000.000Z-{source}.db.{end}");
+        fs::write(place.directory().join(name), "half").expect("a temporary file");
+    }
+    for name in &of_others {
         fs::write(place.directory().join(name), "half").expect("a temporary file");
     }
     place.kit(&json!({})).run("Backup database").done();
     let files = place.files();
-    assert_eq!(files.len(), 2, "{files:?}");
-    assert_eq!(files[0], ".other-20200101T000000.000Z.db.gz.tmp");
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(of_others.iter().all(|name| files.contains(name)), "{files:?}");
 }
 
 #[test]
@@ -247,6 +323,21 @@ fn a_file_that_is_no_database_is_retried_with_the_reason() {
     assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("not-a-database", true));
     assert!(ran.failure().message().contains("not an SQLite database"), "{}", ran.failure());
     assert_eq!(place.files(), [] as [&str; 0]);
+}
+
+#[test]
+fn an_empty_database_is_backed_up_like_any_other() {
+    for gzip in ["gzip", "none"] {
+        let place = Place::empty();
+        File::create(place.database()).expect("SQLite makes a file like this until its first table");
+        let result = result(&place.kit(&json!({"compress": gzip})).run("Backup database"));
+        assert_eq!((&result["pages"], &result["check"]), (&json!(1), &json!("full")));
+        let file = result["file"].as_str().expect("a path");
+        let db = if gzip == "gzip" { place.restore(file) } else { Connection::open(file).expect("it opens") };
+        let tables: i64 =
+            db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).expect("readable");
+        assert_eq!(tables, 0);
+    }
 }
 
 #[test]
@@ -297,12 +388,14 @@ fn a_directory_that_went_away_is_retried_with_the_remedy() {
 fn a_second_backup_waits_for_the_first_and_is_retried_if_it_does_not_end() {
     let place = Place::new("WAL");
     let mut kit = place.kit(&json!({}));
-    let lock = File::open(place.directory().join(".shop-time.db.lock")).expect("the lock file");
+    let name =
+        fs::read_dir(place.directory()).expect("the directory").map(|entry| entry.expect("an entry").path());
+    let lock =
+        File::open(name.into_iter().find(|path| is_lock(path)).expect("a lock")).expect("the lock file");
     lock.lock().expect("another backup runs");
-    let before = kit.clock();
     let ran = kit.run("Backup database");
     assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("backup-running", true));
-    drop((lock, before));
+    drop(lock);
     kit.run("Backup database").done();
 }
 
@@ -319,6 +412,7 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
         (json!({"keep": 0}), "settings.keep must be at least 1"),
         (json!({"keep_for": "5s"}), "settings.keep_for must be at least 1m"),
         (json!({"keep_for": "soon"}), "keep_for"),
+        (json!({"host": " "}), "settings.host is empty; leave it out"),
         (json!({"kep": 3}), "kep"),
     ] {
         let failure: Failure = Kit::<BackupDatabase>::new(place.settings(&settings))
