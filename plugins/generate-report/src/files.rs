@@ -1,7 +1,9 @@
-//! Where a report is written: a name that cannot leave the directory, and files that appear whole.
+//! Where a report is written: a name that cannot leave the directory, files that appear whole, and nothing replaced
+//! but a report of the same handler.
 
+use crate::page;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,12 +36,33 @@ pub(crate) fn name(title: &str, argument: &str) -> String {
     format!("{}-{:08x}", name.trim_end_matches('-'), hash(&text))
 }
 
-/// Writes each file whole, or not at all, and gives their paths in the same order.
-pub(crate) fn write(
-    directory: &Path,
-    files: &[(String, String)],
-    call: &Call<'_>,
-) -> Result<Vec<PathBuf>, Failure> {
+/// Whose reports these are, as their pages say: by database and title, which an operator changes less often than the
+/// query.
+pub(crate) fn owner(database: &Path, title: &str) -> String {
+    format!("{:08x}", hash(&format!("{}\0{title}", database.display())))
+}
+
+/// A report to write.
+pub(crate) struct Report<'a> {
+    /// From [`name`].
+    pub(crate) name: &'a str,
+    /// From [`owner`].
+    pub(crate) owner: &'a str,
+    pub(crate) csv: &'a str,
+    pub(crate) html: &'a str,
+}
+
+/// The files of a report that was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) csv: PathBuf,
+    pub(crate) html: PathBuf,
+    /// The name that is another's, for which the files have another one.
+    pub(crate) taken: Option<PathBuf>,
+}
+
+/// Writes both files whole, or not at all: the page first, which says whose they are.
+pub(crate) fn write(directory: &Path, report: &Report<'_>, call: &Call<'_>) -> Result<Written, Failure> {
     let on_directory = |error: io::Error| explain(directory, &error);
     let lock = open_lock(directory).map_err(on_directory)?;
     let mut tries = 0;
@@ -57,14 +80,51 @@ pub(crate) fn write(
             Err(TryLockError::Error(error)) => return Err(on_directory(error)),
         }
     }
-    let mut written = Vec::new();
-    for (name, content) in files {
+    let files = place(directory, report)?;
+    for (path, content) in [(&files.html, report.html), (&files.csv, report.csv)] {
         call.check()?;
-        let path = directory.join(name);
-        replace(directory, &path, content).map_err(on_directory)?;
-        written.push(path);
+        replace(directory, path, content).map_err(on_directory)?;
     }
-    Ok(written)
+    Ok(files)
+}
+
+/// Where the report goes: under its name, or, where that is not this handler's, under one with its owner added.
+fn place(directory: &Path, report: &Report<'_>) -> Result<Written, Failure> {
+    let mut taken = None;
+    for name in [report.name.to_owned(), format!("{}-{}", report.name, report.owner)] {
+        let path = |end: &str| directory.join(format!("{name}.{end}"));
+        let (csv, html) = (path("csv"), path("html"));
+        match is_free(&csv, &html, report.owner) {
+            Ok(true) => return Ok(Written { csv, html, taken }),
+            Ok(false) => taken = taken.or(Some(html)),
+            Err(error) => return Err(explain(directory, &error)),
+        }
+    }
+    Err(retry(
+        "name-taken",
+        format!(
+            "{} and the name beside it are not reports of this handler; move them away, or change settings.title or \
+             settings.directory",
+            directory.join(report.name).display()
+        ),
+    ))
+}
+
+/// Whether nothing would be lost: there is nothing, or the page is a report of this owner.
+fn is_free(csv: &Path, html: &Path, owner: &str) -> io::Result<bool> {
+    match html.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => {
+            let mut beginning = Vec::new();
+            File::open(html)?.take(page::CLAIM_BYTES).read_to_end(&mut beginning)?;
+            Ok(page::is_replaceable(&beginning, owner))
+        }
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Err(_) => match csv.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            other => other.map(|_| false),
+        },
+    }
 }
 
 /// Opens the file that is locked while reports are written.

@@ -39,7 +39,10 @@
 //!   (16 MiB), which are a reject.
 //! - The same title and argument give the same file names. Words (`A-Z a-z 0-9 _`) stay; anything else becomes `-`
 //!   and adds eight digits of a hash, so that no argument leaves the directory or replaces another one's report.
-//! - Each file appears whole, the CSV first, replaces the one before, and is readable for its owner and group.
+//! - Each file appears whole, the page first, and is readable for its owner and group. It replaces nothing but a report of
+//!   the same database and title: the page says whose it is. Where the name is another handler's, or a file that is no
+//!   report, the files get eight digits more, and the log a warning. Two handlers with one database, title and directory
+//!   (on two machines, too) replace each other's reports; `warrenctl config check` and `doctor` warn of it.
 //! - CSV is RFC 4180 in UTF-8, with CRLF and a header line. A spreadsheet runs text that begins with `=`, `+`, `-`
 //!   or `@` as a formula, so such text gets an apostrophe before it, numbers excepted. Programs that read the CSV
 //!   may want the text as it is: `formula_guard = false`.
@@ -109,6 +112,8 @@ warren_plugin::export_plugin!(
     prefixes = ["Generate report"],
     timeout = "5m",
     settings = ["database", "directory", "query", "title", "chart", "max_rows", "formula_guard"],
+    exclusive = ["directory", "title"],
+    stores = ["directory"],
 );
 
 impl Handler for GenerateReport {
@@ -142,12 +147,23 @@ impl Handler for GenerateReport {
         };
         let chart = settings.chart.as_ref().map(|chart| (chart.label.as_str(), chart.value.as_str()));
         let name = files::name(&settings.title, &argument);
-        let contents = [
-            (format!("{name}.csv"), csv::write(&table, settings.formula_guard)),
-            (format!("{name}.html"), page::write(&title, &table, chart)),
-        ];
-        let paths = files::write(&settings.directory, &contents, call)?;
-        Done::json(&Summary { csv: &paths[0], html: &paths[1], rows: table.rows.len() })
+        let owner = files::owner(&settings.database, &settings.title);
+        let report = files::Report {
+            name: &name,
+            owner: &owner,
+            csv: &csv::write(&table, settings.formula_guard),
+            html: &page::write(&title, &table, chart, &owner),
+        };
+        let written = files::write(&settings.directory, &report, call)?;
+        if let Some(taken) = &written.taken {
+            call.logger().log(
+                Level::Warn,
+                "the report's name is taken by something else, so it has another one: give each handler a title or a \
+                 directory of its own",
+                &[("FILE", &taken.display().to_string()), ("WRITTEN", &written.html.display().to_string())],
+            );
+        }
+        Done::json(&Summary { csv: &written.csv, html: &written.html, rows: table.rows.len() })
     }
 }
 

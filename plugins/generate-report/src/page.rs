@@ -24,11 +24,32 @@ svg rect{fill:#3b7dd8}\
 svg rect.negative{fill:#c0504d}\
 svg line{stroke:#8888}";
 
+/// What every page begins with.
+const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";
+/// What a page of version 0.1 went on with; it did not say whose it is.
+const HEAD_0_1: &str = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
+                        'unsafe-inline'\">\n<meta name=\"viewport\"";
+/// How much of a page tells whose it is.
+pub(crate) const CLAIM_BYTES: u64 = 512;
+
+/// The line that says whose page it is. `owner` is from [`crate::files::owner`].
+fn claim(owner: &str) -> String {
+    format!("<meta name=\"generator\" content=\"Warren generate-report {owner}\">\n")
+}
+
+/// Whether a page that begins like this may be replaced: it is this owner's, or a report that does not say whose.
+pub(crate) fn is_replaceable(beginning: &[u8], owner: &str) -> bool {
+    let rest = beginning.strip_prefix(HEAD.as_bytes());
+    rest.is_some_and(|rest| {
+        rest.starts_with(claim(owner).as_bytes()) || rest.starts_with(HEAD_0_1.as_bytes())
+    })
+}
+
 /// Writes the page. `chart` names the columns of labels and of values.
-pub(crate) fn write(title: &str, table: &Table, chart: Option<(&str, &str)>) -> String {
-    let title = escaped(title);
+pub(crate) fn write(title: &str, table: &Table, chart: Option<(&str, &str)>, owner: &str) -> String {
+    let (title, claim) = (escaped(title), claim(owner));
     let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "{HEAD}{claim}\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n\
@@ -93,7 +114,7 @@ mod tests {
             rows: vec![vec![Value::Text(nasty.into()), Value::Integer(1)]],
             asked_at: "now".into(),
         };
-        let page = write(nasty, &table, Some((nasty, "n")));
+        let page = write(nasty, &table, Some((nasty, "n")), "00000000");
         assert!(!page.contains("<script"), "{page}");
         assert!(!page.contains('\0'));
         let escaped = "&lt;/title&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;\u{fffd}";
@@ -105,7 +126,7 @@ mod tests {
     #[test]
     fn a_page_loads_nothing_from_elsewhere() {
         let table = Table { columns: vec!["a".into()], rows: vec![], asked_at: "now".into() };
-        let page = write("Empty", &table, None);
+        let page = write("Empty", &table, None, "00000000");
         for sign in ["http:", "https:", "//", "src=", "href=", "url(", "@import", "<script"] {
             assert!(!page.contains(sign), "{sign} in {page}");
         }

@@ -49,13 +49,15 @@ pub(crate) fn open(database: &Path) -> Result<Connection, Failure> {
         Ok(db)
     };
     open().map_err(|error| {
-        retry(
-            "database",
-            format!(
-                "settings.database: {path} cannot be read: {error}; it must be an SQLite database that the \
-                     daemon's user may read"
-            ),
-        )
+        let remedy = match error.sqlite_error_code() {
+            // What SQLite says of a write-ahead log whose shared memory it would have to make.
+            Some(ErrorCode::ReadOnly) => {
+                "it is in WAL mode and no program has it open: the daemon's user needs to write its directory then, or \
+                 the database another journal mode"
+            }
+            _ => "it must be an SQLite database that the daemon's user may read",
+        };
+        retry("database", format!("settings.database: {path} cannot be read: {error}; {remedy}"))
     })
 }
 

@@ -117,6 +117,55 @@ fn without_an_argument_the_query_sees_null_and_the_report_is_replaced_next_time(
 }
 
 #[test]
+fn a_report_replaces_nothing_but_a_report_of_its_own() {
+    let place = Place::new();
+    let other = place.root.path().join("crm.db");
+    fs::copy(place.database(), &other).expect("another database");
+    Connection::open(&other)
+        .and_then(|db| db.execute_batch("UPDATE sales SET amount = 7"))
+        .expect("its rows");
+    let mut shop = place.kit(&json!({}));
+    let mut crm = place.kit(&json!({"database": other}));
+    shop.run("Generate report for Q2").done();
+    let second = crm.run("Generate report for Q2");
+    let html = result(&second)["html"].as_str().expect("a path").to_owned();
+    assert!(html.contains("/Sales-Q2-") && html.len() > "/Sales-Q2-.html".len() + 8, "{html}");
+    assert!(second.logs.iter().any(|line| line.level == Level::Warn), "{:?}", second.logs);
+    assert_eq!(place.read("Sales-Q2.csv"), "region,amount\r\nnorth,10\r\n", "the first one's report");
+    assert!(fs::read_to_string(html.replace(".html", ".csv")).expect("the second's").contains("north,7"));
+    // Each keeps its name the next time, a changed query or not.
+    assert_eq!(result(&crm.run("Generate report for Q2"))["html"], json!(html));
+    let mut changed = place.kit(&json!({"query": "SELECT 1 AS one"}));
+    assert_eq!(
+        result(&changed.run("Generate report for Q2"))["csv"],
+        json!(place.directory().join("Sales-Q2.csv"))
+    );
+    assert_eq!(place.files().len(), 4, "{:?}", place.files());
+}
+
+#[test]
+fn files_that_are_no_report_are_left_alone_and_reports_of_the_first_version_are_replaced() {
+    let place = Place::new();
+    let mut kit = place.kit(&json!({}));
+    for (name, content) in [("Sales-Q2.csv", "mine"), ("Sales-Q3.html", "<!DOCTYPE html>\n<p>mine")] {
+        fs::write(place.directory().join(name), content).expect("a file of somebody");
+        let argument = &name[6..8];
+        let written = result(&kit.run(format!("Generate report for {argument}").as_str()));
+        assert_ne!(written["csv"], json!(place.directory().join(name)), "{name}");
+        assert_eq!(place.read(name), content);
+    }
+    kit.run("Generate report for Q4").done();
+    let page = place.read("Sales-Q4.html");
+    let first_version: String =
+        page.split_inclusive('\n').filter(|line| !line.contains("generator")).collect();
+    assert_ne!(page, first_version);
+    fs::write(place.directory().join("Sales-Q4.html"), first_version).expect("as 0.1 wrote it");
+    let again = kit.run("Generate report for Q4");
+    assert_eq!(result(&again)["html"], json!(place.directory().join("Sales-Q4.html")));
+    assert!(again.logs.iter().all(|line| line.level != Level::Warn), "{:?}", again.logs);
+}
+
+#[test]
 fn a_typed_task_names_its_argument_in_json() {
     let place = Place::new();
     let mut kit = place.kit(&json!({}));
