@@ -291,3 +291,54 @@ fn it_reads_as_text_with_a_remedy_below_each_finding() {
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
+
+#[test]
+fn two_handlers_on_one_target_are_told_by_doctor_config_check_and_daemon() {
+    let node = Node::shared();
+    let home = home(&node.uri(), "doctor_targets");
+    home.install("backup-database");
+    home.install("clean-temp");
+    let tmp = home.directory().join("tmp");
+    let backups = tmp.join("backups");
+    fs::create_dir_all(&backups).expect("directories");
+    let backup = |name: &str, database: &str, keep: u32| {
+        format!(
+            "[handlers.{name}]\nplugin = \"backup-database\"\nprefixes = [\"Backup {name}\"]\ntimeout = \"20s\"\n\
+             [handlers.{name}.settings]\ndatabase = \"{database}\"\ndirectory = \"{}\"\nkeep = {keep}\n",
+            backups.display()
+        )
+    };
+    let [scenario, weekly, daily, crm] = [
+        home.scenario("scenario", "scenario", "timeout = \"20s\""),
+        backup("weekly", "/shop/app.db", 7),
+        backup("daily", "/shop//app.db", 2),
+        backup("crm", "/crm/app.db", 2),
+    ];
+    let clean = format!(
+        "[handlers.sweep]\nplugin = \"clean-temp\"\ntimeout = \"20s\"\n[handlers.sweep.settings]\n\
+         directories = [\"{}\"]\nolder_than = \"1d\"\n",
+        tmp.display()
+    );
+    configure(&home, Keys { rest: &format!("{scenario}{weekly}{crm}"), ..Keys::default() });
+    let said = doctor(&home, &[]);
+    assert!(!format!("{said:?}").contains("agree in"), "one file name alone is no conflict: {said:#?}");
+
+    configure(&home, Keys { rest: &format!("{scenario}{weekly}{daily}{crm}{clean}"), ..Keys::default() });
+    let said = doctor(&home, &[]);
+    said.has("warning", "weekly", "`daily` and `weekly` agree in `database`, `directory`, `name` and `host`");
+    said.has("warning", "sweep", "deletes old files below");
+    assert_eq!(said.findings.iter().filter(|finding| finding["where"] == "sweep").count(), 3, "{said:#?}");
+    let check = Command::new(artefacts::program("warrenctl"))
+        .args(["config", "check", "--json", "--config"])
+        .arg(home.config())
+        .output()
+        .expect("warrenctl");
+    let check: Value = serde_json::from_slice(&check.stdout).expect("JSON");
+    let warnings = check["warnings"].as_array().expect("warnings");
+    let target =
+        warnings.iter().find(|warning| warning["key"] == "handlers.weekly.settings").expect("a warning");
+    assert!(target["line"].as_u64() > Some(1) && target["remedy"].as_str().is_some(), "{target}");
+
+    let daemon = Daemon::start(&home);
+    daemon.wait_log(0, &["`daily` and `weekly` agree in"]);
+}

@@ -142,7 +142,9 @@ warren_plugin::export_plugin!(
     CleanTemp,
     name = "clean-temp",
     prefixes = ["Clean up temp files"],
-    settings = ["directories", "older_than", "patterns", "remove_empty_directories", "dry_run", "max_files"]
+    settings = ["directories", "older_than", "patterns", "remove_empty_directories", "dry_run", "max_files"],
+    exclusive = ["directories", "patterns"],
+    clears = ["directories"],
 );
 
 impl CleanTemp {
