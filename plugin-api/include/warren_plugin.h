@@ -65,16 +65,19 @@ enum {
 enum {
     WARREN_PUBLISH_OK = 0,
     WARREN_PUBLISH_NOT_ALLOWED = 1, /* not during handle */
-    WARREN_PUBLISH_INVALID = 2,     /* text that is not UTF-8, a negative time, a priority over 255: not sent */
+    WARREN_PUBLISH_INVALID = 2,     /* text that is not UTF-8, a negative time, a priority over 255; a queue, type or
+                                     * header name over WARREN_MAX_WORD_BYTES: not sent */
     WARREN_PUBLISH_TOO_MANY = 3,    /* over WARREN_MAX_FOLLOW_UPS: the task is a fault whatever it returns */
     WARREN_PUBLISH_TOO_LARGE = 4    /* over one of the other bounds: the task is a fault whatever it returns */
 };
 
-/* Bounds, in bytes unless said otherwise. What is over one is cut, or makes the task a fault whatever it
- * returns. */
+/* Bounds, in bytes unless said otherwise. What a task says of itself is cut: it does not undo what was done. A follow-up
+ * over a bound makes the task a fault whatever it returns. */
 enum {
-    WARREN_MAX_RESULT_BYTES = 262144,       /* a result's body, a summary: the artefact belongs in a file; fault */
-    WARREN_MAX_WORD_BYTES = 255,            /* a result's content type: fault; an error code, a log field's key: cut */
+    WARREN_MAX_RESULT_BYTES = 262144,       /* a result's body, a summary: the artefact belongs in a file; a longer
+                                             * one is left out, and a line says so */
+    WARREN_MAX_WORD_BYTES = 255,            /* a content type: without its parameters; an error code, a log field's
+                                             * key: cut */
     WARREN_MAX_ERROR_BYTES = 8192,          /* an error message, which travels in a header; cut */
     WARREN_MAX_FOLLOW_UPS = 1000,           /* follow-ups of one task: each waits for a confirm; fault */
     WARREN_MAX_FOLLOW_UP_BYTES = 1048576,   /* body of one follow-up; fault */
@@ -130,8 +133,9 @@ struct warren_call {
     void (*progress)(void *ctx, uint32_t permille, warren_bytes note);
 
     /* Sets what a task that is done has to say: a few KiB for people and the log. content_type is a MIME
-     * type. Copies both; the last one wins. Only in handle: elsewhere, and over WARREN_MAX_RESULT_BYTES, it
-     * is a fault. */
+     * type. Copies both; the last one wins. What is over WARREN_MAX_RESULT_BYTES is left out, a content type that
+     * is no text or over WARREN_MAX_WORD_BYTES loses its parameters; both are a warning in the log. Only in handle:
+     * elsewhere it is a fault. */
     void (*set_result)(void *ctx, warren_bytes content_type, warren_bytes body);
 
     /* Says why a task is not done, or why create failed (the operator is shown it). code is a short word for
@@ -150,7 +154,7 @@ struct warren_call {
 struct warren_message {
     uint32_t struct_size; /* sizeof(struct warren_message) */
     uint32_t n_headers;
-    warren_bytes id;           /* empty: "<task id>/<n>", so that a rerun repeats its ids */
+    warren_bytes id;           /* empty: "<task id>/<n>", so that a rerun repeats its ids; over 255 bytes: its SHA-256 */
     warren_bytes queue;        /* empty: the task's own */
     warren_bytes type;         /* AMQP type, by which it is routed in place of its text; empty: none */
     warren_bytes content_type; /* empty: none */

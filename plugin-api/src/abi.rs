@@ -64,7 +64,8 @@ pub const LOG_TRACE: i32 = 5;
 pub const PUBLISH_OK: i32 = 0;
 /// `publish` is not allowed here: in `create`, in `quiesce`, or after the call returned.
 pub const PUBLISH_NOT_ALLOWED: i32 = 1;
-/// The message is malformed: text that is not UTF-8, or a negative duration.
+/// The message is malformed: text that is not UTF-8, a negative duration, or a queue, type or header name over
+/// [`MAX_WORD_BYTES`], for which AMQP has no room.
 pub const PUBLISH_INVALID: i32 = 2;
 /// More than [`MAX_FOLLOW_UPS`] in one task. The task is a fault whatever it returns.
 pub const PUBLISH_TOO_MANY: i32 = 3;
@@ -73,9 +74,9 @@ pub const PUBLISH_TOO_MANY: i32 = 3;
 pub const PUBLISH_TOO_LARGE: i32 = 4;
 
 /// Most bytes of a result's body: it is a summary for people and for the log (the artefact belongs in a
-/// file), and it crosses the host's socket in one frame. More is a fault.
+/// file), and it crosses the host's socket in one frame. A longer one is left out, and a line says so.
 pub const MAX_RESULT_BYTES: usize = 256 * 1024;
-/// Most bytes of a result's content type (a longer one is a fault), an error code or a log field's key (cut).
+/// Most bytes of a content type (of a longer one its parameters are left out), an error code or a log field's key (cut).
 pub const MAX_WORD_BYTES: usize = 255;
 /// Most bytes of an error message: it travels in a header of the dead letter, and a broker's frame must hold
 /// all headers. A longer one is cut at a character boundary.
@@ -100,7 +101,7 @@ pub const MAX_LOG_FIELDS: usize = 32;
 pub mod fault {
     /// The handler panicked; the message has the payload and the place.
     pub const PANIC: &str = "panic";
-    /// A result or a follow-up over its bound.
+    /// A follow-up over its bound.
     pub const OVERSIZE: &str = "oversize";
     /// The plugin returned a status that the ABI does not have.
     pub const UNKNOWN_STATUS: &str = "unknown-status";

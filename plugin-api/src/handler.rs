@@ -1,6 +1,6 @@
 //! What a handler implements, and what it says when a task is done.
 
-use crate::{Call, Failure, Host, Task, reject};
+use crate::{Call, Failure, Host, Task};
 use serde::de::DeserializeOwned;
 
 /// One handler: made once per plugin host, then given one task after another on the host's one main thread
@@ -35,7 +35,8 @@ pub type Outcome = Result<Done, Failure>;
 pub struct NoSettings {}
 
 /// The task is done, with a result if there is something to say: a few KiB for the log and for people, at
-/// most [`crate::abi::MAX_RESULT_BYTES`]. The artefact itself belongs in a file or a store.
+/// most [`crate::abi::MAX_RESULT_BYTES`]. The artefact itself belongs in a file or a store. What is longer is left out
+/// with a warning in the log: the task is done all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Done {
     content_type: String,
@@ -53,12 +54,13 @@ impl Done {
         Self::body("text/plain", text.into())
     }
 
-    /// Done, with a value as JSON (`application/json`). A value that has no JSON form is rejected as
-    /// `bad-result`.
+    /// Done, with a value as JSON (`application/json`). For a value that has no JSON form (a map with keys that are no
+    /// text) a line of text says so: the task is done all the same. Never an error; an [`Outcome`] for the end of a handler.
     pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, Failure> {
-        let body = serde_json::to_vec(value)
-            .map_err(|error| reject("bad-result", format!("the result has no JSON form: {error}")))?;
-        Ok(Self::body("application/json", body))
+        Ok(match serde_json::to_vec(value) {
+            Ok(body) => Self::body("application/json", body),
+            Err(error) => Self::text(format!("the result has no JSON form: {error}")),
+        })
     }
 
     /// Done, with bytes of a MIME type.

@@ -62,11 +62,12 @@
 //!
 //! # Modules
 //!
-//! Handlers need what is at the top and, for their tests, [`testing`]. [`abi`] is for hosts. For C and other
+//! Handlers need what is at the top and, for their tests, [`testing`]. [`abi`] and [`answer`] are for hosts. For C and other
 //! languages there is `include/warren_plugin.h`, the same boundary; `examples/hello.c` is a handler written
 //! with it alone.
 
 pub mod abi;
+pub mod answer;
 mod call;
 pub mod duration;
 mod export;

@@ -4,6 +4,7 @@
 
 use crate::Message;
 use crate::abi::{self, Bytes, Field};
+use crate::answer;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
@@ -173,17 +174,17 @@ impl Message {
             // SAFETY: `n_headers` fields of a valid message.
             for field in unsafe { std::slice::from_raw_parts(message.headers, message.n_headers as usize) } {
                 // SAFETY: fields of a valid message.
-                headers.push(unsafe { (property(field.key)?, property(field.value)?) });
+                headers.push(unsafe { (word(field.key)?, property(field.value)?) });
             }
         }
         // SAFETY: every `warren_bytes` is one of a valid message.
         let copy = unsafe {
             Self {
                 body: message.body.as_slice().to_vec(),
-                queue: some(property(message.queue)?),
+                queue: some(word(message.queue)?),
                 id: some(property(message.id)?),
-                message_type: some(property(message.message_type)?),
-                content_type: some(property(message.content_type)?),
+                message_type: some(word(message.message_type)?),
+                content_type: some(answer::bounded_type(message.content_type.as_slice()).into_owned()),
                 headers,
                 delay: milliseconds(message.delay_ms)?,
                 expires: milliseconds(message.expires_ms)?,
@@ -206,6 +207,16 @@ unsafe fn property(bytes: Bytes) -> Result<String, i32> {
         return Err(abi::PUBLISH_TOO_LARGE);
     }
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| abi::PUBLISH_INVALID)
+}
+
+/// A property that routes or names, and therefore cannot be shortened.
+///
+/// # Safety
+/// As for [`Bytes::as_slice`].
+unsafe fn word(bytes: Bytes) -> Result<String, i32> {
+    // SAFETY: as the caller promises.
+    let text = unsafe { property(bytes) }?;
+    if text.len() > abi::MAX_WORD_BYTES { Err(abi::PUBLISH_INVALID) } else { Ok(text) }
 }
 
 fn some(text: String) -> Option<String> {

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // These functions are the boundary: their arguments are a foreign caller's.
 
 use crate::abi::{self, Bytes, fault};
+use crate::answer;
 use crate::call::Call;
 use crate::failure::Kind;
 use crate::message::millis;
@@ -87,7 +88,11 @@ unsafe extern "C" fn handle<H: Handler>(
     match outcome {
         Ok(done) => {
             if !(done.bytes().is_empty() && done.content_type().is_empty()) {
-                call.raw().set_result(done.content_type(), done.bytes());
+                let answer = answer::bounded(done.content_type().as_bytes(), done.bytes());
+                if !answer.note.is_empty() {
+                    call.logger().warn(&answer.note);
+                }
+                call.raw().set_result(&answer.content_type, &answer.body);
             }
             abi::DONE
         }

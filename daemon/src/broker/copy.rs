@@ -186,7 +186,7 @@ pub fn follow_up(
     n: usize,
     now: UnixMs,
 ) -> Result<BasicProperties, String> {
-    let id = if task.id.is_empty() { follow_up_id(parent.id, n) } else { task.id.clone() };
+    let id = if task.id.is_empty() { follow_up_id(parent.id, n) } else { room_for(task.id.clone()) };
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_timestamp(now.seconds())
@@ -337,19 +337,24 @@ fn keep_record(headers: &mut FieldTable, original: &BasicProperties) {
     }
 }
 
-/// `<parent>/<n>`, so that a rerun repeats its ids. AMQP allows 255 bytes: a parent that leaves no room is digested.
+/// `<parent>/<n>`, so that a rerun repeats its ids. A parent that leaves no room is digested.
 fn follow_up_id(parent: &str, n: usize) -> String {
     let id = format!("{parent}/{n}");
-    if u8::try_from(id.len()).is_ok() {
-        return id;
-    }
-    let mut id = String::with_capacity(80);
-    for byte in Sha256::digest(parent.as_bytes()) {
+    if u8::try_from(id.len()).is_ok() { id } else { format!("{}/{n}", digest(parent)) }
+}
+
+/// An id that AMQP has room for, 255 bytes: a longer one is digested, so that a rerun repeats it too.
+fn room_for(id: String) -> String {
+    if u8::try_from(id.len()).is_ok() { id } else { digest(&id) }
+}
+
+/// SHA-256 in hexadecimal digits.
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
         // Writing to a string cannot fail.
-        let _ = write!(id, "{byte:02x}");
-    }
-    let _ = write!(id, "/{n}");
-    id
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 pub(super) fn milliseconds(value: &AMQPValue) -> Option<UnixMs> {

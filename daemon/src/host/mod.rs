@@ -106,7 +106,7 @@ pub enum Outcome {
     /// It stopped because it was asked to, or was asked before it started. When nobody asked and its time
     /// limit had passed, the error's code is `timeout`.
     Cancelled,
-    /// Panic, oversize output, unknown status, or the host died: the error says which.
+    /// Panic, oversize follow-ups, unknown status, or the host died: the error says which.
     Fault,
 }
 

@@ -84,7 +84,6 @@ fn what_breaks_a_bound_or_a_rule_is_a_fault_and_nothing_more_is_started_in_that_
             ("status -1", "unknown-status"),
             ("status 4", "fault"),
             ("cancelled", "not-cancelled"),
-            ("result 262145", "oversize"),
             ("publish 1001", "oversize"),
             ("publish-large 1048577", "oversize"),
         ];
@@ -99,6 +98,55 @@ fn what_breaks_a_bound_or_a_rule_is_a_fault_and_nothing_more_is_started_in_that_
         let mut host = Watched::start(&spawner);
         assert_eq!(host.run("result 262144").await.result.unwrap().body.len(), 262_144);
         assert_eq!(host.run("publish 1000").await.follow_ups.len(), 1000);
+    });
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_cut_with_a_warning_and_the_task_is_done() {
+    run(async {
+        let mut host = Watched::start(&spawner());
+        let left_out = "the result of 262145 bytes is left out: at most 262144 are allowed";
+        let cases = [
+            ("type 255", None, "an answer", ""),
+            ("type 416", Some("text/html"), "an answer", "content type of 416 bytes"),
+            ("type -20", Some("text/html"), "an answer", "content type of 20 bytes"),
+            ("result 262145", Some("text/plain"), left_out, left_out),
+        ];
+        for (argument, content_type, body, warning) in cases {
+            let seq = host.send(argument);
+            let mut warned = String::new();
+            let report = loop {
+                match host.next().await {
+                    HostEvent::Log { seq: of, level: 2, message, .. } if of == seq => warned = message,
+                    HostEvent::Report(report) => break report,
+                    _ => {}
+                }
+            };
+            assert_eq!((&report.outcome, code(&report)), (&Outcome::Done, ""), "{argument}");
+            let result = report.result.expect("a result");
+            assert_eq!(String::from_utf8_lossy(&result.body), body, "{argument}");
+            assert!(
+                warned.contains(warning) && warned.is_empty() == warning.is_empty(),
+                "{argument}: {warned}"
+            );
+            match content_type {
+                Some(expected) => assert_eq!(result.content_type, expected, "{argument}"),
+                None => assert_eq!(result.content_type.len(), 255, "{argument}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_follow_up_that_amqp_has_no_room_for_is_refused_when_it_is_published() {
+    run(async {
+        let mut host = Watched::start(&spawner());
+        let fits = host.run("words 255").await;
+        assert_eq!((fits.follow_ups.len(), &*fits.result.unwrap().body), (4, &b"0000"[..]));
+        let long = host.run("words 256").await;
+        assert_eq!((long.outcome, long.result.unwrap().body), (Outcome::Done, b"2220".to_vec()));
+        let content_types: Vec<_> = long.follow_ups.iter().map(|task| task.content_type.as_str()).collect();
+        assert_eq!(content_types, ["application/octet-stream"]);
     });
 }
 

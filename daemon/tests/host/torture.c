@@ -188,6 +188,30 @@ static int32_t handle(void *instance, const struct warren_task *task, const stru
         publish(call, 1, (size_t)number);
         return WARREN_DONE;
     }
+    if (sscanf(arg, "type %ld", &number) == 1) {
+        char type[1024] = "text/html; name=";
+        memset(type + strlen(type), 'x', sizeof type - 1 - strlen(type));
+        /* A negative length: as long as it is, but no UTF-8. */
+        if (number < 0) type[12] = '\xff';
+        warren_bytes long_type = {(const uint8_t *)type, (size_t)labs(number)};
+        call->set_result(call->ctx, long_type, warren_text("an answer"));
+        return WARREN_DONE;
+    }
+    if (sscanf(arg, "words %ld", &number) == 1) {
+        char word[1024];
+        memset(word, 'w', sizeof word);
+        warren_bytes long_word = {(const uint8_t *)word, (size_t)number};
+        warren_field field = {long_word, warren_text("x")};
+        struct warren_message queue = {.struct_size = sizeof queue, .priority = -1, .queue = long_word};
+        struct warren_message kind = {.struct_size = sizeof kind, .priority = -1, .type = long_word};
+        struct warren_message header = {.struct_size = sizeof header, .priority = -1, .n_headers = 1, .headers = &field};
+        struct warren_message answer = {.struct_size = sizeof answer, .priority = -1, .content_type = long_word, .id = long_word};
+        char codes[16];
+        snprintf(codes, sizeof codes, "%d%d%d%d", call->publish(call->ctx, &queue), call->publish(call->ctx, &kind),
+                 call->publish(call->ctx, &header), call->publish(call->ctx, &answer));
+        say(call, codes);
+        return WARREN_DONE;
+    }
     if (sscanf(arg, "result %ld", &number) == 1) {
         char *body = calloc(1, (size_t)number + 1);
         memset(body, 'r', (size_t)number);

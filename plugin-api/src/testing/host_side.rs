@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // C functions that a plugin calls.
 
 use crate::abi::{self, Bytes, Field, cut, fault};
+use crate::answer;
 use crate::time::Time;
 use crate::{Done, Level, Message};
 use std::ffi::c_void;
@@ -213,14 +214,16 @@ impl State {
     fn set_result(&mut self, content_type: &[u8], body: &[u8]) {
         if self.phase != Phase::Handle {
             self.fault(fault::NOT_ALLOWED, "a result can be set only while a task is handled".to_owned());
-        } else if body.len() > abi::MAX_RESULT_BYTES {
-            let message =
-                format!("a result of {} bytes; at most {} are allowed", body.len(), abi::MAX_RESULT_BYTES);
-            self.fault(fault::OVERSIZE, message);
-        } else if content_type.len() > abi::MAX_WORD_BYTES {
-            self.fault(fault::OVERSIZE, format!("a content type over {} bytes", abi::MAX_WORD_BYTES));
         } else {
-            self.record.result = Some(Done::body(String::from_utf8_lossy(content_type), body));
+            let answer = answer::bounded(content_type, body);
+            if !answer.note.is_empty() {
+                self.record.logs.push(LogLine {
+                    level: Level::Warn,
+                    message: answer.note,
+                    fields: Vec::new(),
+                });
+            }
+            self.record.result = Some(Done::body(answer.content_type, answer.body));
         }
     }
 

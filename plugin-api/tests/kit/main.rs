@@ -92,15 +92,31 @@ fn a_task_that_no_prefix_takes_is_a_mistake_of_the_test() {
 }
 
 #[test]
-fn oversize_results_and_follow_ups_are_faults_whatever_the_handler_says() {
+fn oversize_follow_ups_are_faults_whatever_the_handler_says() {
     let mut kit = puppet();
-    for task in ["large", "swarm", "large follow-up, ignored"] {
+    for task in ["swarm", "large follow-up, ignored"] {
         let ran = kit.run(task);
         assert!(ran.failure().is_fault(), "{task}: {}", ran.failure());
         assert_eq!(ran.failure().code(), abi::fault::OVERSIZE, "{task}");
         assert!(ran.published.is_empty(), "{task}");
     }
+}
+
+#[test]
+fn an_answer_that_is_too_long_or_has_no_json_form_does_not_undo_what_was_done() {
+    let mut kit = puppet();
     assert_eq!(kit.run("largest").done().bytes().len(), abi::MAX_RESULT_BYTES);
+    for (task, content_type, part) in [
+        ("large", "text/plain", "262145 bytes is left out"),
+        ("long type", "text/html", "content type of 416 bytes"),
+    ] {
+        let ran = kit.run(task);
+        assert_eq!(ran.done().content_type(), content_type, "{task}");
+        let warned: Vec<_> = ran.logs.iter().filter(|line| line.level == Level::Warn).collect();
+        assert!(warned.len() == 1 && warned[0].message.contains(part), "{task}: {:?}", ran.logs);
+    }
+    assert!(kit.run("large").done().as_text().contains("left out"));
+    assert_eq!(kit.run("no json").done().as_text(), "the result has no JSON form: key must be a string");
 }
 
 #[test]

@@ -53,6 +53,8 @@ impl Handler for Puppet {
             "describe" => Ok(Done::text(describe(task))),
             "large" => Ok(Done::body("text/plain", vec![b'x'; abi::MAX_RESULT_BYTES + 1])),
             "largest" => Ok(Done::body("text/plain", vec![b'x'; abi::MAX_RESULT_BYTES])),
+            "long type" => Ok(Done::body(format!("text/html;{}", " ".repeat(406)), "an answer")),
+            "no json" => Done::json(&std::collections::BTreeMap::from([([1_u8], "x")])),
             "long error" => Err(retry("e".repeat(300), "é".repeat(abi::MAX_ERROR_BYTES))),
             "swarm" => (0..=abi::MAX_FOLLOW_UPS)
                 .try_for_each(|n| call.publish(Message::new(format!("{n}"))))

@@ -107,6 +107,16 @@ fn the_answer_is_the_result_as_far_as_it_is_wanted() {
 }
 
 #[test]
+fn a_content_type_longer_than_a_result_may_have_does_not_undo_the_delivery() {
+    let long: &str = format!("text/html; boundary={}", "x".repeat(396)).leak();
+    let headers = vec![("Content-Type", long)];
+    let server = Proper::replies(Reply { status: 200, headers, body: b"taken".to_vec() });
+    let ran = kit(json!({ "url": server.url("/") })).run("Send notification");
+    assert_eq!(ran.done(), &Done::body("text/html", "taken"));
+    assert!(ran.logs.iter().any(|line| line.message.contains("content type of 416 bytes")), "{:?}", ran.logs);
+}
+
+#[test]
 fn each_status_settles_the_task() {
     for (status, header, retried, after) in [
         (503, None, true, None),

@@ -194,8 +194,19 @@ fn a_follow_up_that_amqp_has_no_room_for_is_refused_by_name() {
     let task = FollowUp { headers: vec![(long.clone(), "v".to_owned())], ..FollowUp::default() };
     let error = child(&task, "o-1", 1).expect_err("header name of 256 bytes");
     assert!(error.contains("header name") && error.contains("256"), "{error}");
-    let task = FollowUp { id: long, ..FollowUp::default() };
-    assert!(child(&task, "o-1", 1).expect_err("id of 256 bytes").contains("id"));
+    let task = FollowUp { message_type: long, ..FollowUp::default() };
+    assert!(child(&task, "o-1", 1).expect_err("type of 256 bytes").contains("type"));
+}
+
+#[test]
+fn a_follow_ups_own_id_is_kept_as_far_as_amqp_has_room_and_digested_beyond() {
+    let id = |length: usize| {
+        let task = FollowUp { id: "i".repeat(length), priority: -1, ..FollowUp::default() };
+        child(&task, "o-1", 1).expect("nothing too long").message_id().clone().expect("an id").to_string()
+    };
+    assert_eq!(id(255), "i".repeat(255));
+    assert_eq!((id(256).len(), id(256)), (64, id(256)));
+    assert_ne!(id(256), id(257));
 }
 
 #[test]

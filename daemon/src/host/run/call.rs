@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use warren_plugin::abi::{self, Bytes, Field, fault};
+use warren_plugin::answer;
 
 use super::gate::{self, Cancel};
 use super::{Shared, text_of};
@@ -51,6 +52,14 @@ impl Written {
     /// Content type and body of the result, when one was set.
     pub(super) fn result(&self) -> Option<(&[u8], &[u8])> {
         self.has_result.then_some((&self.content_type, &self.body))
+    }
+
+    fn set_result(&mut self, answer: &answer::Answer<'_>) {
+        self.content_type.clear();
+        self.content_type.extend_from_slice(answer.content_type.as_bytes());
+        self.body.clear();
+        self.body.extend_from_slice(&answer.body);
+        self.has_result = true;
     }
 
     fn fault(&mut self, code: &str, message: String) {
@@ -199,19 +208,28 @@ pub(super) unsafe extern "C" fn log(
     let message = text_of(message, abi::MAX_LOG_BYTES);
     let n = if fields.is_null() { 0 } else { n.min(abi::MAX_LOG_FIELDS) };
     let mut left = MAX_LOG_FIELDS_BYTES;
+    let mut bounded = |bytes: Bytes, max: usize| {
+        let text = text_of(bytes, max.min(left));
+        left -= text.len().min(left);
+        text
+    };
+    let fields: Vec<(String, String)> = (0..n)
+        // SAFETY: not null, and valid for the caller's `n`, of which this is at most the first part.
+        .map(|i| unsafe { fields.add(i).read() })
+        .map(|field| (bounded(field.key, abi::MAX_WORD_BYTES), bounded(field.value, abi::MAX_LOG_BYTES)))
+        .collect();
+    put_log(shared, level, &message, &fields);
+}
+
+/// Sends a line, within its bounds already, to the daemon's log.
+fn put_log(shared: &Shared, level: i32, message: &str, fields: &[(String, String)]) {
     shared.outbox.append(|out| {
         put_frame(out, from_host::LOG, |out| {
             out.extend_from_slice(&shared.gate.running().to_le_bytes());
             out.extend_from_slice(&level.clamp(abi::LOG_ERROR, abi::LOG_TRACE).to_le_bytes());
             put_bytes(out, message.as_bytes());
-            out.extend_from_slice(&(n as u32).to_le_bytes());
-            for i in 0..n {
-                // SAFETY: not null, and valid for the caller's `n`, of which this is at most the first part.
-                let field = unsafe { fields.add(i).read() };
-                let key = text_of(field.key, abi::MAX_LOG_BYTES.min(left));
-                left -= key.len().min(left);
-                let value = text_of(field.value, abi::MAX_LOG_BYTES.min(left));
-                left -= value.len().min(left);
+            out.extend_from_slice(&(fields.len() as u32).to_le_bytes());
+            for (key, value) in fields {
                 put_bytes(out, key.as_bytes());
                 put_bytes(out, value.as_bytes());
             }
@@ -228,31 +246,17 @@ pub(super) unsafe extern "C" fn log(
 unsafe extern "C" fn set_result(ctx: *mut c_void, content_type: Bytes, body: Bytes) {
     // SAFETY: as in `cancelled`; the bytes are valid during this call.
     let (shared, content_type, body) = unsafe { (shared(ctx), content_type.as_slice(), body.as_slice()) };
-    let mut written = shared.sinks.lock();
-    match written.phase {
-        Phase::Closed => {}
-        Phase::Setup => written.fault(fault::NOT_ALLOWED, "set_result outside of handle".into()),
-        Phase::Handle if body.len() > abi::MAX_RESULT_BYTES || content_type.len() > abi::MAX_WORD_BYTES => {
-            let message = format!(
-                "a result of {} bytes, {} are allowed, or a content type of {}, {} are allowed",
-                body.len(),
-                abi::MAX_RESULT_BYTES,
-                content_type.len(),
-                abi::MAX_WORD_BYTES
-            );
-            written.fault(fault::OVERSIZE, message);
+    let answer = answer::bounded(content_type, body);
+    {
+        let mut written = shared.sinks.lock();
+        match written.phase {
+            Phase::Closed => return,
+            Phase::Setup => return written.fault(fault::NOT_ALLOWED, "set_result outside of handle".into()),
+            Phase::Handle => written.set_result(&answer),
         }
-        Phase::Handle if std::str::from_utf8(content_type).is_err() => {
-            written.fault(fault::ABI, "a content type that is not UTF-8".into());
-        }
-        Phase::Handle => {
-            let Written { content_type: kept_type, body: kept_body, has_result, .. } = &mut *written;
-            kept_type.clear();
-            kept_type.extend_from_slice(content_type);
-            kept_body.clear();
-            kept_body.extend_from_slice(body);
-            *has_result = true;
-        }
+    }
+    if !answer.note.is_empty() {
+        put_log(shared, abi::LOG_WARN, &answer.note, &[]);
     }
 }
 
@@ -300,11 +304,12 @@ unsafe extern "C" fn publish(ctx: *mut c_void, message: *const abi::Message) -> 
             .map(|i| message.headers.add(i).read())
             .map(|field| (field.key.as_slice(), field.value.as_slice()))
             .collect();
+        let content_type = answer::bounded_type(message.content_type.as_slice());
         let frame = FollowUpFrame {
             id: message.id.as_slice(),
             queue: message.queue.as_slice(),
             message_type: message.message_type.as_slice(),
-            content_type: message.content_type.as_slice(),
+            content_type: content_type.as_bytes(),
             body: message.body.as_slice(),
             delay_ms,
             expires_ms,
@@ -319,7 +324,13 @@ unsafe extern "C" fn publish(ctx: *mut c_void, message: *const abi::Message) -> 
 fn accept(written: &mut Written, message: &FollowUpFrame<'_>) -> i32 {
     let words = [message.id, message.queue, message.message_type, message.content_type];
     let texts = || words.into_iter().chain(message.headers.iter().flat_map(|&(key, value)| [key, value]));
-    if message.priority > 255 || texts().any(|text| std::str::from_utf8(text).is_err()) {
+    // What routes or names cannot be shortened, and AMQP has no room for more.
+    let mut names =
+        [message.queue, message.message_type].into_iter().chain(message.headers.iter().map(|field| field.0));
+    let too_long =
+        |text: &[u8]| (abi::MAX_WORD_BYTES + 1..=abi::MAX_FOLLOW_UP_PROPERTIES).contains(&text.len());
+    if message.priority > 255 || names.any(too_long) || texts().any(|text| std::str::from_utf8(text).is_err())
+    {
         return abi::PUBLISH_INVALID;
     }
     if written.n_follow_ups as usize == abi::MAX_FOLLOW_UPS {
