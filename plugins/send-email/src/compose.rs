@@ -1,9 +1,10 @@
 //! From a task to a mail: whom it goes to, what it says, and the Message-ID that makes a repetition recognisable.
 //! No text of a task can become a header of its own: see [`line()`].
 
+use crate::encode;
 use crate::template::{Template, Values};
-use lettre::address::Address;
-use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::address::{Address, Envelope};
+use lettre::message::header::{ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
 use lettre::message::{Mailbox, Message};
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -53,8 +54,10 @@ impl Composer {
         let mut builder = Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to.clone()))
-            .subject(line(&subject))
+            .raw_header(encode::subject(&line(&subject)))
             .message_id(Some(message_id.clone()))
+            // RFC 2045: a mail with a content type says so. lettre leaves it out for a body that it is given as text.
+            .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN)
             // RFC 3834: no out-of-office reply to a machine.
             .raw_header(HeaderValue::new(
@@ -64,9 +67,10 @@ impl Composer {
         if let Some(reply_to) = &self.reply_to {
             builder = builder.reply_to(reply_to.clone());
         }
-        let message = builder
-            .body(text)
-            .map_err(|error| reject("bad-mail", format!("the mail cannot be composed: {error}")))?;
+        let bad_mail = |error| reject("bad-mail", format!("the mail cannot be composed: {error}"));
+        // Made of the addresses: lettre's own reading of the headers does not know [127.0.0.1].
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()]).map_err(bad_mail)?;
+        let message = builder.envelope(envelope).body(encode::body(&text)).map_err(bad_mail)?;
         Ok(Mail { message, to, message_id })
     }
 
@@ -87,6 +91,7 @@ impl Composer {
             return Err(bad());
         }
         let address: Address = text.parse().map_err(|_| bad())?;
+        let address = with_ascii_domain(address).ok_or_else(bad)?;
         let domain = address.domain().to_lowercase();
         if !self.allowed_domains.is_empty() && !self.allowed_domains.contains(&domain) {
             return Err(reject(
@@ -96,6 +101,15 @@ impl Composer {
         }
         Ok(address)
     }
+}
+
+/// The address with its domain as the DNS has it: `münchen.example` as `xn--mnchen-3ya.example`, which every server takes.
+pub(crate) fn with_ascii_domain(address: Address) -> Option<Address> {
+    if address.domain().is_ascii() {
+        return Some(address);
+    }
+    let domain = idna::domain_to_ascii(address.domain()).ok()?;
+    Address::new(address.user(), domain).ok()
 }
 
 /// The fields of a JSON body; none for a task of text. A body is JSON when it says so or looks like an object.
@@ -173,6 +187,14 @@ mod tests {
                 "{argument}"
             );
         }
+        for (given, sent) in [
+            ("user@m\u{fc}nchen.example", "user@xn--mnchen-3ya.example"),
+            ("user@BÜCHER.example", "user@xn--bcher-kva.example"),
+            ("user@\u{4f8b}\u{5b50}.example", "user@xn--fsqu00a.example"),
+            ("user@[127.0.0.1]", "user@[127.0.0.1]"),
+        ] {
+            assert_eq!(recipient(given, &none, &[]).as_deref(), Ok(sent), "{given}");
+        }
         let body = json!({"to": "ada@example.com"});
         assert_eq!(recipient("", &body, &[]).as_deref(), Ok("ada@example.com"));
     }
@@ -191,6 +213,7 @@ mod tests {
             ("to \"a\r\n\"@example.com", "bad-address"),
             ("to <a@example.com>", "bad-address"),
             ("to @example.com", "bad-address"),
+            ("to a@xn--\u{80}.example", "bad-address"),
         ] {
             assert_eq!(recipient(argument, &json!({}), &[]), Err(code.to_owned()), "{argument:?}");
         }
@@ -199,8 +222,10 @@ mod tests {
 
     #[test]
     fn only_allowed_domains_are_written_to() {
-        let allowed = ["example.com"];
-        assert!(recipient("to a@EXAMPLE.com", &json!({}), &allowed).is_ok());
+        let allowed = ["example.com", "xn--mnchen-3ya.example"];
+        for argument in ["to a@EXAMPLE.com", "to a@M\u{dc}NCHEN.example", "to a@XN--mnchen-3ya.example"] {
+            assert!(recipient(argument, &json!({}), &allowed).is_ok(), "{argument}");
+        }
         for argument in ["to a@example.org", "to a@sub.example.com", "to a@notexample.com"] {
             let refused = Err("recipient-not-allowed".to_owned());
             assert_eq!(recipient(argument, &json!({}), &allowed), refused, "{argument}");

@@ -38,9 +38,24 @@
 //!
 //! - Done means that the server took responsibility for the mail. The result is JSON: `to`, `message_id`, `server`
 //!   (its answer).
-//! - The server's 4xx, a connection that cannot be made or breaks, and time running out are a retry. Its 5xx to the
-//!   mail, a malformed or disallowed recipient, and a field that the template needs and the task lacks are a reject.
-//!   A 5xx to the login or to the greeting is a retry: it says nothing about the mail.
+//! - The server's 4xx, a connection that cannot be made or breaks, and time running out are a retry. A malformed or
+//!   disallowed recipient, and a field that the template needs and the task lacks are a reject. So is a 5xx that refuses
+//!   the mail or its recipient; one that refuses us is a retry, since the next mail would fare the same:
+//!
+//!   | 5xx to | reject | retry |
+//!   | --- | --- | --- |
+//!   | greeting, `EHLO`, STARTTLS, login | | all |
+//!   | the sender (`MAIL FROM`) | 5.3.4 and 5.2.3 too large, 5.6.x | all others |
+//!   | the recipient (`RCPT TO`), `DATA` | 5.1.x, 5.2.x, 5.3.4, 5.4.1, 5.4.4, 5.6.x, 5.7.17, 5.7.18 | 5.1.7 and 5.1.8 (the sender), 5.7.x (relaying, login, SPF), other 5.3.x, 5.4.x, 5.5.x |
+//!   | the mail's text | as above, and 5.7.0 to 5.7.7 (spam, a virus) | as above, and 5.7.8 on (login, DMARC) |
+//!   | without such a code | 501, 550–553, 556 to the recipient; 550–554 to the text | 530, 535, 538, 554 to the recipient, words such as "relay" or "authentication", all others |
+//!
+//! - Domains beyond ASCII are sent as the DNS has them (`xn--…`), which needs nothing of the server; a part before the @
+//!   beyond ASCII needs SMTPUTF8, and is a reject where the server does not offer it.
+//! - A text's line ends are all written as CRLF; a subject that looks like an encoded word, or has words too long for a
+//!   line, is encoded.
+//! - A server whose certificate is signed by itself needs that certificate in `ca_file`, and it must not be one of an
+//!   authority: `openssl req -x509 … -addext basicConstraints=CA:FALSE -addext subjectAltName=DNS:mail.example.com`.
 //! - At least once: a task runs again when the answer to its mail was lost, and the mail may then arrive twice. Both
 //!   have the same Message-ID, made of the task's id, by which servers and mail programs can tell. That needs a
 //!   producer that sets `message_id`; a generated id changes when the task is delivered anew.
@@ -50,6 +65,8 @@
 
 mod compose;
 mod deliver;
+mod encode;
+mod refusal;
 mod settings;
 mod template;
 

@@ -1,6 +1,6 @@
 //! `[handlers.NAME.settings]`: what an operator writes, checked and turned into what the handler works with.
 
-use crate::compose::Composer;
+use crate::compose::{Composer, with_ascii_domain};
 use crate::deliver::{Security, Server};
 use crate::template::Template;
 use lettre::message::Mailbox;
@@ -84,12 +84,13 @@ impl Settings {
     }
 
     fn domains(&self) -> Result<Vec<String>, Failure> {
-        match self.allowed_domains.iter().find(|domain| !is_host(domain) || domain.contains('@')) {
-            Some(domain) => {
-                Err(bad(format!("allowed_domains: {domain:?} is not a domain, such as \"example.com\"")))
-            }
-            None => Ok(self.allowed_domains.iter().map(|domain| domain.to_lowercase()).collect()),
-        }
+        let ascii = |domain: &String| {
+            let ascii = idna::domain_to_ascii(domain).ok().filter(|ascii| is_host(ascii));
+            ascii.ok_or_else(|| {
+                bad(format!("allowed_domains: {domain:?} is not a domain, such as \"example.com\""))
+            })
+        };
+        self.allowed_domains.iter().map(ascii).collect()
     }
 
     fn security(&self) -> Result<Security, Failure> {
@@ -160,7 +161,8 @@ fn mailbox(key: &str, text: &str) -> Result<Mailbox, Failure> {
     if text.chars().any(char::is_control) {
         return Err(bad(example));
     }
-    text.parse().map_err(|_| bad(example))
+    let Mailbox { name, email } = text.parse().map_err(|_| bad(&example))?;
+    Ok(Mailbox { name, email: with_ascii_domain(email).ok_or_else(|| bad(example))? })
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>, Failure> {

@@ -4,7 +4,9 @@ mod server;
 
 use serde_json::{Value, json};
 use server::{Script, Server, certificate};
+use std::io::Write;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use warren_plugin::testing::{Kit, Ran, TaskSpec};
 use warren_plugin::{Failure, Level};
@@ -137,16 +139,173 @@ fn the_servers_4xx_is_a_retry_at_every_step() {
     }
 }
 
+/// Each step of a conversation with the answers that tell them apart; `refusal.rs` has the whole table of codes.
 #[test]
-fn the_servers_5xx_is_a_reject_where_it_is_about_the_mail() {
-    for (step, is_retry) in
-        [("CONNECT", true), ("EHLO", true), ("MAIL", false), ("RCPT", false), ("DATA", false), ("END", false)]
-    {
-        let script = Script { answers: vec![(step, "550 5.1.1 no")], ..Script::default() };
-        assert_eq!(failed(script, &json!({})), ("smtp-550".to_owned(), is_retry), "at {step}");
+fn a_5xx_is_a_reject_where_the_mail_or_its_recipient_is_refused_and_a_retry_where_we_are() {
+    let (reject, retry) = (false, true);
+    for (step, answer, is_retry, part) in [
+        ("CONNECT", "554 5.7.1 your host is on a list", retry, "the mail itself is not refused"),
+        ("EHLO", "550 5.1.1 no", retry, "the mail itself is not refused"),
+        ("MAIL", "550 5.1.0 sender refused", retry, "correct settings.from"),
+        ("MAIL", "550 no", retry, "correct settings.from"),
+        ("MAIL", "530 5.7.0 log in first", retry, "correct settings.server, port or username"),
+        ("MAIL", "552 5.3.4 too large", reject, "refuses the mail"),
+        ("RCPT", "550 5.1.1 no such user", reject, "refuses the mail"),
+        ("RCPT", "550 no such user", reject, "refuses the mail"),
+        ("RCPT", "550-5.2.2 the mailbox\r\n550 5.2.2 is full", reject, "refuses the mail"),
+        ("RCPT", "554 5.7.1 <user@example.com>: Relay access denied", retry, "let the server relay"),
+        ("RCPT", "554 relay access denied", retry, "let the server relay"),
+        ("RCPT", "550-relaying\r\n550 denied", retry, "let the server relay"),
+        ("RCPT", "550 5.7.23 SPF check failed", retry, "DNS of the sender's domain"),
+        ("RCPT", "503 5.5.1 bad sequence", retry, "the mail itself is not refused"),
+        ("DATA", "554 no valid recipients", retry, "the mail itself is not refused"),
+        ("DATA", "550 5.1.1 no such user", reject, "refuses the mail"),
+        ("END", "550 5.7.1 this is spam", reject, "refuses the mail"),
+        ("END", "554 rejected", reject, "refuses the mail"),
+        ("END", "550 5.7.26 fails DMARC", retry, "DNS of the sender's domain"),
+        ("END", "550 5.7.60 no permission to send as this sender", retry, "let the server relay"),
+    ] {
+        let server = Server::start(Script { answers: vec![(step, answer)], ..Script::default() });
+        let ran = kit(&server, &json!({})).run("Send email to user@example.com");
+        let failure = ran.failure();
+        assert_eq!(
+            (failure.is_retry(), failure.is_reject()),
+            (is_retry, !is_retry),
+            "{step} {answer}: {failure}"
+        );
+        assert_eq!(failure.code(), format!("smtp-{}", &answer[..3]), "{step} {answer}");
+        assert!(failure.message().contains(part), "{step} {answer}: {failure}");
+        let commands = server.conversation().commands;
+        assert!(
+            commands.last().is_some_and(|last| last == "QUIT") || step == "CONNECT",
+            "{step}: {commands:?}"
+        );
     }
-    let script = Script { answers: vec![("MAIL", "530 5.7.0 log in first")], ..Script::default() };
-    assert_eq!(failed(script, &json!({})), ("smtp-530".to_owned(), true), "it is about the account");
+}
+
+/// Reads a mail from standard input as RFC 5322 and RFC 2045 have it, and prints what it says as JSON. Whatever is not as
+/// it must be raises.
+const READER: &str = r#"
+import email, email.policy, email.utils, json, re, sys
+raw = sys.stdin.buffer.read()
+assert raw.isascii() and b"\0" not in raw, "bytes that a 7-bit server refuses"
+assert not re.search(rb"(?<!\r)\n|\r(?!\n)", raw), "a line that does not end in CRLF"
+lines = raw.split(b"\r\n")
+assert max(map(len, lines)) <= 998, "a line over 998 bytes"
+strict = email.policy.SMTP.clone(raise_on_defect=True)
+mail = email.message_from_bytes(raw, policy=strict)
+for part in mail.walk():
+    assert not part.defects, part.defects
+for name, value in mail.items():
+    assert not value.defects, (name, value.defects)
+names = [name.lower() for name in mail.keys()]
+for name in ["mime-version", "message-id", "date", "from", "to", "subject", "content-type", "content-transfer-encoding"]:
+    assert names.count(name) == 1, f"{name}: {names.count(name)} times"
+assert mail["mime-version"] == "1.0" and mail["mime-version"].major == 1
+assert re.fullmatch(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+>", mail["message-id"]), mail["message-id"]
+assert mail["date"].datetime.utcoffset() is not None
+assert mail.get_content_type() == "text/plain" and mail.get_content_charset() == "utf-8"
+assert mail["content-transfer-encoding"].lower() in ("7bit", "quoted-printable", "base64")
+print(json.dumps({
+    "id": mail["message-id"], "subject": mail["subject"], "text": mail.get_content(),
+    "from": [[a.display_name, a.addr_spec] for a in mail["from"].addresses],
+    "to": [a.addr_spec for a in mail["to"].addresses],
+}))
+"#;
+
+/// What Python's `email` makes of a mail.
+fn read_by_python(mail: &str) -> Value {
+    let mut python = Command::new("python3")
+        .args(["-c", READER])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    python.stdin.take().expect("piped").write_all(mail.as_bytes()).expect("it reads");
+    let output = python.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}\n{mail}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn what_is_sent_is_a_mail_to_the_letter_of_the_standards() {
+    let server = Server::start(Script::default());
+    let long_word = "w".repeat(1500);
+    let long_line = format!("{} and {}", "words ".repeat(300), "é".repeat(1200));
+    let texts = [
+        "plain",
+        "",
+        "one\ntwo\r\nthree\rfour",
+        ".\n..\n.dot\n\n.",
+        "trailing \n\t\nFrom the start\n",
+        "ümläut \u{1f600} = 100%",
+        "nul \0 and \u{7f} and \u{1b}[31m",
+        long_word.as_str(),
+        long_line.as_str(),
+    ];
+    let subjects =
+        ["plain", "Grüße \u{1f600}", "=?utf-8?q?not_encoded?=", long_word.as_str(), long_line.as_str(), ""];
+    let froms =
+        ["Shop <shop@example.org>", "\"Müller, Söhne\" <shop@example.org>", "shop@m\u{fc}nchen.example"];
+    let mut done = 0;
+    for (index, text) in texts.iter().enumerate() {
+        let (subject, from) = (subjects[index % subjects.len()], froms[index % froms.len()]);
+        let mut kit = kit(&server, &json!({"from": from}));
+        let id = format!("täsk/{index} <x>");
+        let body = json!({"to": "user@example.com", "subject": subject, "text": text}).to_string();
+        kit.run(TaskSpec::typed("Send email", body.clone()).id(&id)).done();
+        let first = read_by_python(&server.conversation().mail.expect("a mail"));
+        kit.run(TaskSpec::typed("Send email", body).id(&id).attempt(2)).done();
+        let second = read_by_python(&server.conversation().mail.expect("a mail"));
+        assert_eq!(first["id"], second["id"], "the Message-ID is the task's");
+        assert_eq!(first["to"], json!(["user@example.com"]));
+        let sent =
+            |text: &str| text.replace("\r\n", "\n").replace('\r', "\n").trim_end_matches('\n').to_owned();
+        assert_eq!(sent(first["text"].as_str().expect("text")), sent(text), "text {index}");
+        assert_eq!(first["subject"], json!(subject), "subject {index}");
+        let address = if from.contains("nchen") { "shop@xn--mnchen-3ya.example" } else { "shop@example.org" };
+        assert_eq!(first["from"][0][1], json!(address));
+        if from.contains("Söhne") {
+            assert_eq!(first["from"][0][0], json!("Müller, Söhne"));
+        }
+        done += 1;
+    }
+    assert_eq!(done, texts.len());
+}
+
+#[test]
+fn a_domain_beyond_ascii_goes_to_a_server_that_knows_none_as_the_dns_has_it() {
+    let server = Server::start(Script::default());
+    let ran = kit(&server, &json!({})).run("Send email to user@m\u{fc}nchen.example");
+    assert_eq!(result(&ran)["to"], "user@xn--mnchen-3ya.example");
+    let talk = server.conversation();
+    assert_eq!(talk.commands[2], "RCPT TO:<user@xn--mnchen-3ya.example>");
+    assert_eq!(talk.header("To").as_deref(), Some("user@xn--mnchen-3ya.example"));
+
+    // The part before the @ has no such form.
+    let ran = kit(&server, &json!({})).run("Send email to m\u{fc}ller@example.com");
+    assert_eq!((ran.failure().code(), ran.failure().is_reject()), ("unsupported", true));
+    assert!(ran.failure().message().contains("SMTPUTF8"), "{}", ran.failure());
+
+    kit(&server, &json!({})).run("Send email to user@[127.0.0.1]").done();
+}
+
+#[test]
+fn a_certificate_signed_by_itself_is_taken_or_refused_with_the_remedy() {
+    for (name, is_taken) in [("self-leaf", true), ("self-ca", false)] {
+        let script = Script { tls: true, certificate: Some(name), ..Script::default() };
+        let server = Server::start(script);
+        let more =
+            json!({"server": "localhost", "tls": "tls", "ca_file": certificate(&format!("{name}.pem"))});
+        let ran = kit(&server, &more).run("Send email to user@example.com");
+        if is_taken {
+            ran.done();
+            continue;
+        }
+        assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("tls", true));
+        assert!(ran.failure().message().contains("basicConstraints=CA:FALSE"), "{}", ran.failure());
+    }
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Script {
     pub(crate) login: bool,
     pub(crate) starttls: bool,
     pub(crate) tls: bool,
+    /// The name of its certificate and key; `server` without.
+    pub(crate) certificate: Option<&'static str>,
 }
 
 /// One conversation, from connect to close.
@@ -86,7 +88,8 @@ impl Drop for Server {
 }
 
 /// The path of one of the tests' certificates: `authority.pem`, and `server.pem` with `server.key` for localhost, signed
-/// by it. Made anew by each run, below the target directory.
+/// by it; `self-ca` and `self-leaf`, signed by themselves as people make them with openssl, the first one an authority.
+/// Made anew by each run, below the target directory.
 pub(crate) fn certificate(name: &str) -> PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
@@ -103,6 +106,29 @@ pub(crate) fn certificate(name: &str) -> PathBuf {
         let server = server.signed_by(&key, &Issuer::new(authority, authority_key)).expect("a certificate");
         write("server.pem", server.pem());
         write("server.key", key.serialize_pem());
+        for (name, more) in [("self-ca", &[][..]), ("self-leaf", &["-addext", "basicConstraints=CA:FALSE"])] {
+            let made = std::process::Command::new("openssl")
+                .args([
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "rsa:2048",
+                    "-nodes",
+                    "-days",
+                    "2",
+                    "-subj",
+                    "/CN=localhost",
+                ])
+                .args(["-addext", "subjectAltName=DNS:localhost"])
+                .args(more)
+                .arg("-keyout")
+                .arg(directory.join(format!("{name}.key")))
+                .arg("-out")
+                .arg(directory.join(format!("{name}.pem")))
+                .output()
+                .expect("openssl runs");
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
         directory
     });
     directory.join(name)
@@ -140,12 +166,12 @@ enum Wire {
 }
 
 impl Wire {
-    fn secured(self) -> Self {
+    fn secured(self, name: &str) -> Self {
         let Wire::Plain(stream) = self else { return self };
-        let chain = CertificateDer::pem_file_iter(certificate("server.pem"))
+        let chain = CertificateDer::pem_file_iter(certificate(&format!("{name}.pem")))
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .expect("the certificate");
-        let key = PrivateKeyDer::from_pem_file(certificate("server.key")).expect("its key");
+        let key = PrivateKeyDer::from_pem_file(certificate(&format!("{name}.key"))).expect("its key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -167,7 +193,7 @@ impl Wire {
         }
     }
 
-    /// The next line without its end; an error when the client is gone.
+    /// The next line without its end, which is CRLF as RFC 5321 has it; an error when the client is gone.
     fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         loop {
@@ -178,10 +204,8 @@ impl Wire {
             };
             match (read, byte[0]) {
                 (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                (_, b'\n') => {
-                    line.pop_if(|last| *last == b'\r');
-                    return String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into());
-                }
+                (_, b'\n') if line.pop() != Some(b'\r') => return Err(io::ErrorKind::InvalidData.into()),
+                (_, b'\n') => return String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into()),
                 (_, byte) => line.push(byte),
             }
         }
@@ -205,8 +229,9 @@ fn serve(listener: &TcpListener, script: &Script, sender: &Sender<Conversation>,
 }
 
 fn converse(mut wire: Wire, script: &Script, conversation: &mut Conversation) -> io::Result<()> {
+    let certificate = script.certificate.unwrap_or("server");
     if script.tls {
-        wire = wire.secured();
+        wire = wire.secured(certificate);
     }
     answer(&mut wire, script, "CONNECT", "220 test ESMTP")?;
     loop {
@@ -226,7 +251,7 @@ fn converse(mut wire: Wire, script: &Script, conversation: &mut Conversation) ->
             }
             "STARTTLS" => {
                 answer(&mut wire, script, "STARTTLS", "220 go on")?;
-                wire = wire.secured();
+                wire = wire.secured(certificate);
             }
             "AUTH" => drop(answer(&mut wire, script, "AUTH", "235 welcome")?),
             "MAIL" => drop(answer(&mut wire, script, "MAIL", "250 sender ok")?),
