@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use warren_plugin::{Done, Failure, reject, retry};
 
+use crate::classes::{Class, Classes};
+
 /// Longest delay that a server's `Retry-After` is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -26,9 +28,15 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Done for 2xx, with at most `max_response` bytes of the body as the result; else the failure. `to` is the
-    /// server, as it may be shown.
-    pub(crate) fn outcome(mut self, to: &str, max_response: usize, now: SystemTime) -> Result<Done, Failure> {
+    /// Done for 2xx, with at most `max_response` bytes of the body as the result; else the failure, by its class. `to` is
+    /// the server, as it may be shown.
+    pub(crate) fn outcome(
+        mut self,
+        to: &str,
+        max_response: usize,
+        classes: &Classes,
+        now: SystemTime,
+    ) -> Result<Done, Failure> {
         let status = self.status;
         match status {
             200..=299 => {
@@ -43,7 +51,7 @@ impl Answer {
                 };
                 Ok(Done::body(content_type, self.body))
             }
-            408 | 425 | 429 | 500..=599 => {
+            _ if classes.of(status) == Class::Retry => {
                 let failure = retry(format!("http-{status}"), self.describe(to));
                 let after = self.retry_after.as_deref().and_then(|text| retry_after(text, now));
                 Err(match after {
@@ -51,10 +59,6 @@ impl Answer {
                     None => failure,
                 })
             }
-            300..=399 => Err(reject(
-                format!("http-{status}"),
-                format!("{to} answered {status}: redirects are not followed, set url to the final address"),
-            )),
             _ => Err(reject(format!("http-{status}"), self.describe(to))),
         }
     }
@@ -74,6 +78,13 @@ impl Answer {
             text.push_str(": ");
             text.extend(line.chars().filter(|c| !c.is_control()).take(EXCERPT));
         }
+        text.push_str(match self.status {
+            300..=399 => "; redirects are not followed: set url to the final address",
+            401 | 403 => "; check the login in headers or header_files, and what it may do",
+            404 | 405 => "; check url and method",
+            407 => "; a proxy before the server wants a login: send past it",
+            _ => "",
+        });
         text
     }
 }
@@ -108,7 +119,7 @@ mod tests {
     fn outcome(status: u16, retry_after: Option<&str>) -> Result<Done, Failure> {
         let now = httpdate::parse_http_date("Tue, 01 Jul 2025 12:00:00 GMT").expect("a date");
         let answer = Answer { status, retry_after: retry_after.map(str::to_owned), ..Answer::default() };
-        answer.outcome("https://example.com", 100, now)
+        answer.outcome("https://example.com", 100, &Classes::default(), now)
     }
 
     #[test]
@@ -116,13 +127,12 @@ mod tests {
         for status in [200, 201, 202, 204, 299] {
             assert!(outcome(status, None).is_ok(), "{status}");
         }
-        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+        for (status, is_retry) in
+            [(429, true), (503, true), (401, true), (404, true), (302, true), (400, false)]
+        {
             let failure = outcome(status, None).expect_err("not done");
-            assert!(failure.is_retry() && failure.code() == format!("http-{status}"), "{failure}");
-        }
-        for status in [300, 301, 302, 307, 308, 400, 401, 403, 404, 409, 410, 422, 600] {
-            let failure = outcome(status, None).expect_err("not done");
-            assert!(failure.is_reject() && failure.code() == format!("http-{status}"), "{failure}");
+            assert_eq!((failure.is_retry(), failure.is_reject()), (is_retry, !is_retry), "{failure}");
+            assert_eq!(failure.code(), format!("http-{status}"));
         }
     }
 
@@ -156,7 +166,9 @@ mod tests {
         let answer = |content_type: &str, body: &[u8]| {
             let content_type = content_type.to_owned();
             let answer = Answer { status: 200, content_type, body: body.to_vec(), retry_after: None };
-            answer.outcome("https://example.com", 4, SystemTime::UNIX_EPOCH).expect("done")
+            answer
+                .outcome("https://example.com", 4, &Classes::default(), SystemTime::UNIX_EPOCH)
+                .expect("done")
         };
         assert_eq!(answer("text/plain", b"123456"), Done::body("text/plain", "1234"));
         assert_eq!(answer("", b"12"), Done::body("application/octet-stream", "12"));
@@ -167,7 +179,9 @@ mod tests {
     fn an_error_quotes_one_line_of_text_and_no_page() {
         let message = |body: &str| {
             let answer = Answer { status: 400, body: body.into(), ..Answer::default() };
-            let failure = answer.outcome("https://example.com", 4, SystemTime::UNIX_EPOCH).expect_err("400");
+            let failure = answer
+                .outcome("https://example.com", 4, &Classes::default(), SystemTime::UNIX_EPOCH)
+                .expect_err("400");
             failure.message().to_owned()
         };
         assert_eq!(message("\n no such user \nmore"), "https://example.com answered 400: no such user");

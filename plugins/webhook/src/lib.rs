@@ -24,6 +24,7 @@
 //! | `secret` or `secret_file` | none | key of the signature |
 //! | `timeout` | `"30s"` | for the whole request with its answer; the handler's own time limit counts too |
 //! | `max_response` | `16384` | bytes of the answer's body that become the task's result |
+//! | `retry_on`, `reject_on` | see below | statuses that are tried again or reject the task: `404`, `"4xx"`, `"500-503"` |
 //! | `ca_file` | Mozilla's roots | PEM file of the only certificates that servers are checked with |
 //!
 //! Paths are absolute. Files are read for every task, so what stands in them can be replaced at any time.
@@ -46,15 +47,32 @@
 //!
 //! # What becomes of the task
 //!
-//! 2xx: done, with the answer's body as the result. 408, 425, 429 and 5xx: retried, after `Retry-After` if the server
-//! sends one (seconds or a date, at most a day). No answer, or one that is cut short: retried. Other 4xx, and 3xx:
-//! rejected; redirects are not followed, as they would take headers and task elsewhere. When the task should stop, it
-//! stops at once; a request that was under way may still be served.
+//! 2xx: done, with the answer's body as the result. No answer, or one that is cut short: retried. Any other status is
+//! retried where the address, the login or the server are to blame, since all tasks fare the same until somebody corrects
+//! that, and a reject where the request is:
+//!
+//! | status | | why |
+//! | --- | --- | --- |
+//! | 3xx | retry | redirects are not followed, as they would take headers and task elsewhere: set `url` to the final address |
+//! | 401, 402, 403, 407 | retry | an expired token, an account, a right, a proxy |
+//! | 404, 405, 406, 415, 426 | retry | the receiver is not deployed, or `url`, `method` or `headers` are wrong |
+//! | 408, 421, 423, 424, 425, 429 | retry | for now only |
+//! | 5xx | retry | the server's own |
+//! | 410 | reject | the receiver says on purpose that it wants no more |
+//! | 400, 409, 413, 422 and all others | reject | this request: malformed, done already, too large |
+//!
+//! `retry_on` and `reject_on` change that; the narrowest entry decides. A retry comes after `Retry-After` if the server sends
+//! one (seconds or a date, at most a day). When the task should stop, it stops at once; a request that was under way may
+//! still be served.
+//!
+//! A server whose certificate is signed by itself needs that certificate in `ca_file`, and it must not be one of an
+//! authority: `openssl req -x509 … -addext basicConstraints=CA:FALSE -addext subjectAltName=DNS:example.com`.
 //!
 //! URLs, header values and the secret never appear in an error, a log or a result, not even if the server sends them
 //! back.
 
 mod answer;
+mod classes;
 mod payload;
 mod request;
 mod settings;
@@ -106,7 +124,7 @@ impl Handler for Webhook {
                 &[("status", &status)],
             );
         }
-        answer.outcome(&origin, self.plan.max_response, SystemTime::now())
+        answer.outcome(&origin, self.plan.max_response, &self.plan.classes, SystemTime::now())
     }
 
     fn quiesce(&mut self, call: &Call<'_>) {
@@ -129,6 +147,8 @@ warren_plugin::export_plugin!(
         "secret_file",
         "timeout",
         "max_response",
+        "retry_on",
+        "reject_on",
         "ca_file"
     ]
 );

@@ -160,11 +160,11 @@ impl NoAnswer {
             ureq::Error::Timeout(_) => return Self::timeout(),
             ureq::Error::HostNotFound => ("host-not-found", "the host's name cannot be resolved".to_owned()),
             ureq::Error::Tls(why) => ("tls", (*why).to_owned()),
-            ureq::Error::Rustls(why) => ("tls", why.to_string()),
+            ureq::Error::Rustls(why) => ("tls", tls(why)),
             ureq::Error::Io(why) => match why.kind() {
                 ErrorKind::TimedOut => return Self::timeout(),
                 ErrorKind::ConnectionRefused => ("connection-refused", why.to_string()),
-                ErrorKind::InvalidData => ("tls", why.to_string()),
+                ErrorKind::InvalidData => ("tls", tls(why)),
                 _ => ("network", why.to_string()),
             },
             ureq::Error::ConnectionFailed => ("network", "the connection failed".to_owned()),
@@ -174,4 +174,16 @@ impl NoAnswer {
         };
         Self { code, why }
     }
+}
+
+/// What the TLS library says, with the remedy where its words hide it.
+fn tls(why: &impl std::fmt::Display) -> String {
+    let why = why.to_string();
+    if why.contains("CaUsedAsEndEntity") {
+        return "the server shows the certificate of an authority as its own, as `openssl req -x509` makes it, and that is \
+                refused even where ca_file names it: make the server's certificate with -addext \
+                basicConstraints=CA:FALSE and -addext subjectAltName=DNS:its-name, and name it in ca_file"
+            .to_owned();
+    }
+    why
 }

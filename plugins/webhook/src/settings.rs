@@ -13,6 +13,8 @@ use ureq::http::{HeaderName, HeaderValue, Method, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 use warren_plugin::abi::MAX_RESULT_BYTES;
 
+use crate::classes::{Classes, Entry};
+
 /// Largest file that is read for a URL, a header, a secret or certificates, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -47,6 +49,10 @@ pub struct Settings {
     timeout: Duration,
     #[serde(default = "response_bytes")]
     max_response: usize,
+    #[serde(default)]
+    retry_on: Vec<Entry>,
+    #[serde(default)]
+    reject_on: Vec<Entry>,
     ca_file: Option<PathBuf>,
 }
 
@@ -70,6 +76,7 @@ pub(crate) struct Plan {
     pub(crate) method: Method,
     pub(crate) timeout: Duration,
     pub(crate) max_response: usize,
+    pub(crate) classes: Classes,
     pub(crate) roots: RootCerts,
 }
 
@@ -136,9 +143,10 @@ impl Settings {
             errors.push(format!("ca_file: {error}"));
             RootCerts::WebPki
         });
+        let classes = Classes::new(&self.retry_on, &self.reject_on, &mut errors);
         let plan = url.map(|url| {
             let (timeout, max_response) = (self.timeout, self.max_response);
-            Plan { url, headers, secret, method, timeout, max_response, roots }
+            Plan { url, headers, secret, method, timeout, max_response, classes, roots }
         });
         // Read what is in files too: a wrong one should be known now and not at the first task.
         errors.extend(plan.as_ref().and_then(|plan| plan.target().err()));

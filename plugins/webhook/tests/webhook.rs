@@ -10,8 +10,9 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
+use rcgen::{BasicConstraints, IsCa};
 use serde_json::{Value, json};
-use servers::{Proper, Received, Reply, improper, tls};
+use servers::{Proper, Received, Reply, improper, tls, tls_signed_by_itself};
 use sha2::Sha256;
 use warren_plugin::Done;
 use warren_plugin::testing::{Kit, TaskSpec};
@@ -107,6 +108,16 @@ fn the_answer_is_the_result_as_far_as_it_is_wanted() {
 }
 
 #[test]
+fn the_operator_decides_which_statuses_are_tried_again() {
+    for (status, retried) in [(404, false), (410, true), (500, true), (503, false)] {
+        let server = Proper::replies(Reply { status, ..Reply::default() });
+        let settings = json!({ "url": server.url("/"), "retry_on": [410], "reject_on": ["404", "502-504"] });
+        let ran = kit(settings).run("Send notification");
+        assert_eq!((ran.failure().is_retry(), ran.failure().is_reject()), (retried, !retried), "{status}");
+    }
+}
+
+#[test]
 fn a_content_type_longer_than_a_result_may_have_does_not_undo_the_delivery() {
     let long: &str = format!("text/html; boundary={}", "x".repeat(396)).leak();
     let headers = vec![("Content-Type", long)];
@@ -123,10 +134,13 @@ fn each_status_settles_the_task() {
         (429, Some(("Retry-After", "7")), true, Some(Duration::from_secs(7))),
         (429, Some(("Retry-After", "Thu, 01 Jan 2015 00:00:00 GMT")), true, Some(Duration::from_millis(1))),
         (408, None, true, None),
-        (404, None, false, None),
-        (401, None, false, None),
-        (302, Some(("Location", "/elsewhere")), false, None),
-        (307, Some(("Location", "/elsewhere")), false, None),
+        (404, None, true, None),
+        (401, Some(("Retry-After", "30")), true, Some(Duration::from_secs(30))),
+        (302, Some(("Location", "/elsewhere")), true, None),
+        (307, Some(("Location", "/elsewhere")), true, None),
+        (400, None, false, None),
+        (410, None, false, None),
+        (422, Some(("Retry-After", "7")), false, None),
     ] {
         let server =
             Proper::replies(Reply { status, headers: header.into_iter().collect(), body: b"why\n".to_vec() });
@@ -134,7 +148,9 @@ fn each_status_settles_the_task() {
         let failure = ran.failure();
         assert_eq!((failure.is_retry(), failure.is_reject()), (retried, !retried), "{status}: {failure}");
         assert_eq!((failure.code(), failure.retry_after()), (format!("http-{status}").as_str(), after));
-        assert_eq!(failure.message().contains("why"), status >= 400, "{failure}");
+        assert!(failure.message().contains("why"), "{failure}");
+        assert_eq!(failure.message().contains("redirects are not followed"), status < 400, "{failure}");
+        assert_eq!(failure.message().contains("check the login"), status == 401, "{failure}");
         assert_eq!(server.received.try_iter().count(), 1, "no redirect was followed");
     }
 }
@@ -248,6 +264,20 @@ fn a_server_that_is_not_there_is_retried() {
     assert!(failure.is_retry() && failure.code() == "connection-refused", "{failure}");
     assert!(failure.message().starts_with(&format!("no answer from http://{address}: ")), "{failure}");
     assert!(!failure.message().contains("secret-path") && !failure.message().contains("abc"), "{failure}");
+}
+
+#[test]
+fn a_certificate_signed_by_itself_is_taken_or_refused_with_the_remedy() {
+    let place = tempfile::tempdir().expect("a directory");
+    let ca_file = place.path().join("ca.pem");
+    let (url, pem) = tls_signed_by_itself(IsCa::ExplicitNoCa);
+    fs::write(&ca_file, pem).expect("writable");
+    kit(json!({ "url": url, "ca_file": ca_file })).run("Send notification").done();
+    let (url, pem) = tls_signed_by_itself(IsCa::Ca(BasicConstraints::Unconstrained));
+    fs::write(&ca_file, pem).expect("writable");
+    let ran = kit(json!({ "url": url, "ca_file": ca_file })).run("Send notification");
+    assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("tls", true));
+    assert!(ran.failure().message().contains("basicConstraints=CA:FALSE"), "{}", ran.failure());
 }
 
 #[test]

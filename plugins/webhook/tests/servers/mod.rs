@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -117,6 +117,19 @@ pub(crate) fn tls() -> (String, String) {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
     let certificate = params.signed_by(&key, &Issuer::new(ca, ca_key)).expect("a certificate");
+    (secure(&certificate, &key), ca_pem)
+}
+
+/// The same with a certificate that is signed by itself, as an authority's or not, and its PEM.
+pub(crate) fn tls_signed_by_itself(is_ca: IsCa) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.is_ca = is_ca;
+    let certificate = params.self_signed(&key).expect("a certificate");
+    (secure(&certificate, &key), certificate.pem())
+}
+
+fn secure(certificate: &Certificate, key: &KeyPair) -> String {
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has them")
@@ -140,7 +153,7 @@ pub(crate) fn tls() -> (String, String) {
             }
         }
     });
-    (format!("https://localhost:{port}/"), ca_pem)
+    format!("https://localhost:{port}/")
 }
 
 /// Reads headers and body; false when the connection ends before.
