@@ -59,6 +59,7 @@ url = "http://{address}:{http_port}/{hook}"
 [handlers.clean-temp.settings]
 directories = ["{temp}"]
 older_than = "{older_than}"
+age_by = "modified"
 
 [handlers.exec]
 prefixes = ["Greet"]

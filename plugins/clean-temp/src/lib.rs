@@ -15,13 +15,26 @@
 //! | key | default | |
 //! | --- | --- | --- |
 //! | `directories` | required | absolute paths without symbolic links; never `/` and such |
-//! | `older_than` | required | delete what was last modified longer ago: `"90m"`, `"24h"`, `"7d"` |
+//! | `older_than` | required | delete what was last touched longer ago: `"90m"`, `"24h"`, `"7d"` |
+//! | `age_by` | `"changed"` | what counts as touching: `"changed"`, `"used"` or `"modified"`, see below |
 //! | `patterns` | all files | names to delete: `*` any characters, `?` any one |
 //! | `remove_empty_directories` | `false` | also remove directories (never the configured ones) that are empty and have not been changed for `older_than` |
 //! | `dry_run` | `false` | delete nothing, only report |
 //! | `max_files` | `100000` | most files deleted in one run; the next run goes on |
 //!
+//! # Age
+//!
+//! `"changed"`: the newest of the times of modification and of change (mtime, ctime). What was just unpacked, copied with
+//! its times or moved here is new, whatever its mtime says; so is what somebody gave another owner, mode or link. `"used"`:
+//! reading counts as well (atime, as exactly as the mount keeps it), which keeps what is in use, and also what a backup
+//! or a search reads each night. `"modified"`: mtime alone, for trees whose files are changed in mode or owner all the time.
+//!
 //! # What is safe
+//!
+//! Left alone, and counted as `in_use`, is a file or directory that a program holds a BSD lock on (`flock`, as for
+//! systemd-tmpfiles), a directory with all below it, and a file that a process has open. Not seen are files that processes
+//! of other users have open (unless the daemon runs as root) or of other machines, files that are only mapped, locks on
+//! what the daemon's user may not read, and what is opened after the run looked.
 //!
 //! Only regular files are deleted. No symbolic link is followed or deleted, no other mount is entered, and the walk
 //! goes by open directories, so that a directory that is moved or replaced by a link meanwhile leads nowhere else.
@@ -29,11 +42,12 @@
 //!
 //! # What becomes of the task
 //!
-//! Done, with a result such as `{"files":12,"bytes":34567,"directories":0,"kept":3,"skipped":1,"missing":0,
+//! Done, with a result such as `{"files":12,"bytes":34567,"directories":0,"kept":3,"in_use":0,"skipped":1,"missing":0,
 //! "errors":0,"dry_run":false,"stopped_at_max_files":false,"examples":["/var/tmp/uploads/a.tmp"],
 //! "error_examples":[]}`. Files that cannot be deleted are counted in `errors` and are a warning in the log. Retried as
 //! `unreadable` when none of the directories can be opened although one is there.
 
+mod open_files;
 mod pattern;
 mod rules;
 mod top;
@@ -46,7 +60,7 @@ use serde::Deserialize;
 use warren_plugin::{Call, Done, Failure, Handler, Host, Outcome, Task, reject, retry};
 
 use crate::pattern::Pattern;
-use crate::rules::{Rules, Summary};
+use crate::rules::{AgeBy, Rules, Summary};
 use crate::top::{NotOpened, Top};
 
 /// `[handlers.NAME.settings]`; what each key means stands in the crate's documentation.
@@ -56,6 +70,8 @@ pub struct Settings {
     directories: Vec<PathBuf>,
     #[serde(with = "warren_plugin::duration")]
     older_than: Duration,
+    #[serde(default)]
+    age_by: AgeBy,
     #[serde(default)]
     patterns: Option<Vec<String>>,
     #[serde(default)]
@@ -142,7 +158,15 @@ warren_plugin::export_plugin!(
     CleanTemp,
     name = "clean-temp",
     prefixes = ["Clean up temp files"],
-    settings = ["directories", "older_than", "patterns", "remove_empty_directories", "dry_run", "max_files"],
+    settings = [
+        "directories",
+        "older_than",
+        "age_by",
+        "patterns",
+        "remove_empty_directories",
+        "dry_run",
+        "max_files"
+    ],
     exclusive = ["directories", "patterns"],
     clears = ["directories"],
 );
@@ -153,6 +177,7 @@ impl CleanTemp {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Rules {
             before: now.as_secs().cast_signed() - self.settings.older_than.as_secs().cast_signed(),
+            age_by: self.settings.age_by,
             patterns: self.patterns.clone(),
             remove_empty_directories: self.settings.remove_empty_directories,
             dry_run: self.settings.dry_run,

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use rustix::fs::Statx;
+use serde::{Deserialize, Serialize};
 
 use crate::pattern::Pattern;
 
@@ -12,8 +13,10 @@ const EXAMPLES: usize = 10;
 /// What is deleted.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    /// Last modified before this: seconds since 1970.
+    /// Last touched before this: seconds since 1970.
     pub(crate) before: i64,
+    /// What counts as touching.
+    pub(crate) age_by: AgeBy,
     /// A file's name must match one of them; none: every name.
     pub(crate) patterns: Vec<Pattern>,
     pub(crate) remove_empty_directories: bool,
@@ -21,6 +24,31 @@ pub(crate) struct Rules {
     pub(crate) dry_run: bool,
     /// Most files deleted in one run.
     pub(crate) max_files: u64,
+}
+
+/// Which of a file's times tell its age.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AgeBy {
+    /// The newest of mtime and ctime: what was unpacked, copied or moved here with its old mtime is new.
+    #[default]
+    Changed,
+    /// The newest of those and atime.
+    Used,
+    /// mtime alone.
+    Modified,
+}
+
+impl AgeBy {
+    /// When a file was last touched: seconds since 1970.
+    pub(crate) fn touched(self, stat: &Statx) -> i64 {
+        let (modified, changed, read) = (stat.stx_mtime.tv_sec, stat.stx_ctime.tv_sec, stat.stx_atime.tv_sec);
+        match self {
+            Self::Modified => modified,
+            Self::Changed => modified.max(changed),
+            Self::Used => modified.max(changed).max(read),
+        }
+    }
 }
 
 /// What a run did, or in a dry run would have done.
@@ -34,6 +62,8 @@ pub(crate) struct Summary {
     pub(crate) directories: u64,
     /// Files that are too new, or match no pattern.
     pub(crate) kept: u64,
+    /// Files and directories that somebody has locked, files that are open: left alone.
+    pub(crate) in_use: u64,
     /// Symbolic links, devices, sockets, other mounts: never touched.
     pub(crate) skipped: u64,
     /// Configured directories that are not there.

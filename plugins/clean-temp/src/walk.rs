@@ -2,15 +2,19 @@
 //! outside the directory is opened or deleted. Every name is looked up relative to the open directory it was read
 //! from, and never through a symbolic link or into another mount.
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use warren_plugin::Failure;
 
+use crate::open_files::OpenFiles;
 use crate::rules::{Rules, Summary};
 
 /// Deepest nesting that is walked; each level holds one descriptor. Deeper ones are reported as errors.
@@ -25,7 +29,14 @@ pub(crate) fn clean(
     summary: &mut Summary,
     check: &mut dyn FnMut() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut walk = Walk { rules, summary, levels: Vec::new(), path: path.to_owned(), mount: None };
+    let mut walk = Walk {
+        rules,
+        summary,
+        levels: Vec::new(),
+        path: path.to_owned(),
+        mount: None,
+        open_files: OpenFiles::default(),
+    };
     if let Err(error) = walk.enter(top, c"") {
         walk.summary.error(format!("{}: {error}", path.display()));
     }
@@ -59,6 +70,7 @@ struct Walk<'a> {
     path: PathBuf,
     /// The mount the top directory is on.
     mount: Option<Mount>,
+    open_files: OpenFiles,
 }
 
 /// One open directory.
@@ -66,7 +78,7 @@ struct Level {
     dir: Dir,
     /// Its name in the level above.
     name: CString,
-    /// It was last changed before the limit; asked before anything in it was deleted, which changes it.
+    /// It was last touched before the limit; asked before anything in it was deleted, which changes it.
     old: bool,
     /// Something stays in it, so that it is not empty afterwards.
     has_entries: bool,
@@ -81,7 +93,8 @@ struct Mount {
 }
 
 impl Walk<'_> {
-    /// Makes an open directory the innermost level, unless it is on another mount.
+    /// Makes an open directory the innermost level, unless it is on another mount or somebody has it locked. It stays
+    /// locked while it is walked.
     fn enter(&mut self, directory: OwnedFd, name: &CStr) -> Result<(), Errno> {
         let stat = rustix::fs::statx(&directory, c"", AtFlags::EMPTY_PATH, FIELDS)?;
         let mount = Mount {
@@ -93,7 +106,12 @@ impl Walk<'_> {
             self.summary.skipped += 1;
             return Ok(());
         }
-        let old = stat.stx_mtime.tv_sec < self.rules.before;
+        if is_locked(&directory) {
+            self.stays();
+            self.summary.in_use += 1;
+            return Ok(());
+        }
+        let old = self.rules.age_by.touched(&stat) < self.rules.before;
         let dir = Dir::new(directory)?;
         if !self.levels.is_empty() {
             self.path.push(OsStr::from_bytes(name.to_bytes()));
@@ -172,6 +190,14 @@ impl Walk<'_> {
                     self.summary.stopped_at_max_files = true;
                     return Ok(());
                 }
+                // Asked before the file is opened here, too.
+                let is_open = self.open_files.contain(stat);
+                let lock = if is_open { None } else { open_to_lock(fd, name, stat)? };
+                if is_open || lock.as_ref().is_some_and(is_locked) {
+                    self.stays();
+                    self.summary.in_use += 1;
+                    return Ok(());
+                }
                 if !self.rules.dry_run {
                     rustix::fs::unlinkat(fd, name, AtFlags::empty())?;
                 }
@@ -191,7 +217,7 @@ impl Walk<'_> {
 
     fn is_wanted(&self, name: &CStr, stat: &Statx) -> bool {
         let patterns = &self.rules.patterns;
-        stat.stx_mtime.tv_sec < self.rules.before
+        self.rules.age_by.touched(stat) < self.rules.before
             && (patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name.to_bytes())))
     }
 
@@ -207,159 +233,20 @@ impl Walk<'_> {
     }
 }
 
+/// Opens a file so that it can be locked; `None` where this user may not. Something else in its place by now is an error.
+fn open_to_lock(directory: BorrowedFd<'_>, name: &CStr, stat: &Statx) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::openat(directory, name, flags, Mode::empty()) else { return Ok(None) };
+    let now = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, FIELDS)?;
+    let identity = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+    if identity(&now) == identity(stat) { Ok(Some(file)) } else { Err(Errno::NOENT) }
+}
+
+/// Takes the BSD lock that programs hold on what they want to keep, as systemd-tmpfiles does; whether somebody has it. Where
+/// there are no locks, nobody has.
+fn is_locked(file: &OwnedFd) -> bool {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+}
+
 /// What is asked of every entry.
 const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pattern::Pattern;
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
-    use std::time::SystemTime;
-
-    /// Everything that exists is old enough.
-    const ALL: Rules = Rules {
-        before: i64::MAX,
-        patterns: Vec::new(),
-        remove_empty_directories: true,
-        dry_run: false,
-        max_files: u64::MAX,
-    };
-
-    fn run(top: &Path, rules: &Rules, mut before_entry: impl FnMut()) -> Summary {
-        let mut summary = Summary::default();
-        let open = fs::File::open(top).expect("it is there").into();
-        clean(open, top, rules, &mut summary, &mut || {
-            before_entry();
-            Ok(())
-        })
-        .expect("never stopped");
-        summary
-    }
-
-    /// A directory to clean and one outside of it, both with a file that is old enough.
-    fn place() -> (tempfile::TempDir, PathBuf, PathBuf) {
-        let place = tempfile::tempdir().expect("a directory");
-        let (top, outside) = (place.path().join("top"), place.path().join("outside"));
-        for directory in [&top.join("sub"), &outside] {
-            fs::create_dir_all(directory).expect("new");
-            fs::write(directory.join("file"), "12345").expect("new");
-        }
-        (place, top, outside)
-    }
-
-    #[test]
-    fn a_directory_replaced_by_a_link_leads_nowhere() {
-        let (_place, top, outside) = place();
-        let mut first = true;
-        let summary = run(&top, &ALL, || {
-            if std::mem::take(&mut first) {
-                fs::rename(top.join("sub"), top.join("moved")).expect("same file system");
-                symlink(&outside, top.join("sub")).expect("the name is free");
-            }
-        });
-        assert!(outside.join("file").exists(), "the walk left its directory");
-        assert!(top.join("sub").is_symlink());
-        assert_eq!((summary.skipped, summary.errors), (1, 0), "{summary:?}");
-    }
-
-    #[test]
-    fn a_directory_replaced_by_a_link_after_it_was_entered_leads_nowhere() {
-        let (_place, top, outside) = place();
-        let mut asked = 0;
-        run(&top, &ALL, || {
-            asked += 1;
-            if asked == 2 {
-                fs::rename(top.join("sub"), top.join("moved")).expect("same file system");
-                symlink(&outside, top.join("sub")).expect("the name is free");
-            }
-        });
-        assert!(outside.join("file").exists(), "the walk left its directory");
-        assert!(!top.join("moved/file").exists(), "the entered directory was cleaned under its new name");
-    }
-
-    #[test]
-    fn what_vanishes_meanwhile_is_no_error() {
-        for vanishes_at in 1..=2 {
-            let (_place, top, _) = place();
-            let mut asked = 0;
-            let summary = run(&top, &ALL, || {
-                asked += 1;
-                if asked == vanishes_at {
-                    fs::remove_dir_all(top.join("sub")).expect("it was there");
-                }
-            });
-            assert_eq!((summary.files, summary.errors), (0, 0), "at {vanishes_at}: {summary:?}");
-        }
-    }
-
-    #[test]
-    fn links_and_sockets_are_left_alone() {
-        let (_place, top, outside) = place();
-        symlink(&outside, top.join("to-directory")).expect("new");
-        symlink(outside.join("file"), top.join("to-file")).expect("new");
-        let _socket = std::os::unix::net::UnixListener::bind(top.join("socket")).expect("new");
-        let summary = run(&top, &ALL, || {});
-        assert_eq!((summary.files, summary.skipped, summary.errors), (1, 3, 0), "{summary:?}");
-        assert!(
-            outside.join("file").exists() && top.join("to-file").is_symlink() && top.join("socket").exists()
-        );
-    }
-
-    #[test]
-    fn another_mount_is_not_entered() {
-        let (dev, shm) = (Path::new("/dev"), Path::new("/dev/shm"));
-        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
-        let (Ok(outer), Ok(inner)) = (device(dev), device(shm)) else { return };
-        assert_ne!(outer, inner, "this test needs a /dev/shm that is a mount, as Linux systems have it");
-        let file = tempfile::NamedTempFile::with_prefix_in("warren-clean-temp-", shm).expect("a file");
-        let name = file.path().file_name().and_then(OsStr::to_str).expect("plain");
-        let patterns = vec![Pattern::parse(name).expect("plain")];
-        let rules = Rules { patterns, dry_run: true, ..ALL };
-        assert_eq!(run(shm, &rules, || {}).files, 1, "the file can be found");
-        let summary = run(dev, &rules, || {});
-        assert_eq!(summary.files, 0, "the walk entered another mount");
-        assert!(summary.skipped > 0);
-    }
-
-    #[test]
-    fn directories_are_removed_when_empty_and_old() {
-        let (_place, top, _) = place();
-        fs::create_dir_all(top.join("a/b/c")).expect("new");
-        let young = i64::try_from(SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs())
-            .expect("fits")
-            - 60;
-        assert_eq!(
-            run(&top, &Rules { before: young, ..ALL }, || {}).directories,
-            0,
-            "they were made just now"
-        );
-        assert_eq!(run(&top, &Rules { remove_empty_directories: false, ..ALL }, || {}).directories, 0);
-        let dry = run(&top, &Rules { dry_run: true, ..ALL }, || {});
-        // `sub` lost its file above and is empty.
-        assert_eq!((dry.directories, top.join("a/b/c").exists()), (4, true), "{dry:?}");
-        let summary = run(&top, &ALL, || {});
-        assert_eq!((summary.directories, summary.errors), (4, 0), "{summary:?}");
-        assert!(top.exists() && fs::read_dir(&top).expect("readable").next().is_none());
-    }
-
-    #[test]
-    fn a_directory_with_something_left_in_it_stays() {
-        let (_place, top, outside) = place();
-        symlink(outside, top.join("sub/link")).expect("new");
-        let summary = run(&top, &ALL, || {});
-        assert_eq!((summary.files, summary.directories, summary.errors), (1, 0, 0), "{summary:?}");
-    }
-
-    #[test]
-    fn nesting_beyond_the_bound_is_an_error_and_not_a_crash() {
-        let place = tempfile::tempdir().expect("a directory");
-        let deep: PathBuf = std::iter::repeat_n("d", MAX_DEPTH + 5).collect();
-        fs::create_dir_all(place.path().join(&deep)).expect("new");
-        fs::write(place.path().join(&deep).join("file"), "x").expect("new");
-        let summary = run(place.path(), &ALL, || {});
-        assert_eq!((summary.files, summary.errors), (0, 1), "{summary:?}");
-        assert!(summary.error_examples[0].contains("nested too deep"), "{summary:?}");
-    }
-}

@@ -25,7 +25,9 @@ fn file(path: &Path, size: usize, age: Duration) {
     file.set_modified(SystemTime::now() - age).expect("ours");
 }
 
-fn kit(settings: Value) -> Kit<CleanTemp> {
+/// A handler that goes by mtime, the one time that a test can set.
+fn kit(mut settings: Value) -> Kit<CleanTemp> {
+    settings.as_object_mut().expect("a table").entry("age_by").or_insert_with(|| json!("modified"));
     Kit::new(settings).expect("good settings").prefixes(["Clean up temp files"])
 }
 
@@ -52,6 +54,24 @@ fn old_files_go_young_ones_stay_and_the_result_counts_both() {
     );
     assert!(!top.join("old").exists() && !top.join("a/b/old too").exists());
     assert!(top.join("a/young").exists() && top.join("a/b").exists());
+}
+
+#[test]
+fn what_was_just_put_here_with_an_old_time_of_modification_stays() {
+    let (_place, root) = place();
+    let (top, source) = (root.join("top"), root.join("source"));
+    // What tar, cp -p and mv leave: an old mtime.
+    file(&source.join("moved"), 1, 9 * DAY);
+    file(&top.join("unpacked"), 1, 9 * DAY);
+    fs::rename(source.join("moved"), top.join("moved")).expect("one file system");
+    let settings = |age_by: &str| json!({ "directories": [top], "older_than": "1h", "age_by": age_by });
+    for age_by in ["changed", "used"] {
+        assert_eq!(run(&mut kit(settings(age_by)))["kept"], json!(2), "{age_by}");
+    }
+    let without =
+        Kit::<CleanTemp>::new(json!({ "directories": [top], "older_than": "1h" })).expect("good settings");
+    assert_eq!(run(&mut without.prefixes(["Clean up temp files"]))["kept"], json!(2), "it is the default");
+    assert_eq!(run(&mut kit(settings("modified")))["files"], json!(2));
 }
 
 #[test]
@@ -176,6 +196,7 @@ fn wrong_settings_are_refused_with_key_and_remedy() {
         (json!({ "directories": [top], "older_than": "0s" }), "older_than: 0 would delete"),
         (json!({ "directories": [top], "older_than": 24 }), "older_than"),
         (json!({ "directories": [top], "older_than": "soon" }), "older_than"),
+        (json!({ "directories": [top], "older_than": "1h", "age_by": "birth" }), "age_by"),
         (
             json!({ "directories": [top], "older_than": "1h", "max_files": 0 }),
             "max_files: 0 would delete nothing",
