@@ -66,12 +66,16 @@ pub enum DeadReason {
     Poison,
     /// No route takes it.
     Unroutable,
-    /// It is routed by its text, which is not UTF-8.
+    /// It is routed by its text, which is not UTF-8; or a header of Warren's is not what it has to be.
     Malformed,
     /// Its body is over `max_task_bytes`.
     TooLarge,
     /// An operator cancelled it.
     Cancelled,
+    /// Its deadline passed before it could start.
+    Expired,
+    /// The broker refuses every copy of it that is to run again.
+    Refused,
 }
 
 /// Why the daemon asked a running task to stop.
@@ -140,7 +144,7 @@ pub fn backoff(retry: &Retry, attempt: u32, random: f64) -> Duration {
 
 impl DeadReason {
     /// Every reason there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Rejected,
         Self::Attempts,
         Self::Timeout,
@@ -149,6 +153,8 @@ impl DeadReason {
         Self::Malformed,
         Self::TooLarge,
         Self::Cancelled,
+        Self::Expired,
+        Self::Refused,
     ];
 
     /// The word in the dead letter's header and in the logs.
@@ -162,6 +168,8 @@ impl DeadReason {
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
             Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A task as its text and properties say: label stripped, identity and attempt read. Pure.
 
 mod headers;
+mod moment;
+pub mod own;
 #[cfg(test)]
 mod tests;
 pub mod trace;
@@ -13,25 +15,10 @@ use lapin::types::AMQPValue;
 use uuid::Uuid;
 
 pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, header_json, is_transport_header};
+pub use moment::{UnixMs, rfc3339};
 
 use crate::router::Router;
 use crate::settlement::DeadReason;
-
-/// All headers of our own begin with this.
-pub const HEADER_PREFIX: &str = "x-warren-";
-/// Header of every copy of a task that came without `message_id`: the id it was given.
-pub const HEADER_ID: &str = "x-warren-id";
-/// Header of every copy: the attempt it is, from 1.
-pub const HEADER_ATTEMPT: &str = "x-warren-attempt";
-/// Header of a copy made before a redelivered task starts: how often its start was cut short.
-pub const HEADER_REDELIVERIES: &str = "x-warren-redeliveries";
-/// Header that a delivery gets when its message had to be changed to be read at all, and each of its copies: what was
-/// changed.
-pub const HEADER_ALTERED: &str = "x-warren-altered";
-
-/// Anyone can publish a header with our name on it: a higher count is read as this one. Far above every sensible
-/// `retry.attempts`, and one more never overflows.
-pub const MAX_COUNT: u32 = 1_000_000;
 
 /// A task's id. Equal text is the same task, whether or not it was delivered twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,9 +34,9 @@ pub struct TaskId {
 pub struct Identity {
     /// Its id.
     pub id: TaskId,
-    /// Attempt, from 1 to [`MAX_COUNT`].
+    /// Attempt, from 1 to [`MAX_COUNT`](own::MAX_COUNT).
     pub attempt: u32,
-    /// How often its start was cut short, at most [`MAX_COUNT`].
+    /// How often its start was cut short, at most [`MAX_COUNT`](own::MAX_COUNT).
     pub redeliveries: u32,
 }
 
@@ -73,12 +60,14 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Reads identity and counts from a delivery's properties. What cannot be read counts as absent.
+/// Reads identity and counts from a delivery's properties. What cannot be read counts as absent: a task with that is a
+/// dead letter ([`own::times`]), and a dead letter has an identity, too.
 pub fn identify(properties: &BasicProperties) -> Identity {
+    let headers = properties.headers().as_ref();
     Identity {
         id: known_id(properties).unwrap_or_else(|| TaskId { text: new_id(), generated: true }),
-        attempt: count(header(properties, HEADER_ATTEMPT)).max(1),
-        redeliveries: count(header(properties, HEADER_REDELIVERIES)),
+        attempt: own::count(headers, own::HEADER_ATTEMPT).max(1),
+        redeliveries: own::count(headers, own::HEADER_REDELIVERIES),
     }
 }
 
@@ -86,7 +75,7 @@ pub fn identify(properties: &BasicProperties) -> Identity {
 pub fn known_id(properties: &BasicProperties) -> Option<TaskId> {
     let given = properties.message_id().as_ref().map(lapin::types::ShortString::as_str).unwrap_or_default();
     if given.is_empty() {
-        let ours = header(properties, HEADER_ID).and_then(short_text)?;
+        let ours = own::id(properties.headers().as_ref())?;
         return Some(TaskId { text: Arc::from(ours), generated: true });
     }
     Some(TaskId { text: Arc::from(given), generated: false })
@@ -153,6 +142,13 @@ fn trim_blanks(text: &[u8]) -> &[u8] {
 }
 
 impl Refusal {
+    /// A header of ours cannot be used as it stands.
+    pub fn unusable(why: &own::Unusable) -> Self {
+        let message =
+            format!("{why}; correct it and publish the task anew (a replay starts it at once, without it)");
+        Self { reason: DeadReason::Malformed, message }
+    }
+
     fn malformed(error: &std::str::Utf8Error) -> Self {
         let message = format!(
             "the text is not UTF-8 from byte {} on; publish text as UTF-8, or name the handler's prefix in the \
@@ -204,30 +200,4 @@ fn new_id() -> Arc<str> {
     let id = uuid::Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid();
     let mut buffer = Uuid::encode_buffer();
     Arc::from(&*id.hyphenated().encode_lower(&mut buffer))
-}
-
-/// A header of ours that holds an id. Bounded like `message_id`, which is a short string on the wire.
-fn short_text(value: &AMQPValue) -> Option<&str> {
-    let text = match value {
-        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?,
-        AMQPValue::ShortString(text) => text.as_str(),
-        _ => return None,
-    };
-    (!text.is_empty() && u8::try_from(text.len()).is_ok()).then_some(text)
-}
-
-/// A header of ours that counts: any AMQP integer, or digits as text (tools that re-publish write those).
-pub(crate) fn count(value: Option<&AMQPValue>) -> u32 {
-    let number = match value {
-        Some(AMQPValue::ShortShortInt(n)) => i64::from(*n),
-        Some(AMQPValue::ShortShortUInt(n)) => i64::from(*n),
-        Some(AMQPValue::ShortInt(n)) => i64::from(*n),
-        Some(AMQPValue::ShortUInt(n)) => i64::from(*n),
-        Some(AMQPValue::LongInt(n)) => i64::from(*n),
-        Some(AMQPValue::LongUInt(n)) => i64::from(*n),
-        Some(AMQPValue::LongLongInt(n)) => *n,
-        Some(value) => short_text(value).and_then(|text| text.parse().ok()).unwrap_or(0),
-        None => 0,
-    };
-    u32::try_from(number.clamp(0, i64::from(MAX_COUNT))).unwrap_or(MAX_COUNT)
 }

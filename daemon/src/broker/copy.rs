@@ -4,44 +4,32 @@
 //! about the original's own way: `x-death` makes 3.10 drop the message at the second hop, `CC` and `BCC` deliver it
 //! again, `expiration` kills it in its delay queue, a foreign `user_id` closes the channel.
 
+mod fit;
+mod size;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use sha2::{Digest, Sha256};
 
-use super::hops::{self, HEADER_DUE};
-use super::reply;
+pub(super) use fit::{bare, fit};
+pub use size::encoded_len;
+
+use super::{Delivery, reply};
+use crate::config::duration::{MAX_DURATION, format_duration};
 use crate::host::FollowUp;
 use crate::settlement::DeadReason;
-use crate::task::{
-    HEADER_ALTERED, HEADER_ATTEMPT, HEADER_ID, HEADER_REDELIVERIES, TaskId, header, is_transport_header,
-    known_id, trace,
+use crate::task::own::{
+    self, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
+    HEADER_HANDLER, HEADER_ID, HEADER_LAST_FAILURE, HEADER_QUEUE, HEADER_REASON, HEADER_REDELIVERIES, NOTES,
+    bounded, count_value, put, text, time_value,
 };
+use crate::task::{TaskId, UnixMs, is_transport_header, known_id, trace};
 
-/// When the task expires, in milliseconds since 1970: its `expiration`, made absolute by the first copy.
-pub const HEADER_DEADLINE: &str = "x-warren-deadline";
-/// Why a dead letter is dead: a [`DeadReason`] as text.
-pub const HEADER_REASON: &str = "x-warren-reason";
-/// The handler that failed last.
-pub const HEADER_HANDLER: &str = "x-warren-handler";
-/// The last failure's code.
-pub const HEADER_ERROR_CODE: &str = "x-warren-error-code";
-/// The last failure's message.
-pub const HEADER_ERROR: &str = "x-warren-error";
-/// When it failed for the first time (AMQP timestamp, seconds).
-pub const HEADER_FIRST_FAILURE: &str = "x-warren-first-failure";
-/// When it failed for the last time (AMQP timestamp, seconds).
-pub const HEADER_LAST_FAILURE: &str = "x-warren-last-failure";
-/// The work queue it belongs to.
-pub const HEADER_QUEUE: &str = "x-warren-queue";
-
-/// Handler, error code and message are cut to this many bytes each: headers travel in one frame.
-pub const MAX_ERROR_BYTES: usize = 1024;
 /// AMQP `delivery_mode`: survives a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;
 
@@ -86,46 +74,6 @@ pub struct Failure<'a> {
     pub message: &'a str,
 }
 
-/// A point in time as the copies carry it: milliseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnixMs(pub u64);
-
-impl UnixMs {
-    /// The wall clock.
-    pub fn now() -> Self {
-        Self::from(SystemTime::now())
-    }
-
-    /// So much later; parts of a millisecond are dropped.
-    #[must_use]
-    pub fn plus(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
-    }
-
-    /// The time from `earlier` to here; `None` when that is the later one.
-    pub fn since(self, earlier: Self) -> Option<Duration> {
-        self.0.checked_sub(earlier.0).map(Duration::from_millis)
-    }
-
-    /// The same in whole seconds, as AMQP has it.
-    pub fn seconds(self) -> u64 {
-        self.0 / 1000
-    }
-}
-
-impl From<SystemTime> for UnixMs {
-    fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
-/// The task's deadline has passed: it is not to be started. Only copies carry one; an original that expires never
-/// arrives.
-pub fn is_expired(properties: &BasicProperties, now: UnixMs) -> bool {
-    header(properties, HEADER_DEADLINE).and_then(milliseconds).is_some_and(|deadline| deadline <= now)
-}
-
 /// A task that publishes a follow-up.
 #[derive(Debug, Clone, Copy)]
 pub struct Parent<'a> {
@@ -135,21 +83,44 @@ pub struct Parent<'a> {
     pub properties: &'a BasicProperties,
 }
 
-/// The same message, to be discarded if it has not been started by then.
+/// The same message, to be a dead letter if it has not been started by then.
 pub fn with_deadline(properties: BasicProperties, deadline: UnixMs) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
-    put(&mut headers, HEADER_DEADLINE, milliseconds_value(deadline));
+    put(&mut headers, HEADER_DEADLINE, time_value(deadline));
     properties.with_headers(headers)
 }
 
-/// Properties of a copy that is to run again. A task that is not due yet stays so.
-pub fn retry(original: &BasicProperties, queue: &str, copy: &RetryCopy<'_>, now: UnixMs) -> BasicProperties {
-    let mut headers = kept_headers(original, now);
+/// The same message, to expire so long after it reached its queue; the property where the broker takes it.
+pub fn with_expiration(properties: BasicProperties, expires: Duration, now: UnixMs) -> BasicProperties {
+    match u32::try_from(expires.as_millis()) {
+        Ok(ms) => properties.with_expiration(ms.to_string().into()),
+        // RabbitMQ refuses a message with a longer one.
+        Err(_) => with_deadline(properties, now.plus(expires)),
+    }
+}
+
+/// A message that was delivered, as its copies need it.
+#[derive(Debug, Clone, Copy)]
+pub struct Original<'a> {
+    /// Its properties.
+    pub properties: &'a BasicProperties,
+    /// When it was delivered: its `expiration` counts from then. The broker counts from its arrival in the queue, which
+    /// it does not tell; the `timestamp` is the application's, and may be any time.
+    pub received: UnixMs,
+}
+
+impl<'a> From<&'a Delivery> for Original<'a> {
+    fn from(delivery: &'a Delivery) -> Self {
+        Self { properties: &delivery.properties, received: delivery.received }
+    }
+}
+
+/// Properties of a copy that is to run again.
+pub fn retry(original: Original<'_>, queue: &str, copy: &RetryCopy<'_>, now: UnixMs) -> BasicProperties {
+    let mut headers = kept_headers(original);
+    let original = original.properties;
     identity(&mut headers, copy.id, copy.attempt, copy.redeliveries);
     put(&mut headers, HEADER_QUEUE, bounded(queue));
-    if let Some(due) = hops::carried_on(original, now) {
-        put(&mut headers, HEADER_DUE, due);
-    }
     match &copy.failure {
         Some(failure) => record(&mut headers, original, failure, now),
         None => keep_record(&mut headers, original),
@@ -158,8 +129,9 @@ pub fn retry(original: &BasicProperties, queue: &str, copy: &RetryCopy<'_>, now:
 }
 
 /// Properties of a dead letter.
-pub fn dead(original: &BasicProperties, queue: &str, grave: &Grave<'_>, now: UnixMs) -> BasicProperties {
-    let mut headers = kept_headers(original, now);
+pub fn dead(original: Original<'_>, queue: &str, grave: &Grave<'_>, now: UnixMs) -> BasicProperties {
+    let mut headers = kept_headers(original);
+    let original = original.properties;
     identity(&mut headers, grave.id, grave.attempt, grave.redeliveries);
     put(&mut headers, HEADER_QUEUE, bounded(queue));
     put(&mut headers, HEADER_REASON, text(grave.reason.as_str()));
@@ -167,10 +139,12 @@ pub fn dead(original: &BasicProperties, queue: &str, grave: &Grave<'_>, now: Uni
     kept(original).with_headers(headers)
 }
 
-/// Properties of a dead letter's copy that starts afresh: those that its producer gave it, and the id it is known by. What
-/// Warren or the broker recorded is left out, the deadline as well: who replays an expired task wants it to run.
+/// Properties of a dead letter's copy that starts afresh: those that its producer gave it, what is missing of them, and the
+/// id it is known by. What else Warren or the broker recorded is left out, the deadline as well: who replays an expired
+/// task wants it to run.
 pub fn replay(dead: &BasicProperties) -> BasicProperties {
     let mut headers = producer_headers(dead);
+    keep_notes(&mut headers, dead);
     if let Some(TaskId { text: id, generated: true }) = known_id(dead) {
         put(&mut headers, HEADER_ID, text(&id));
     }
@@ -205,36 +179,19 @@ pub fn follow_up(
         headers.insert(short("header name", name)?, text(value));
     }
     trace::inherit(&mut headers, parent.properties.headers().as_ref());
-    if !task.expires.is_zero() {
-        if task.delay.is_zero() {
-            properties = properties.with_expiration(task.expires.as_millis().to_string().into());
-        } else {
-            // The property would end it in its delay queue, and a delay queue's end is the work queue.
-            put(&mut headers, HEADER_DEADLINE, milliseconds_value(now.plus(task.delay).plus(task.expires)));
+    for (what, time) in [("delay", task.delay), ("expiration", task.expires)] {
+        if time > MAX_DURATION {
+            return Err(format!("the follow-up's {what} is more than {}", format_duration(MAX_DURATION)));
         }
     }
-    Ok(properties.with_headers(headers))
-}
-
-/// An upper bound of the properties' bytes on the wire. They go in one frame: what does not fit closes the connection.
-pub fn encoded_bound(properties: &BasicProperties) -> usize {
-    // Flags, and at most eleven short strings and numbers besides the headers.
-    const FIXED: usize = 2 + 11 * 256;
-    FIXED + properties.headers().as_ref().map_or(0, table_len)
-}
-
-fn table_len(table: &FieldTable) -> usize {
-    4 + table.into_iter().map(|(name, value)| 1 + name.as_str().len() + value_len(value)).sum::<usize>()
-}
-
-fn value_len(value: &AMQPValue) -> usize {
-    1 + match value {
-        AMQPValue::LongString(text) => 4 + text.len(),
-        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
-        AMQPValue::ByteArray(bytes) => 4 + bytes.len(),
-        AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(value_len).sum::<usize>(),
-        AMQPValue::FieldTable(table) => table_len(table),
-        _ => 8,
+    properties = properties.with_headers(headers);
+    if task.expires.is_zero() {
+        Ok(properties)
+    } else if task.delay.is_zero() {
+        Ok(with_expiration(properties, task.expires, now))
+    } else {
+        // The property would end it in its delay queue, and a delay queue's end is the work queue.
+        Ok(with_deadline(properties, now.plus(task.delay).plus(task.expires)))
     }
 }
 
@@ -275,34 +232,38 @@ fn producer_headers(original: &BasicProperties) -> FieldTable {
     headers
 }
 
-/// The producer's headers, the deadline, and what was changed in the message.
-fn kept_headers(original: &BasicProperties, now: UnixMs) -> FieldTable {
-    let mut headers = producer_headers(original);
-    if let Some(deadline) = deadline(original, now) {
-        put(&mut headers, HEADER_DEADLINE, milliseconds_value(deadline));
-    }
-    if let Some(altered) = header(original, HEADER_ALTERED) {
-        put(&mut headers, HEADER_ALTERED, altered.clone());
+/// The producer's headers, what is known to be missing of them, and the deadline.
+fn kept_headers(original: Original<'_>) -> FieldTable {
+    let mut headers = producer_headers(original.properties);
+    keep_notes(&mut headers, original.properties);
+    if let Some(deadline) = deadline(original) {
+        put(&mut headers, HEADER_DEADLINE, time_value(deadline));
     }
     headers
 }
 
-/// The deadline an earlier copy carries, else the original's `expiration` from when it was published, which only its
-/// `timestamp` tells; without one, from now.
-fn deadline(original: &BasicProperties, now: UnixMs) -> Option<UnixMs> {
-    if let Some(deadline) = header(original, HEADER_DEADLINE).and_then(milliseconds) {
-        return Some(deadline);
+/// What earlier copies say about what is not as the producer sent it.
+fn keep_notes(headers: &mut FieldTable, original: &BasicProperties) {
+    for name in NOTES {
+        if let Some(note) = own::note(original, name) {
+            put(headers, name, bounded(&note));
+        }
     }
-    let expiration: u64 = original.expiration().as_ref()?.as_str().parse().ok()?;
-    let published = original.timestamp().map(|seconds| UnixMs(seconds.saturating_mul(1000)));
-    let from = published.filter(|&published| published <= now).unwrap_or(now);
-    Some(from.plus(Duration::from_millis(expiration)))
+}
+
+/// The deadline that an earlier copy carries, else the original's `expiration` from when it was delivered.
+fn deadline(original: Original<'_>) -> Option<UnixMs> {
+    let Original { properties, received } = original;
+    own::deadline(properties, received).or_else(|| {
+        let expiration = properties.expiration().as_ref()?.as_str().parse().ok()?;
+        Some(received.plus(Duration::from_millis(expiration)))
+    })
 }
 
 fn identity(headers: &mut FieldTable, id: &TaskId, attempt: u32, redeliveries: u32) {
-    put(headers, HEADER_ATTEMPT, count(attempt));
+    put(headers, HEADER_ATTEMPT, count_value(attempt));
     if redeliveries > 0 {
-        put(headers, HEADER_REDELIVERIES, count(redeliveries));
+        put(headers, HEADER_REDELIVERIES, count_value(redeliveries));
     }
     if id.generated {
         put(headers, HEADER_ID, text(&id.text));
@@ -310,12 +271,9 @@ fn identity(headers: &mut FieldTable, id: &TaskId, attempt: u32, redeliveries: u
 }
 
 fn record(headers: &mut FieldTable, original: &BasicProperties, failure: &Failure<'_>, now: UnixMs) {
-    let now = AMQPValue::Timestamp(now.seconds());
-    let first = header(original, HEADER_FIRST_FAILURE)
-        .filter(|value| matches!(value, AMQPValue::Timestamp(_)))
-        .unwrap_or(&now);
-    put(headers, HEADER_FIRST_FAILURE, first.clone());
-    put(headers, HEADER_LAST_FAILURE, now);
+    let first = own::past(original, HEADER_FIRST_FAILURE).unwrap_or(now);
+    put(headers, HEADER_FIRST_FAILURE, AMQPValue::Timestamp(first.seconds()));
+    put(headers, HEADER_LAST_FAILURE, AMQPValue::Timestamp(now.seconds()));
     let fields = [
         (HEADER_HANDLER, failure.handler),
         (HEADER_ERROR_CODE, failure.code),
@@ -328,11 +286,14 @@ fn record(headers: &mut FieldTable, original: &BasicProperties, failure: &Failur
 
 /// Nothing failed this time: what failed before stays readable.
 fn keep_record(headers: &mut FieldTable, original: &BasicProperties) {
-    const RECORD: [&str; 5] =
-        [HEADER_FIRST_FAILURE, HEADER_LAST_FAILURE, HEADER_HANDLER, HEADER_ERROR_CODE, HEADER_ERROR];
-    for name in RECORD {
-        if let Some(value) = header(original, name) {
-            put(headers, name, value.clone());
+    for name in [HEADER_FIRST_FAILURE, HEADER_LAST_FAILURE] {
+        if let Some(time) = own::past(original, name) {
+            put(headers, name, AMQPValue::Timestamp(time.seconds()));
+        }
+    }
+    for name in [HEADER_HANDLER, HEADER_ERROR_CODE, HEADER_ERROR] {
+        if let Some(value) = own::note(original, name) {
+            put(headers, name, bounded(&value));
         }
     }
 }
@@ -355,38 +316,6 @@ fn digest(text: &str) -> String {
         let _ = write!(hex, "{byte:02x}");
         hex
     })
-}
-
-pub(super) fn milliseconds(value: &AMQPValue) -> Option<UnixMs> {
-    match value {
-        AMQPValue::LongLongInt(ms) => u64::try_from(*ms).ok().map(UnixMs),
-        _ => None,
-    }
-}
-
-pub(super) fn milliseconds_value(time: UnixMs) -> AMQPValue {
-    AMQPValue::LongLongInt(i64::try_from(time.0).unwrap_or(i64::MAX))
-}
-
-pub(super) fn put(headers: &mut FieldTable, name: &'static str, value: AMQPValue) {
-    headers.insert(ShortString::from(name), value);
-}
-
-pub(super) fn count(number: u32) -> AMQPValue {
-    // Signed 32 bits: every client and the management page reads it.
-    AMQPValue::LongInt(i32::try_from(number).unwrap_or(i32::MAX))
-}
-
-pub(super) fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(LongString::from(value))
-}
-
-pub(super) fn bounded(value: &str) -> AMQPValue {
-    let mut end = value.len().min(MAX_ERROR_BYTES);
-    while !value.is_char_boundary(end) {
-        end -= 1;
-    }
-    text(&value[..end])
 }
 
 fn short(what: &str, value: &str) -> Result<ShortString, String> {

@@ -7,16 +7,15 @@ mod replay;
 mod tests;
 
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
 
 pub use browse::{Browse, Found, HOLD, Looked, MAX_HOLD, Tag};
 pub use replay::{Replay, ReplayError};
 
-use super::copy::{
-    HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE, HEADER_HANDLER, HEADER_LAST_FAILURE, HEADER_QUEUE,
-    HEADER_REASON, UnixMs,
+use crate::task::own::{
+    self, HEADER_ATTEMPT, HEADER_DROPPED, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
+    HEADER_HANDLER, HEADER_LAST_FAILURE, HEADER_QUEUE, HEADER_REASON,
 };
-use crate::task::{HEADER_ATTEMPT, TaskId, count, header, known_id};
+use crate::task::{TaskId, UnixMs, known_id};
 
 /// A dead letter. What it does not say, or says in a way that cannot be read, is absent: anybody can publish to a dead
 /// queue.
@@ -40,6 +39,8 @@ pub struct DeadLetter {
     pub first_failure: Option<UnixMs>,
     /// When it failed for the last time, to the second.
     pub last_failure: Option<UnixMs>,
+    /// The producer's headers that there was no room for, by name.
+    pub headers_dropped: Option<String>,
     /// How often it was given back to its queue, where the broker counts that (quorum queues).
     pub returns: u32,
     /// The original's properties, with the headers that the above was read from.
@@ -51,9 +52,8 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Reads a message.
     pub fn read(properties: BasicProperties, body: Vec<u8>) -> Self {
-        let value = |name: &str| header(&properties, name);
-        let text = |name: &str| value(name).and_then(text);
-        let time = |name: &str| value(name).and_then(time);
+        let headers = properties.headers().as_ref();
+        let text = |name: &str| own::note(&properties, name);
         Self {
             id: known_id(&properties),
             queue: text(HEADER_QUEUE),
@@ -61,10 +61,11 @@ impl DeadLetter {
             handler: text(HEADER_HANDLER),
             error_code: text(HEADER_ERROR_CODE),
             error: text(HEADER_ERROR),
-            attempts: Some(count(value(HEADER_ATTEMPT))).filter(|&attempts| attempts > 0),
-            first_failure: time(HEADER_FIRST_FAILURE),
-            last_failure: time(HEADER_LAST_FAILURE),
-            returns: count(value(HEADER_RETURNS)),
+            attempts: Some(own::count(headers, HEADER_ATTEMPT)).filter(|&attempts| attempts > 0),
+            first_failure: own::past(&properties, HEADER_FIRST_FAILURE),
+            last_failure: own::past(&properties, HEADER_LAST_FAILURE),
+            headers_dropped: text(HEADER_DROPPED),
+            returns: own::count(headers, HEADER_RETURNS),
             properties,
             body,
         }
@@ -78,20 +79,3 @@ impl DeadLetter {
 
 /// How often a quorum queue has handed the message out before.
 const HEADER_RETURNS: &str = "x-delivery-count";
-
-/// Text of ours is UTF-8; what others wrote need not be.
-fn text(value: &AMQPValue) -> Option<String> {
-    let text = match value {
-        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
-        AMQPValue::ShortString(text) => text.as_str().to_owned(),
-        _ => return None,
-    };
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn time(value: &AMQPValue) -> Option<UnixMs> {
-    match value {
-        AMQPValue::Timestamp(seconds) => Some(UnixMs(seconds.saturating_mul(1000))),
-        _ => None,
-    }
-}

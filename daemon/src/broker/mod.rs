@@ -39,6 +39,8 @@ pub use server::Server;
 pub use wire::Alteration;
 use wire::Note;
 
+use crate::task::UnixMs;
+
 /// Where the link's events go: called on the event loop, never while the link is borrowed.
 pub type LinkEvents = Rc<dyn Fn(LinkEvent)>;
 
@@ -56,6 +58,8 @@ pub struct Delivery {
     pub tag: u64,
     /// The broker handed it over before.
     pub redelivered: bool,
+    /// When it came.
+    pub received: UnixMs,
     /// The message's properties, headers included.
     pub properties: lapin::BasicProperties,
     /// The message's body.
@@ -121,6 +125,11 @@ pub enum LinkEvent {
     },
     /// The broker blocked (`true`) or unblocked publishing, e.g. by a memory alarm.
     Blocked(bool),
+    /// A queue of ours is gone that was there: it was deleted, with what was in it.
+    Vanished {
+        /// Which.
+        queue: String,
+    },
     /// The broker did not take a copy; the publisher tries again, and the original stays unacknowledged.
     NotTaken {
         /// The queue it was for.

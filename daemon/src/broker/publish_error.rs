@@ -13,7 +13,7 @@ pub enum PublishError {
         /// The broker's words.
         why: String,
     },
-    /// The broker refuses it.
+    /// The broker refuses it, and may take it another time.
     #[error("the broker refuses the message for `{queue}`: {why}")]
     Refused {
         /// Where it was to go.
@@ -21,14 +21,22 @@ pub enum PublishError {
         /// The broker's words.
         why: String,
     },
+    /// The broker refuses it for what it is: as it stands it is never taken.
+    #[error("the broker refuses this message for `{queue}`: {why}")]
+    Unacceptable {
+        /// Where it was to go.
+        queue: String,
+        /// The broker's words.
+        why: String,
+    },
     /// Its headers do not fit into one frame.
     #[error(
-        "the headers of the message for `{queue}` have {bytes} bytes, one frame has {limit}; raise the broker's `frame_max`"
+        "properties and headers of the message for `{queue}` have {bytes} bytes, one frame has room for {limit}; give it fewer headers, or keep their data in the body"
     )]
     TooLarge {
         /// Where it was to go.
         queue: String,
-        /// Upper bound of its properties on the wire.
+        /// Its properties on the wire.
         bytes: usize,
         /// What fits.
         limit: usize,

@@ -16,14 +16,17 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::copy::{self, Grave, Parent, RetryCopy, UnixMs};
+use super::copy::{self, Grave, Parent, RetryCopy};
 use super::declare::{Ensured, QueueError};
+use super::hops::{self, Basis, Wait};
 use super::publish_error::PublishError;
 use super::publishing::{Failed, Open};
 use super::reply::{self, Ended};
-use super::{Delivery, LinkEvent, LinkEvents, hops, topology};
+use super::{Delivery, LinkEvent, LinkEvents, topology};
 use crate::config::{Queue, QueueType};
 use crate::host::FollowUp;
+use crate::task::UnixMs;
+use crate::task::own::{self, HEADER_DROPPED};
 
 /// A message that ends the connection this often is refused: it would take every other one down with it.
 const MAX_HARD_ERRORS: u32 = 3;
@@ -88,11 +91,31 @@ impl Publisher {
     /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
     /// away or blocked. An error means that it can never succeed.
     pub async fn publish(&self, message: Outgoing<'_>) -> Result<(), PublishError> {
-        self.publish_with(Patience::Endless, message).await
+        self.publish_with(Patience::Endless, &message).await
     }
 
-    /// The same, given up when the patience is at its end.
-    async fn publish_with(&self, patience: Patience, message: Outgoing<'_>) -> Result<(), PublishError> {
+    /// The same of a copy: where a frame has no room for all of the producer's headers, without the largest.
+    async fn publish_fitted(&self, patience: Patience, message: Outgoing<'_>) -> Result<(), PublishError> {
+        match self.publish_with(patience, &message).await {
+            Err(PublishError::TooLarge { bytes, limit, .. }) => {
+                let Outgoing { queue, properties, body } = message;
+                let properties = copy::fit(properties, limit);
+                let dropped = own::note(&properties, HEADER_DROPPED).unwrap_or_default();
+                tracing::warn!(
+                    QUEUE = queue,
+                    dropped,
+                    bytes,
+                    limit,
+                    "a copy has no room for all headers of its task"
+                );
+                self.publish_with(patience, &Outgoing { queue, properties, body }).await
+            }
+            published => published,
+        }
+    }
+
+    /// Given up when the patience is at its end.
+    async fn publish_with(&self, patience: Patience, message: &Outgoing<'_>) -> Result<(), PublishError> {
         let queue = ShortString::try_new(message.queue)
             .map_err(|_| QueueError::NameTooLong(message.queue.to_owned()))?;
         let (mut backoff, mut hard, mut tried) = (Backoff::default(), 0, 0_u32);
@@ -100,7 +123,7 @@ impl Publisher {
             let failed = {
                 let _permit = self.0.permits.acquire().await.map_err(|_| PublishError::Closed)?;
                 let open = self.open().await?;
-                match open.while_up(open.publish(&self.0.link, &queue, &message)).await {
+                match open.while_up(open.publish(&self.0.link, &queue, message)).await {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(failed)) => failed,
                     Err(lost) => Failed::Now(lost.to_string()),
@@ -112,7 +135,7 @@ impl Publisher {
                     hard += 1;
                     if hard == MAX_HARD_ERRORS {
                         let why = format!("the connection ended each of {hard} times it was sent ({why})");
-                        return Err(PublishError::Refused { queue: message.queue.to_owned(), why });
+                        return Err(PublishError::Unacceptable { queue: message.queue.to_owned(), why });
                     }
                     why
                 }
@@ -146,17 +169,46 @@ impl Publisher {
         copy: RetryCopy<'_>,
     ) -> Result<(), PublishError> {
         let now = UnixMs::now();
-        let (mut properties, mut delay) =
-            (copy::retry(&original.properties, &queue.name, &copy, now), copy.delay);
-        if delay.is_zero() {
-            let message = Outgoing { queue: &queue.name, properties, body: &original.body };
-            return self.publish(message).await;
+        let wait = Wait { due: now.plus(copy.delay), basis: Basis::Delay };
+        let properties = copy::retry(original.into(), &queue.name, &copy, now);
+        if copy.delay > topology::MAX_DELAY {
+            return self.put_off(queue, properties, wait, &original.body).await;
         }
-        if delay > topology::MAX_DELAY {
-            (properties, delay) = hops::put_off(properties, now.plus(delay), now);
+        if copy.delay.is_zero() {
+            let message = Outgoing { queue: &queue.name, properties, body: &original.body };
+            return self.publish_fitted(Patience::Endless, message).await;
+        }
+        let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay: copy.delay };
+        self.publish_to(place, Loss::Headers, hops::mark(properties, wait, now), &original.body).await
+    }
+
+    /// Publishes the copy of a task that is not due yet: to its next wait. The original may be acknowledged when this
+    /// returns `Ok`. The copy's own delay counts for nothing.
+    pub async fn send_on(
+        &self,
+        queue: &Queue,
+        original: &Delivery,
+        copy: RetryCopy<'_>,
+        wait: Wait,
+    ) -> Result<(), PublishError> {
+        let properties = copy::retry(original.into(), &queue.name, &copy, UnixMs::now());
+        self.put_off(queue, properties, wait, &original.body).await
+    }
+
+    async fn put_off(
+        &self,
+        queue: &Queue,
+        properties: BasicProperties,
+        wait: Wait,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
+        let (properties, delay) = hops::put_off(properties, wait, UnixMs::now());
+        if delay.is_zero() {
+            let message = Outgoing { queue: &queue.name, properties, body };
+            return self.publish_fitted(Patience::Endless, message).await;
         }
         let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay };
-        self.publish_to(place, properties, &original.body).await
+        self.publish_to(place, Loss::Headers, properties, body).await
     }
 
     /// Publishes a dead letter to `<queue>.dead`. The original may be acknowledged when this returns `Ok`.
@@ -166,8 +218,15 @@ impl Publisher {
         original: &Delivery,
         grave: Grave<'_>,
     ) -> Result<(), PublishError> {
-        let properties = copy::dead(&original.properties, &queue.name, &grave, UnixMs::now());
-        self.publish_to(Place::Dead(queue), properties, &original.body).await
+        let properties = copy::dead(original.into(), &queue.name, &grave, UnixMs::now());
+        let publish = async |properties| {
+            self.publish_to(Place::Dead(queue), Loss::Headers, properties, &original.body).await
+        };
+        match publish(properties.clone()).await {
+            // Whatever the broker minds may be in what the producer wrote.
+            Err(PublishError::Unacceptable { .. }) => publish(copy::bare(properties)).await,
+            published => published,
+        }
     }
 
     /// Tells the sender of a task how it ended, if it asked for that. The original may be acknowledged when this
@@ -175,7 +234,7 @@ impl Publisher {
     pub async fn reply(&self, original: &Delivery, ended: Ended<'_>) -> Result<(), PublishError> {
         let Some(reply) = reply::reply(&original.properties, &ended, UnixMs::now()) else { return Ok(()) };
         let message = Outgoing { queue: reply.to, properties: reply.properties, body: &reply.body };
-        self.publish_with(Patience::Tries(MAX_REPLY_TRIES), message).await
+        self.publish_fitted(Patience::Tries(MAX_REPLY_TRIES), message).await
     }
 
     /// Publishes the `n`th follow-up (from 1) of the task `parent`, which came from `queue`. A delay is kept to
@@ -191,14 +250,17 @@ impl Publisher {
         let (now, mut delay) = (UnixMs::now(), task.delay);
         let mut properties = copy::follow_up(task, parent, n, now).map_err(PublishError::Malformed)?;
         let target = if task.queue.is_empty() { &*queue.name } else { task.queue.as_str() };
-        if self.0.consumed.borrow().contains(target) {
-            (properties, delay) = hops::put_off(properties, now.plus(delay), now);
-        }
         if delay.is_zero() {
             return self.publish(Outgoing { queue: target, properties, body: &task.body }).await;
         }
+        let wait = Wait { due: now.plus(delay), basis: Basis::Delay };
+        if self.0.consumed.borrow().contains(target) {
+            (properties, delay) = hops::put_off(properties, wait, now);
+        } else {
+            properties = hops::mark(properties, wait, now);
+        }
         let place = Place::Delay { target, kind: queue.delay_type, delay };
-        self.publish_to(place, properties, &task.body).await
+        self.publish_to(place, Loss::Nothing, properties, &task.body).await
     }
 
     /// Makes sure of a queue of ours, and publishes to it; once more from the start when it was deleted meanwhile, and
@@ -206,6 +268,7 @@ impl Publisher {
     async fn publish_to(
         &self,
         place: Place<'_>,
+        loss: Loss,
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
@@ -217,7 +280,11 @@ impl Publisher {
         loop {
             let name = self.ensure(&place).await?;
             let message = Outgoing { queue: &name, properties: properties.clone(), body };
-            match self.publish_with(patience, message).await {
+            let published = match loss {
+                Loss::Headers => self.publish_fitted(patience, message).await,
+                Loss::Nothing => self.publish_with(patience, &message).await,
+            };
+            match published {
                 Ok(()) => {
                     self.note(|open| open.silence.borrow_mut().end(&name));
                     if self.has_settled(&name).await {
@@ -226,6 +293,7 @@ impl Publisher {
                 }
                 Err(PublishError::Returned { .. }) if !was_returned => {
                     was_returned = true;
+                    (self.0.events)(LinkEvent::Vanished { queue: name.clone() });
                     self.note(|open| open.forget(&name));
                     self.0.settled.borrow_mut().remove(&name);
                 }
@@ -357,6 +425,15 @@ enum Patience {
     Tries(u32),
     /// When its queue says nothing: there is another one for it.
     UntilSilent,
+}
+
+/// What a message may lose to fit into a frame.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    /// It is published whole or not at all: whoever made it can make a smaller one.
+    Nothing,
+    /// Those of the producer's headers that there is no room for.
+    Headers,
 }
 
 /// Where a copy goes.

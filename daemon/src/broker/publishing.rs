@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation, ErrorKind};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LinkEvent;
 use super::backoff::Backoff;
-use super::copy::encoded_bound;
+use super::copy::{self, encoded_len};
 use super::declare::{
     Ensured, LinkError, QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel,
     words,
@@ -36,7 +36,7 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 /// How often the connection is looked at, besides its own reports.
 const CHECK: Duration = Duration::from_secs(5);
 /// A frame's own bytes and the content header's before the properties.
-const FRAME_OVERHEAD: usize = 8 + 14;
+const FRAME_OVERHEAD: usize = 8 + 12;
 
 /// An open publishing connection.
 pub(super) struct Open {
@@ -107,8 +107,8 @@ impl Open {
         queue: &ShortString,
         message: &Outgoing<'_>,
     ) -> Result<(), Failed> {
-        let limit = self.dialled.connection.configuration().frame_max() as usize - FRAME_OVERHEAD;
-        let bytes = encoded_bound(&message.properties);
+        let limit = self.limit(message.queue);
+        let bytes = encoded_len(&message.properties);
         if bytes > limit {
             let queue = message.queue.to_owned();
             return Err(Failed::Never(PublishError::TooLarge { queue, bytes, limit }));
@@ -153,6 +153,17 @@ impl Open {
             }
             Err(error) => Err(fault(&error, message.queue)),
         }
+    }
+
+    /// What a message to the queue may have in properties and headers.
+    fn limit(&self, queue: &str) -> usize {
+        let frame = self.dialled.connection.configuration().frame_max() as usize;
+        frame - FRAME_OVERHEAD - room_on_the_way(queue)
+    }
+
+    /// The properties as far as there is room for them on the way to the queue.
+    pub(super) fn fit(&self, queue: &str, properties: BasicProperties) -> BasicProperties {
+        copy::fit(properties, self.limit(queue))
     }
 
     /// Nothing is to be had from this connection any more: the supervisor opens another one.
@@ -218,6 +229,15 @@ impl Open {
     }
 }
 
+/// The broker adds to a message's headers that it was dead-lettered, when and from where, and how often it was delivered.
+/// It sends that to its consumer in one frame, however large: one that is too large ends the consumer's connection.
+fn room_on_the_way(queue: &str) -> usize {
+    // `x-death`, the three `x-first-death-…` and the three `x-last-death-…` name the queue four times; the broker
+    // dead-letters to a routing key of ours, which is shorter.
+    const REST: usize = 512;
+    REST + 4 * queue.len()
+}
+
 fn judge(confirmation: Confirmation, queue: &str) -> Result<(), Failed> {
     match confirmation {
         Confirmation::Ack(None) => Ok(()),
@@ -237,10 +257,17 @@ fn judge(confirmation: Confirmation, queue: &str) -> Result<(), Failed> {
 fn fault(error: &lapin::Error, queue: &str) -> Failed {
     let mut why = words(error);
     if error.is_amqp_soft_error() {
+        let queue = queue.to_owned();
+        if why.starts_with("PRECONDITION_FAILED") {
+            if why.contains("max size") {
+                why += "; raise the broker's `max_message_size` again";
+            }
+            return Failed::Never(PublishError::Unacceptable { queue, why });
+        }
         if why.starts_with("ACCESS_REFUSED") {
             why += "; grant write permission on `amq\\.default` (rabbitmqctl set_permissions)";
         }
-        return Failed::Never(PublishError::Refused { queue: queue.to_owned(), why });
+        return Failed::Never(PublishError::Refused { queue, why });
     }
     match error.kind() {
         // A broker that shuts down says 320.

@@ -6,23 +6,19 @@
 use std::borrow::Cow;
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use serde::Serialize;
 use serde_json::json;
 
-use super::copy::{
-    Failure, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER, PERSISTENT, UnixMs, bounded, count, put, text,
-};
+use super::copy::{Failure, PERSISTENT};
 use crate::host::TaskResult;
 use crate::settlement::DeadReason;
-use crate::task::{TaskId, header, trace};
+use crate::task::own::{
+    self, HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER, HEADER_OUTCOME, HEADER_TASK,
+    bounded, count_value, put, text,
+};
+use crate::task::{TaskId, UnixMs, trace};
 
-/// How the task ended: [`OUTCOME_DONE`], or the reason why it is a dead letter.
-pub const HEADER_OUTCOME: &str = "x-warren-outcome";
-/// The task's id.
-pub const HEADER_TASK: &str = "x-warren-task";
-/// How often it was tried.
-pub const HEADER_ATTEMPTS: &str = "x-warren-attempts";
 /// [`HEADER_OUTCOME`] of a task that is done.
 pub const OUTCOME_DONE: &str = "done";
 
@@ -73,7 +69,7 @@ pub fn reply<'a>(task: &'a BasicProperties, ended: &Ended<'a>, now: UnixMs) -> O
     let mut headers = FieldTable::default();
     trace::inherit(&mut headers, task.headers().as_ref());
     put(&mut headers, HEADER_TASK, text(&ended.id.text));
-    put(&mut headers, HEADER_ATTEMPTS, count(ended.attempt));
+    put(&mut headers, HEADER_ATTEMPTS, count_value(ended.attempt));
     if !ended.handler.is_empty() {
         put(&mut headers, HEADER_HANDLER, bounded(ended.handler));
     }
@@ -125,18 +121,12 @@ pub struct Told {
 
 /// Reads the properties of a reply.
 pub fn told(reply: &BasicProperties) -> Told {
-    let text = |name: &str| match header(reply, name)? {
-        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
-        _ => None,
-    };
-    let attempts = match header(reply, HEADER_ATTEMPTS) {
-        Some(AMQPValue::LongInt(number)) => u32::try_from(*number).ok(),
-        _ => None,
-    };
+    let text = |name: &str| own::note(reply, name);
+    let attempts = own::count(reply.headers().as_ref(), HEADER_ATTEMPTS);
     Told {
         outcome: text(HEADER_OUTCOME),
         handler: text(HEADER_HANDLER),
-        attempts,
+        attempts: (attempts > 0).then_some(attempts),
         code: text(HEADER_ERROR_CODE),
         message: text(HEADER_ERROR),
     }
@@ -172,6 +162,8 @@ fn explanation(ended: &Ended<'_>, reason: DeadReason, failure: &Failure<'_>) -> 
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::AMQPValue;
+
     use super::*;
 
     const NOW: UnixMs = UnixMs(1_700_000_000_500);
@@ -233,6 +225,7 @@ mod tests {
             (Ending::Dead(DeadReason::Attempts, FAILURE), "attempts"),
             (Ending::Dead(DeadReason::Timeout, FAILURE), "timeout"),
             (Ending::Dead(DeadReason::Poison, FAILURE), "poison"),
+            (Ending::Dead(DeadReason::Expired, FAILURE), "expired"),
             (Ending::Dead(DeadReason::Unroutable, Failure { handler: "", ..FAILURE }), "unroutable"),
         ];
         for (ending, expected) in table {

@@ -22,6 +22,7 @@ use super::wire::{BodyRoom, LargeBody, Note, Notes};
 use super::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 use crate::config::Queue;
 use crate::failpoint::failpoint;
+use crate::task::UnixMs;
 
 /// Deliveries handed over in one go before others get their turn on the event loop.
 const BATCH: usize = 256;
@@ -140,7 +141,16 @@ impl Subscriptions {
             altered.record(&mut properties);
         }
         let note = note.map(Box::new);
-        self.tell(LinkEvent::Delivery(Delivery { consumer: id, tag, redelivered, properties, body, note }));
+        let received = UnixMs::now();
+        self.tell(LinkEvent::Delivery(Delivery {
+            consumer: id,
+            tag,
+            redelivered,
+            received,
+            properties,
+            body,
+            note,
+        }));
     }
 
     /// Notes that a tag is done with, or goes back.

@@ -54,6 +54,12 @@ pub fn delay_name(queue: &str, rung: Duration) -> String {
     format!("{queue}.retry.{}", rung.as_millis())
 }
 
+/// How long a delay queue keeps a message, by its name; `None`: it is none.
+pub fn delay_of(name: &str) -> Option<Duration> {
+    let ms = name.rsplit_once(".retry.")?.1.parse().ok()?;
+    LADDER_MS.contains(&ms).then(|| Duration::from_millis(ms))
+}
+
 /// The queue that keeps what a work queue's handlers gave up.
 pub fn dead_name(queue: &str) -> String {
     format!("{queue}.dead")
@@ -193,5 +199,10 @@ mod tests {
             assert_eq!(arguments.inner().get(name), Some(&value), "{name}");
         }
         assert_eq!(delay_name("tasks", Duration::from_secs(5)), "tasks.retry.5000");
+        for (name, delay) in
+            [("tasks.retry.5000", Some(5_000)), ("tasks.retry.5001", None), ("tasks.dead", None)]
+        {
+            assert_eq!(delay_of(name), delay.map(Duration::from_millis), "{name}");
+        }
     }
 }

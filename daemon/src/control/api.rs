@@ -16,7 +16,7 @@ pub struct Status {
     pub started_ms: u64,
     /// `starting`, `running`, `draining`.
     pub state: String,
-    /// Whether every configured queue is being consumed.
+    /// Whether every configured queue is being consumed, and none is stuck.
     pub ready: bool,
     /// The broker link.
     pub broker: BrokerStatus,
@@ -56,7 +56,7 @@ pub struct BrokerStatus {
 pub struct QueueStatus {
     /// Its name.
     pub name: String,
-    /// `consuming`, `away`, `paused`, `draining`.
+    /// `consuming`, `away`, `paused`, `draining`, `stuck` (all that it may hold are tasks that cannot be settled).
     pub state: String,
     /// Configured prefetch.
     pub prefetch: u16,
@@ -68,6 +68,12 @@ pub struct QueueStatus {
     pub waiting: usize,
     /// Tasks that wait for their settlement to be confirmed.
     pub settling: usize,
+    /// Those of them that have waited for it for long, and why the last one of them does.
+    #[serde(default)]
+    pub unsettled: Option<Unsettled>,
+    /// What its delay queues do that they should not, seen within the last hour.
+    #[serde(default)]
+    pub delays: Option<String>,
     /// How long tasks waited here from their delivery to their start.
     #[serde(default)]
     pub waits: Histogram,
@@ -76,6 +82,15 @@ pub struct QueueStatus {
     /// What is remembered of its finished tasks, when `deduplicate` is set.
     #[serde(default)]
     pub deduplication: Option<Deduplication>,
+}
+
+/// Tasks of a queue that cannot be settled.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Unsettled {
+    /// How many.
+    pub tasks: u64,
+    /// Why, with the remedy.
+    pub why: String,
 }
 
 /// What a queue remembers of its finished tasks.
@@ -100,6 +115,9 @@ pub struct Counts {
     pub retried: u64,
     /// Copies put on the dead queue.
     pub dead: u64,
+    /// Those of them whose time was up before they could start.
+    #[serde(default)]
+    pub expired: u64,
     /// Given back to the broker un-counted.
     pub requeued: u64,
     /// Outcomes that were a fault.

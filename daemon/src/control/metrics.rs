@@ -30,7 +30,7 @@ fn daemon(status: &Status, into: &mut Vec<MetricFamily>) {
     let flag = |on: bool| [(Labels::new(), f64::from(u8::from(on)))];
     let version = [(vec![("version", status.version.clone())], 1.0)];
     into.push(gauges("warren_build_info", "Always 1; the version is in the label.", version));
-    let ready = "Whether every queue that is to be consumed is.";
+    let ready = "Whether every queue that is to be consumed is, and none is stuck.";
     into.push(gauges("warren_ready", ready, flag(status.ready)));
     let up = "Whether both connections to the broker are up.";
     into.push(gauges(
@@ -79,9 +79,19 @@ fn queues(queues: &[QueueStatus], into: &mut Vec<MetricFamily>) {
         "Tasks of the queue, by what became of their deliveries.",
         outcomes,
     ));
+    into.push(counters(
+        "warren_queue_expired_total",
+        "Dead letters of the queue whose time was up before they could start.",
+        values(|queue| queue.counts.expired as f64),
+    ));
+    into.push(gauges(
+        "warren_queue_unsettled",
+        "Tasks that ended some time ago and cannot be settled.",
+        values(|queue| queue.unsettled.as_ref().map_or(0.0, |unsettled| unsettled.tasks as f64)),
+    ));
     into.push(gauges(
         "warren_queue_consuming",
-        "Whether the queue is being consumed.",
+        "Whether the queue is being consumed, and takes tasks.",
         values(|queue| f64::from(u8::from(queue.state == "consuming"))),
     ));
     into.push(gauges("warren_queue_running", "Tasks that run.", values(|queue| queue.running as f64)));

@@ -4,15 +4,17 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::broker::copy::{UnixMs, is_expired};
-use crate::broker::{ConsumerId, Delivery, LinkEvent, hops, topology};
+use lapin::BasicProperties;
+
+use crate::broker::hops::{self, Arrival, Wait};
+use crate::broker::{ConsumerId, Delivery, LinkEvent};
 use crate::host::TaskError;
 use crate::registry::{Absent, Slot};
 use crate::settlement::{DeadReason, Settlement};
-use crate::task::{self, Refusal};
+use crate::task::own::{self, HEADER_ERROR, HEADER_ERROR_CODE, Times};
+use crate::task::{self, Refusal, UnixMs};
 
 use super::Engine;
-use super::copies::Again;
 use super::drain::Phase;
 use super::flight::{Claim, Flight, FlightKey, State, Verdict};
 use super::lane::LaneKey;
@@ -62,6 +64,15 @@ impl Engine {
             LinkEvent::NotTaken { queue, why } => {
                 tracing::error!(%queue, error = %why, "a copy was not taken; its task stays unacknowledged, trying again");
                 self.remember(None, None, &why);
+                self.not_taken = Some((self.now, why));
+            }
+            LinkEvent::Vanished { queue } => {
+                let why = format!(
+                    "queue `{queue}` was deleted, with all that was in it, and is declared anew: does a policy with \
+                     `expires` match it (rabbitmqctl list_policies)?"
+                );
+                tracing::error!(%queue, error = %why, "a queue of ours is gone");
+                self.remember(None, None, &why);
             }
         }
     }
@@ -79,27 +90,50 @@ impl Engine {
         if delivery.redelivered && self.adopt(queue, &delivery) {
             return;
         }
-        if is_expired(&delivery.properties, UnixMs::now()) {
-            // What the broker would have done, had the deadline been its own `expiration` still.
-            tracing::info!(task_id = %task::identify(&delivery.properties).id.text, "the task has expired; discarded");
-            self.link.ack(delivery.consumer, delivery.tag);
-            return;
+        let now = UnixMs::now();
+        let times = match delivery.altered() {
+            // Before anything is copied: a copy would be whole again.
+            Some(altered) if altered.lossy => Err(Refusal::unreadable(&altered.description)),
+            _ => own::times(&delivery.properties, now).map_err(|unusable| Refusal::unusable(&unusable)),
+        };
+        match times {
+            Err(Refusal { reason, message }) => {
+                let flight = self.flight(queue, delivery);
+                self.bury_unrun(flight, reason, message);
+            }
+            Ok(Times { deadline: Some(deadline), .. }) if deadline <= now => {
+                self.bury_expired(queue, delivery, now.since(deadline).unwrap_or_default());
+            }
+            Ok(Times { due, .. }) => {
+                let Arrival { wait, odd } = hops::arrival(due, &delivery.properties, now);
+                if let Some(odd) = odd {
+                    self.note_odd(queue, odd);
+                }
+                match wait {
+                    Some(wait) => self.send_on(queue, delivery, wait),
+                    None => self.route(queue, delivery),
+                }
+            }
         }
-        if let Some(left) = hops::time_left(&delivery.properties, UnixMs::now()) {
-            self.send_on(queue, delivery, left);
-            return;
-        }
-        self.route(queue, delivery);
+    }
+
+    /// A task that was not started in time. The broker would have discarded it, had the deadline been its own
+    /// `expiration` still; but this one was taken from it, and whoever waits for its end is told.
+    fn bury_expired(&mut self, queue: QueueKey, delivery: Delivery, ago: Duration) {
+        let failed = last_failure(&delivery.properties);
+        let mut flight = self.flight(queue, delivery);
+        // The attempt that it would have been was not made.
+        flight.attempt = flight.attempt.saturating_sub(1).max(1);
+        self.queues[queue].counts.expired += 1;
+        self.bury_unrun(flight, DeadReason::Expired, format!("its time was up {ago:.0?} ago{failed}"));
     }
 
     /// A delayed task between two waits goes into the next one. Nothing is counted: it has not been tried.
-    fn send_on(&mut self, queue: QueueKey, delivery: Delivery, left: Duration) {
+    fn send_on(&mut self, queue: QueueKey, delivery: Delivery, wait: Wait) {
         let mut flight = self.flight(queue, delivery);
         flight.state = State::Settling;
-        let Flight { attempt, redeliveries, .. } = flight;
         let key = self.flights.insert(flight);
-        let again = Again { delay: topology::hop(left), attempt, redeliveries, failed: false };
-        self.publish_again(key, again, TaskError::default());
+        self.publish_on(key, wait);
     }
 
     fn flight(&self, queue: QueueKey, delivery: Delivery) -> Flight {
@@ -121,6 +155,8 @@ impl Engine {
             result: None,
             print,
             held_back: false,
+            publishing: None,
+            refused: None,
             done: false,
             delivery: Rc::new(delivery),
         }
@@ -132,11 +168,7 @@ impl Engine {
         let Some(mut flight) = self.unless_duplicate(flight) else { return };
         let (name, limit) = (&self.queues[queue].config.name, self.config.daemon.max_task_bytes);
         let delivery = flight.delivery.clone();
-        let routed = match delivery.altered() {
-            Some(altered) if altered.lossy => Err(Refusal::unreadable(&altered.description)),
-            _ => task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit),
-        };
-        match routed {
+        match task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit) {
             Err(refusal) => self.bury_unrun(flight, refusal.reason, refusal.message),
             Ok(found) => {
                 flight.prefix = found.prefix.clone();
@@ -197,7 +229,7 @@ impl Engine {
         self.remember(None, Some(&flight.id.text), &message);
         let error = TaskError { code: reason.as_str().to_owned(), message, retry_after: None };
         let key = self.flights.insert(flight);
-        self.log.refused(self.task_ref(key), reason.as_str());
+        self.log.refused(self.task_ref(key), reason);
         self.carry_out(
             key,
             Verdict { settlement: Settlement::Dead { reason }, error, follow_ups: Vec::new() },
@@ -278,6 +310,13 @@ impl Engine {
             !expired
         });
     }
+}
+
+/// What failed before, for a message to people.
+fn last_failure(properties: &BasicProperties) -> String {
+    let [code, error] = [HEADER_ERROR_CODE, HEADER_ERROR].map(|name| own::note(properties, name));
+    let failure: Vec<String> = [code, error].into_iter().flatten().collect();
+    if failure.is_empty() { String::new() } else { format!("; it failed last with {}", failure.join(": ")) }
 }
 
 /// Where `part`, a piece of `whole`, stands in it.

@@ -18,6 +18,9 @@ impl Engine {
             .map(|(key, _)| key)
             .collect();
         if found.is_empty() {
+            if let Some(why) = self.settling(id) {
+                return Err(why);
+            }
             return Err(format!(
                 "no task `{id}` runs or waits here; it may be in its queue still, with another consumer, in a delay \
                  queue, or finished (`warrenctl active` lists what runs)"
@@ -25,6 +28,16 @@ impl Engine {
         }
         let cancelled = found.into_iter().map(|key| self.cancel_flight(key)).collect();
         Ok(CancelReply { cancelled })
+    }
+
+    /// What keeps a task of this id that has ended from being settled.
+    fn settling(&self, id: &str) -> Option<String> {
+        let (key, _) = self.flights.iter().find(|(_, flight)| &*flight.id.text == id)?;
+        let why = self.why_unsettled(key).map_or_else(
+            || "its retry, dead letter or follow-ups are on their way to the broker".to_owned(),
+            |why| format!("it cannot be settled: {why}"),
+        );
+        Some(format!("task `{id}` has ended here, there is nothing to cancel; {why}"))
     }
 
     fn cancel_flight(&mut self, key: FlightKey) -> CancelledTask {

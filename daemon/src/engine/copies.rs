@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::copy::{Failure, Grave, Parent, RetryCopy};
+use crate::broker::hops::Wait;
 use crate::broker::reply::{Ended, Ending};
 use crate::broker::{Backoff, Delivery, PublishError, Publisher};
 use crate::config;
 use crate::failpoint::failpoint;
 use crate::host::{FollowUp, Outcome, Report, TaskError};
-use crate::settlement;
+use crate::settlement::DeadReason;
 use crate::task::TaskId;
 
 use super::flight::{Claim, FlightKey, State};
@@ -18,6 +19,8 @@ use super::{Engine, Event};
 
 /// The shortest pause before a copy that the broker refused is tried again; the backoff's dice may say none at all.
 const COPY_REFUSED: Duration = Duration::from_millis(100);
+/// The same where the broker refuses it for what the message is: an operator has to change something first.
+const UNACCEPTABLE: Duration = Duration::from_secs(30);
 
 /// What the future that publishes a copy needs of its flight.
 struct Copied {
@@ -39,6 +42,15 @@ pub(super) struct Again {
     pub(super) redeliveries: u32,
     /// It failed; else what failed before stays on record.
     pub(super) failed: bool,
+}
+
+/// What becomes of a task whose copy the broker refuses for what the message is.
+#[derive(Debug, Clone, Copy)]
+enum OnUnacceptable {
+    /// A dead letter: it was to run again.
+    Bury,
+    /// It was to be a dead letter, and stays unacknowledged: lost is worse.
+    Hold,
 }
 
 impl Copied {
@@ -67,9 +79,9 @@ impl Copied {
 }
 
 impl Engine {
-    pub(super) fn publish_again(&self, key: FlightKey, again: Again, error: TaskError) {
+    pub(super) fn publish_again(&mut self, key: FlightKey, again: Again, error: TaskError) {
         let copy = self.copy_of(key, error);
-        self.spawn_copy(key, async move || {
+        self.spawn_copy(key, OnUnacceptable::Bury, async move || {
             let retry = RetryCopy {
                 delay: again.delay,
                 attempt: again.attempt,
@@ -81,9 +93,24 @@ impl Engine {
         });
     }
 
-    pub(super) fn publish_dead(&self, key: FlightKey, reason: settlement::DeadReason, error: TaskError) {
+    /// Publishes a task that is not due yet to its next wait.
+    pub(super) fn publish_on(&mut self, key: FlightKey, wait: Wait) {
+        let copy = self.copy_of(key, TaskError::default());
+        self.spawn_copy(key, OnUnacceptable::Bury, async move || {
+            let retry = RetryCopy {
+                delay: Duration::ZERO,
+                attempt: copy.attempt,
+                redeliveries: copy.redeliveries,
+                id: &copy.id,
+                failure: None,
+            };
+            copy.publisher.send_on(&copy.queue, &copy.delivery, retry, wait).await
+        });
+    }
+
+    pub(super) fn publish_dead(&mut self, key: FlightKey, reason: DeadReason, error: TaskError) {
         let copy = self.copy_of(key, error);
-        self.spawn_copy(key, async move || {
+        self.spawn_copy(key, OnUnacceptable::Hold, async move || {
             let grave = Grave {
                 reason,
                 attempt: copy.attempt,
@@ -96,8 +123,10 @@ impl Engine {
         });
     }
 
-    fn copy_of(&self, key: FlightKey, error: TaskError) -> Copied {
-        let flight = &self.flights[key];
+    fn copy_of(&mut self, key: FlightKey, error: TaskError) -> Copied {
+        let flight = &mut self.flights[key];
+        flight.publishing = Some(self.now);
+        let flight = &*flight;
         Copied {
             publisher: self.publisher.clone(),
             delivery: flight.delivery.clone(),
@@ -111,17 +140,28 @@ impl Engine {
     }
 
     /// Publishes a copy until the broker took it; the original stays unacknowledged until then.
-    fn spawn_copy(&self, key: FlightKey, publish: impl AsyncFn() -> Result<(), PublishError> + 'static) {
+    fn spawn_copy(
+        &self,
+        key: FlightKey,
+        on_unacceptable: OnUnacceptable,
+        publish: impl AsyncFn() -> Result<(), PublishError> + 'static,
+    ) {
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
             failpoint!("settle::before-copy");
             let mut backoff = Backoff::default();
             while let Err(error) = publish().await {
-                if matches!(error, PublishError::Closed) {
-                    return; // the daemon ends: the broker redelivers the original
-                }
+                let pause = match (&error, on_unacceptable) {
+                    (PublishError::Closed, _) => return, // the daemon ends: the broker redelivers the original
+                    (PublishError::Unacceptable { .. }, OnUnacceptable::Bury) => {
+                        let _ = sender.send(Event::Unacceptable(key, error.to_string()));
+                        return;
+                    }
+                    (PublishError::Unacceptable { .. }, OnUnacceptable::Hold) => UNACCEPTABLE,
+                    _ => backoff.failed().max(COPY_REFUSED),
+                };
                 let _ = sender.send(Event::CopyRefused(key, error.to_string()));
-                tokio::time::sleep(backoff.failed().max(COPY_REFUSED)).await;
+                tokio::time::sleep(pause).await;
             }
             failpoint!("settle::after-copy");
             let _ = sender.send(Event::Copied(key, Ok(())));
@@ -130,11 +170,24 @@ impl Engine {
 
     /// A copy cannot be published at the moment. It is tried again, without limit.
     pub(super) fn on_copy_refused(&mut self, key: FlightKey, why: &str) {
-        let flight = &self.flights[key];
+        let flight = &mut self.flights[key];
+        flight.refused = Some(why.to_owned());
         let id = flight.id.text.clone();
         tracing::error!(task_id = %id, error = why, "a copy cannot be published; the task stays unacknowledged, trying again");
         let handler = self.lanes.all.get(&flight.lane).map(|lane| lane.generation.handler.clone());
         self.remember(handler.as_deref(), Some(&id), why);
+    }
+
+    /// The broker never takes the copy that is to run again: the task is a dead letter instead.
+    pub(super) fn on_unacceptable(&mut self, key: FlightKey, why: String) {
+        self.log.refused(self.task_ref(key), DeadReason::Refused);
+        self.count(key, |counts| counts.dead += 1);
+        let handler = self.lanes.all.get(&self.flights[key].lane).map(|lane| lane.generation.handler.clone());
+        let id = self.flights[key].id.text.clone();
+        self.remember(handler.as_deref(), Some(&id), &why);
+        let error =
+            TaskError { code: DeadReason::Refused.as_str().to_owned(), message: why, retry_after: None };
+        self.publish_dead(key, DeadReason::Refused, error);
     }
 
     /// Follow-ups in order, each confirmed before the next, and at the end the reply, which then is final. A follow-up

@@ -126,6 +126,7 @@ impl Engine {
         self.expire_drain();
         self.give_back_old();
         self.thin_out();
+        self.look_for_stuck();
         let now = self.now;
         for (id, slot) in &mut self.lanes.hosts {
             let Some(lane) = self.lanes.all.get_mut(&slot.lane) else { continue };

@@ -52,6 +52,10 @@ pub(super) struct Flight {
     pub(super) print: Option<Fingerprint>,
     /// It waits in no lane: its twin is in hand, or it is not known yet whether it was done.
     pub(super) held_back: bool,
+    /// Since when something is being published for it.
+    pub(super) publishing: Option<Instant>,
+    /// Why that was refused last.
+    pub(super) refused: Option<String>,
     /// Its task is done; only its follow-ups and its reply are not confirmed yet.
     pub(super) done: bool,
 }

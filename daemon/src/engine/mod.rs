@@ -13,9 +13,11 @@ mod flights;
 mod hold;
 mod hosts;
 mod lane;
+mod odd;
 mod queues;
 mod standing;
 mod status;
+mod stuck;
 mod swap;
 mod unstarted;
 
@@ -127,6 +129,8 @@ enum Event {
     Copied(FlightKey, Result<(), PublishError>),
     /// The copy of a flight is refused for now; it is tried again.
     CopyRefused(FlightKey, String),
+    /// The broker refuses the copy of a flight for what it is.
+    Unacceptable(FlightKey, String),
     /// What an earlier daemon remembered of a queue's finished tasks.
     Remembered(Arc<str>, Vec<Generation>),
     /// Every consumer has ended for the drain.
@@ -169,6 +173,10 @@ pub struct Engine {
     dedup: Dedup,
     /// What went back without having been started.
     unstarted: Unstarted,
+    /// The last copy that the broker did not take: when, and why.
+    not_taken: Option<(Instant, String)>,
+    /// When settling tasks were last looked through for those that cannot be settled.
+    stuck_at: Instant,
     phase: Phase,
     broker: BrokerStatus,
     errors: VecDeque<RecentError>,
@@ -223,6 +231,8 @@ pub async fn run(
         held_back: Vec::new(),
         dedup: Dedup::new(&config.daemon.state_dir),
         unstarted: Unstarted::default(),
+        not_taken: None,
+        stuck_at: Instant::now(),
         phase: Phase::Running,
         broker: BrokerStatus { state: "connecting".to_owned(), ..BrokerStatus::default() },
         errors: VecDeque::new(),
@@ -311,6 +321,7 @@ impl Engine {
             Event::Host(id, event) => self.on_host(id, event),
             Event::Copied(flight, result) => self.on_copied(flight, result),
             Event::CopyRefused(flight, why) => self.on_copy_refused(flight, &why),
+            Event::Unacceptable(flight, why) => self.on_unacceptable(flight, why),
             Event::Remembered(queue, found) => self.on_remembered(&queue, found),
             Event::ConsumersStopped => self.on_consumers_stopped(),
             Event::Command(command) => self.on_command(command),

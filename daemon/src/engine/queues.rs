@@ -6,6 +6,9 @@ use crate::broker::ConsumerId;
 use crate::config;
 use crate::control::api::{Counts, Histogram};
 
+use super::odd::Seen;
+use super::stuck::Stuck;
+
 /// Index of a queue in [`Queues`]; stable over reloads, so that flights can hold it.
 pub(super) type QueueKey = usize;
 
@@ -24,6 +27,17 @@ pub(super) struct QueueState {
     pub(super) counts: Counts,
     /// From delivery to start.
     pub(super) waits: Histogram,
+    /// Its tasks that cannot be settled.
+    pub(super) stuck: Stuck,
+    /// What its delay queues, or the clocks of who writes to them, do that they should not.
+    pub(super) odd: Option<Seen>,
+}
+
+impl QueueState {
+    /// Its window is full of tasks that cannot be settled: nothing comes any more.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.tasks >= usize::from(self.config.window())
+    }
 }
 
 /// All queues, and which subscription feeds which.
@@ -54,6 +68,8 @@ impl Queues {
                     busy_hosts: 0,
                     counts: Counts::default(),
                     waits: Histogram::default(),
+                    stuck: Stuck::default(),
+                    odd: None,
                 }),
             }
         }
@@ -86,9 +102,14 @@ impl Queues {
         self.by_consumer.iter().rev().find(|(c, _)| *c == consumer).map(|(_, key)| *key)
     }
 
-    /// Whether every configured queue is being consumed, those aside that an operator paused.
+    /// Whether every configured queue is being consumed and can take tasks, those aside that an operator paused.
     pub(super) fn all_consuming(&self) -> bool {
-        self.iter().all(|q| !q.configured || q.paused || q.consumer.is_some())
+        self.iter().all(|q| !q.configured || q.paused || (q.consumer.is_some() && !q.is_stuck()))
+    }
+
+    /// A queue that takes no tasks because those in hand cannot be settled.
+    pub(super) fn first_stuck(&self) -> Option<&QueueState> {
+        self.iter().find(|q| q.configured && !q.paused && q.is_stuck())
     }
 
     /// The queues to subscribe to: configured and not paused.

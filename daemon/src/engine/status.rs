@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::control::api::{ActiveTask, BrokerStatus, Deduplication, HandlerStatus, QueueStatus, RouteReply};
+use crate::control::api::{
+    ActiveTask, BrokerStatus, Deduplication, HandlerStatus, QueueStatus, RouteReply, Unsettled,
+};
 use crate::registry::{Generation, Slot};
 
 use super::drain::Phase;
@@ -33,10 +35,12 @@ impl Engine {
         let mut rows: Vec<QueueStatus> = self
             .queues
             .iter()
-            .map(|queue| {
+            .enumerate()
+            .map(|(key, queue)| {
                 let state = match (draining, queue.consumer) {
                     (true, _) => "draining",
                     (false, _) if queue.paused => "paused",
+                    (false, Some(_)) if queue.is_stuck() => "stuck",
                     (false, Some(_)) => "consuming",
                     (false, None) => "away",
                 };
@@ -45,6 +49,11 @@ impl Engine {
                     state: state.to_owned(),
                     prefetch: queue.config.prefetch,
                     workers: queue.config.workers,
+                    unsettled: (queue.stuck.tasks > 0).then(|| Unsettled {
+                        tasks: queue.stuck.tasks as u64,
+                        why: queue.stuck.why.clone().unwrap_or_default(),
+                    }),
+                    delays: self.odd(key).map(str::to_owned),
                     counts: queue.counts,
                     waits: queue.waits,
                     deduplication: self.dedup.shown(&queue.config.name).map(|shown| Deduplication {
@@ -175,6 +184,13 @@ impl Engine {
             (Phase::Running, true) => {
                 let but = publishing_trouble(&self.broker);
                 format!("consuming{but}: {running} running, {rest} waiting")
+            }
+            (Phase::Running, false) if let Some(queue) = self.queues.first_stuck() => {
+                let why = queue.stuck.why.as_deref().unwrap_or_default();
+                format!(
+                    "queue {} is stuck, its tasks cannot be settled ({why}): {running} running",
+                    queue.config.name
+                )
             }
             (Phase::Running, false) => {
                 let why = self.broker.last_error.as_deref().unwrap_or("connecting");

@@ -57,12 +57,14 @@ mod tests {
 
     use super::*;
     use crate::broker::ConsumerId;
+    use crate::task::UnixMs;
 
     fn delivery(id: &str, tag: u64) -> Delivery {
         Delivery {
             consumer: ConsumerId(1),
             tag,
             redelivered: false,
+            received: UnixMs(0),
             properties: BasicProperties::default().with_message_id(id.into()),
             body: b"Backup database".to_vec(),
             note: None,

@@ -127,6 +127,8 @@ fn every_reason_is_in_the_list_under_a_word_of_its_own() {
             DeadReason::Malformed => 5,
             DeadReason::TooLarge => 6,
             DeadReason::Cancelled => 7,
+            DeadReason::Expired => 8,
+            DeadReason::Refused => 9,
         };
         assert_eq!(DeadReason::ALL[place], reason);
         let same = DeadReason::ALL.iter().filter(|other| other.as_str() == reason.as_str());

@@ -1,9 +1,9 @@
 //! AMQP headers as a handler sees them: text, bounded, without what only concerns the transport.
 
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, DecimalValue, FieldTable};
 use serde_json::{Map, Number, Value};
 
-use super::HEADER_PREFIX;
+use super::own::{NOTES, is_own};
 
 /// At most this many headers reach a handler: they cross to the plugin host with every task.
 pub const MAX_HEADERS: usize = 64;
@@ -27,7 +27,8 @@ impl Headers {
     pub fn of(table: Option<&FieldTable>) -> Self {
         let mut headers = Self::default();
         let mut room = MAX_HEADER_BYTES;
-        let passed = table.into_iter().flatten().filter(|(name, _)| !is_transport_header(name.as_str()));
+        let is_passed = |name: &str| !is_transport_header(name) || NOTES.contains(&name);
+        let passed = table.into_iter().flatten().filter(|(name, _)| is_passed(name.as_str()));
         for (name, value) in passed {
             let name = name.as_str();
             let fits = |text: &str| name.len() + text.len() <= room;
@@ -41,7 +42,10 @@ impl Headers {
                     Ok(text) => Some(text.to_owned()),
                     Err(_) => Some(bytes(text.as_bytes()).to_string()),
                 },
-                value => Some(header_json(value).to_string()),
+                value => Some(match header_json(value) {
+                    Value::String(text) => text,
+                    json => json.to_string(),
+                }),
             };
             match text.filter(|text| fits(text)) {
                 Some(text) => {
@@ -56,12 +60,12 @@ impl Headers {
 }
 
 /// Headers that belong to the transport: the broker's records of dead-lettering, sender-selected routing, and our own.
-/// A handler does not see them and a copy of a task does not carry them on.
+/// A copy of a task does not carry them on by themselves, and a handler sees none of them but our [`NOTES`].
 pub fn is_transport_header(name: &str) -> bool {
-    const PREFIXES: [&str; 4] = [HEADER_PREFIX, "x-first-death-", "x-last-death-", "x-dead-letter-"];
+    const PREFIXES: [&str; 3] = ["x-first-death-", "x-last-death-", "x-dead-letter-"];
     // RabbitMQ 4.3 counts how often a quorum queue handed a message out in x-acquired-count.
     const NAMES: [&str; 5] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"];
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
+    is_own(name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }
 
 /// A header's value as JSON, whatever its type.
@@ -80,11 +84,10 @@ fn json(value: &AMQPValue, depth: usize) -> Value {
         AMQPValue::LongUInt(number) => (*number).into(),
         AMQPValue::LongLongInt(number) => (*number).into(),
         AMQPValue::Timestamp(seconds) => (*seconds).into(),
-        AMQPValue::Float(number) => float(f64::from(*number)),
+        // By its shortest text: 0.1 is to stay 0.1, not the nearest double's 0.10000000149011612.
+        AMQPValue::Float(number) => float(number.to_string().parse().unwrap_or_else(|_| f64::from(*number))),
         AMQPValue::Double(number) => float(*number),
-        AMQPValue::DecimalValue(number) => {
-            float(f64::from(number.value) / 10f64.powi(i32::from(number.scale)))
-        }
+        AMQPValue::DecimalValue(number) => float(decimal(*number)),
         AMQPValue::ShortString(text) => text.as_str().into(),
         AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
             Ok(text) => text.into(),
@@ -108,7 +111,14 @@ fn bytes(bytes: &[u8]) -> Value {
     bytes.iter().copied().collect()
 }
 
-/// JSON has no word for what is not finite: null.
+/// JSON has no number for what is not finite: its name.
 fn float(number: f64) -> Value {
-    Number::from_f64(number).map_or(Value::Null, Value::Number)
+    Number::from_f64(number).map_or_else(|| number.to_string().into(), Value::Number)
+}
+
+/// A decimal as the double next to it. The library has its digits unsigned; on the wire and at the broker they are
+/// signed.
+pub(super) fn decimal(number: DecimalValue) -> f64 {
+    let text = format!("{}e-{}", number.value.cast_signed(), number.scale);
+    text.parse().unwrap_or(f64::NAN)
 }

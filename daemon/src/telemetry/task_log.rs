@@ -13,7 +13,7 @@ use super::site;
 use super::writer::Queue;
 use crate::host::{Outcome, TaskError};
 use crate::registry::Generation;
-use crate::settlement::Settlement;
+use crate::settlement::{DeadReason, Settlement};
 use crate::task::trace;
 
 /// The data path's log. Clones share the level. Where the level is off, a call costs one branch.
@@ -121,13 +121,18 @@ impl TaskLog {
         }
     }
 
-    /// It never ran: no route takes it, it is not text, it is too large; `warn`. `reason` is a
-    /// [`DeadReason`](crate::settlement::DeadReason)'s word.
+    /// It is a dead letter by no outcome of its own: no route takes it, it is not text, it is too large, its time is up;
+    /// `warn`.
     #[inline]
-    pub fn refused(&self, task: TaskRef<'_>, reason: &'static str) {
+    pub fn refused(&self, task: TaskRef<'_>, reason: DeadReason) {
         if self.enabled(Level::WARN) {
-            let mut record = about(task, site::task(Level::WARN), "task is dead before it ran");
-            record.field("reason", reason);
+            let message = match reason {
+                DeadReason::Expired => "task has expired, now a dead letter",
+                DeadReason::Refused => "task's copy is refused by the broker, now a dead letter",
+                _ => "task is dead before it ran",
+            };
+            let mut record = about(task, site::task(Level::WARN), message);
+            record.field("reason", reason.as_str());
             self.push(record);
         }
     }

@@ -115,10 +115,13 @@ fn the_life_of_a_task_is_told_with_its_fields() {
     );
     let dead = Settlement::Dead { reason: DeadReason::Attempts };
     log.finished(task, Finished { outcome: &Outcome::Fault, settlement: dead, ..done() });
-    log.refused(TaskRef { id: "t-2", ..TaskRef::default() }, "unroutable");
+    log.refused(TaskRef { id: "t-2", ..TaskRef::default() }, DeadReason::Unroutable);
     for text in ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", "not a trace"] {
         let headers = traceparent(text);
-        log.refused(TaskRef { id: "t-3", headers: Some(&headers), ..TaskRef::default() }, "unroutable");
+        log.refused(
+            TaskRef { id: "t-3", headers: Some(&headers), ..TaskRef::default() },
+            DeadReason::Unroutable,
+        );
     }
     guard.flush();
     let about = "handler=backup task_id=t-1 queue=task_queue";
@@ -312,7 +315,7 @@ fn the_journal_gets_every_field_of_a_task_and_none_that_it_does_not_have() {
         Finished { outcome: &Outcome::Retry, error: Some(&error), settlement: retry, ..done() },
     );
     log.received(bare, 30, true);
-    log.refused(bare, "unroutable");
+    log.refused(bare, DeadReason::Unroutable);
     guard.flush();
     let message = "task done  handler=backup task_id=t-1 queue=task_queue outcome=done attempt=1 duration_ms=1234 \
                    generation=7 trace_id=4bf92f3577b34da6a3ce929d0e0e4736";

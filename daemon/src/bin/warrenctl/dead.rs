@@ -11,8 +11,8 @@ mod show;
 mod work;
 
 use clap::{Args, Subcommand};
-use warren::broker::copy::UnixMs;
 use warren::broker::dead::{HOLD, MAX_HOLD};
+use warren::task::UnixMs;
 
 use self::filter::{Filter, FilterArgs};
 use crate::Global;

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 use warren::broker::Dialled;
-use warren::broker::copy::UnixMs;
 use warren::config::{Config, Queue};
+use warren::task::UnixMs;
 
 use self::bar::Bar;
 use self::envelope::Envelope;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use warren::control::api::{Counts, HandlerStatus, QueueStatus, RecentError, Status};
+use warren::control::api::{Counts, HandlerStatus, QueueStatus, RecentError, Status, Unsettled};
 
 use crate::exit::Failure;
 use crate::output::{Table, clean, print, print_json, short_digest, since, span};
@@ -91,19 +91,28 @@ fn queues(queues: &[QueueStatus]) -> String {
         "FAULTS",
         "PARKED",
         "DUPLICATES",
+        "EXPIRED",
     ]);
     for queue in queues {
-        let Counts { delivered, done, retried, dead, requeued, faults, parked, deduplicated } = queue.counts;
+        let Counts { delivered, done, retried, dead, expired, requeued, faults, parked, deduplicated } =
+            queue.counts;
         let numbers = [queue.running, queue.waiting, queue.settling].map(|n| n.to_string());
-        let counts = [delivered, done, retried, dead, requeued, faults, parked, deduplicated];
+        let counts = [delivered, done, retried, dead, requeued, faults, parked, deduplicated, expired];
         let setup =
             [queue.name.clone(), queue.state.clone(), queue.prefetch.to_string(), queue.workers.to_string()];
         table.row(setup.into_iter().chain(numbers).chain(counts.map(|n| n.to_string())));
     }
     let mut text = section(&table, queues.len());
     for queue in queues {
+        let name = clean(&queue.name);
+        if let Some(Unsettled { tasks, why }) = &queue.unsettled {
+            let _ = writeln!(text, "  {name}: {tasks} tasks cannot be settled: {}", clean(why));
+        }
+        if let Some(delays) = &queue.delays {
+            let _ = writeln!(text, "  {name}: {}", clean(delays));
+        }
         if let Some(fault) = queue.deduplication.as_ref().and_then(|memory| memory.fault.as_ref()) {
-            let (name, fault) = (clean(&queue.name), clean(fault));
+            let fault = clean(fault);
             let _ = writeln!(text, "  {name}: finished tasks are remembered in memory only: {fault}");
         }
     }

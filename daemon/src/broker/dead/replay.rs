@@ -67,7 +67,9 @@ impl Replay {
         let name = ShortString::try_new(queue)
             .map_err(|_| ReplayError::Never(QueueError::NameTooLong(queue.to_owned()).into()))?;
         failpoint!("replay::before-copy");
-        let message = Outgoing { queue, properties: copy::replay(&letter.properties), body: &letter.body };
+        let mut message =
+            Outgoing { queue, properties: copy::replay(&letter.properties), body: &letter.body };
+        message.properties = self.open.fit(queue, message.properties);
         let publishing = self.open.publish(&self.standing, &name, &message);
         tokio::pin!(publishing);
         loop {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 
 use super::*;
-use crate::broker::copy::{self, Failure, Grave};
+use crate::broker::copy::{self, Failure, Grave, Original};
 use crate::settlement::DeadReason;
 
 fn with_headers(fields: &[(&str, AMQPValue)]) -> BasicProperties {
@@ -25,7 +25,12 @@ fn long(text: &[u8]) -> AMQPValue {
 fn buried(original: &BasicProperties, id: &TaskId) -> DeadLetter {
     let failure = Failure { handler: "backup", code: "io", message: "disk full" };
     let grave = Grave { reason: DeadReason::Attempts, attempt: 5, redeliveries: 2, id, failure };
-    let properties = copy::dead(original, "tasks", &grave, UnixMs(1_700_000_123_456));
+    let properties = copy::dead(
+        Original { properties: original, received: UnixMs::now() },
+        "tasks",
+        &grave,
+        UnixMs(1_700_000_123_456),
+    );
     DeadLetter::read(properties, b"Backup database".to_vec())
 }
 
@@ -101,10 +106,13 @@ fn a_replay_is_the_original_without_its_history() {
     let original = lasting.clone().with_expiration("60000".into());
     let id = TaskId { text: "o-1".into(), generated: false };
     let letter = buried(&original, &id);
-    assert!(copy::is_expired(&letter.properties, UnixMs::now()), "the letter knows when it was to expire");
+    assert!(
+        own::deadline(&letter.properties, UnixMs::now()).is_some(),
+        "the letter knows when it was to expire"
+    );
     let replayed = copy::replay(&letter.properties);
     assert_eq!(replayed, lasting);
-    assert!(!copy::is_expired(&replayed, UnixMs::now()));
+    assert!(own::deadline(&replayed, UnixMs::now()).is_none());
 }
 
 #[test]

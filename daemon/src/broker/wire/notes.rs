@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, LongString, ShortString};
 
 use super::text::Alteration;
-use crate::task::HEADER_ALTERED;
+use crate::task::own::{HEADER_ALTERED, put, text};
 
 /// Bytes of bodies over `daemon.max_task_bytes` that all queues hold at one time. Such a task is only read to become a
 /// dead letter; lapin and the copy need up to three times its size. One larger body alone is let in: at most 128 MiB,
@@ -90,10 +89,7 @@ impl Alteration {
     /// Adds the description to the headers, from where copies of the message keep it.
     pub(crate) fn record(&self, properties: &mut BasicProperties) {
         let mut headers = properties.headers().clone().unwrap_or_default();
-        headers.insert(
-            ShortString::from(HEADER_ALTERED),
-            AMQPValue::LongString(LongString::from(self.description.as_str())),
-        );
+        put(&mut headers, HEADER_ALTERED, text(&self.description));
         *properties = std::mem::take(properties).with_headers(headers);
     }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use warren::broker::copy::UnixMs;
 use warren::broker::dead::DeadLetter;
 use warren::config::duration::{DURATION_FORMS, parse_duration};
 use warren::settlement::DeadReason;
+use warren::task::UnixMs;
 
 /// The filters of the command line.
 #[derive(Debug, Args, Default)]

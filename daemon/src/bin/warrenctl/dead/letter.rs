@@ -8,9 +8,9 @@ use lapin::BasicProperties;
 use lapin::types::ShortString;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use warren::broker::copy::UnixMs;
 use warren::broker::dead::DeadLetter;
-use warren::task::{HEADER_PREFIX, header_json};
+use warren::task::own::is_own;
+use warren::task::{UnixMs, header_json};
 use warren::telemetry::date_time;
 
 use crate::output::{Table, clean, clean_lines, since, span};
@@ -26,6 +26,8 @@ struct Facts {
     reason: Option<String>,
     handler: Option<String>,
     attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers_dropped: Option<String>,
     error_code: Option<String>,
     error: Option<String>,
     first_failure_ms: Option<u64>,
@@ -72,6 +74,7 @@ impl Facts {
             reason: letter.reason.clone(),
             handler: letter.handler.clone(),
             attempts: letter.attempts,
+            headers_dropped: letter.headers_dropped.clone(),
             error_code: letter.error_code.clone(),
             error: letter.error.clone(),
             first_failure_ms: letter.first_failure.map(|time| time.0),
@@ -158,13 +161,17 @@ impl Whole {
         line("reason", facts.reason.clone());
         line("handler", facts.handler.clone());
         line("attempts", facts.attempts.map(|attempts| attempts.to_string()));
+        line(
+            "without",
+            facts.headers_dropped.as_ref().map(|names| format!("headers {names}: no room for them")),
+        );
         line("error", Some(facts.error()).filter(|error| !error.is_empty()));
         line("first failure", facts.first_failure_ms.map(moment));
         line("last failure", facts.last_failure_ms.map(moment));
         for (name, value) in &self.properties {
             line("property", Some(format!("{name} = {}", plain(value))));
         }
-        for (name, value) in self.headers.iter().filter(|(name, _)| !name.starts_with(HEADER_PREFIX)) {
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_own(name)) {
             line("header", Some(format!("{name} = {}", plain(value))));
         }
         let (kind, body) = match (&self.body, &self.body_base64) {

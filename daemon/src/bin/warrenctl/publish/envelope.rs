@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use warren::broker::copy::{UnixMs, with_deadline};
+use warren::broker::copy::{with_deadline, with_expiration};
 use warren::broker::hops;
 use warren::config::Queue;
+use warren::task::UnixMs;
 
 use super::PublishArgs;
 use super::when::When;
@@ -53,22 +54,21 @@ impl Envelope {
     /// at once.
     pub(super) fn seal(&self, id: &str, now: UnixMs) -> (BasicProperties, Duration) {
         let properties = self.properties.clone().with_message_id(id.into());
-        let due = self.when.due(now);
+        let wait = self.when.wait(now);
         let properties = match self.expires {
             None => properties,
-            Some(expires) if due == now => properties.with_expiration(expires.as_millis().to_string().into()),
+            Some(expires) if wait.due == now => with_expiration(properties, expires, now),
             // The property would end it in its delay queue, and a delay queue's end is the work queue.
-            Some(expires) => with_deadline(properties, due.plus(expires)),
+            Some(expires) => with_deadline(properties, wait.due.plus(expires)),
         };
-        hops::put_off(properties, due, now)
+        hops::put_off(properties, wait, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use warren::broker::copy::HEADER_DEADLINE;
-    use warren::broker::hops::HEADER_DUE;
+    use warren::task::own::{HEADER_DEADLINE, HEADER_DUE, HEADER_SENT};
 
     use super::*;
 
@@ -100,8 +100,9 @@ mod tests {
             // arguments, first wait in ms, due, deadline, expiration
             (&[][..], 0, None, None, None),
             (&["--expires", "1m"], 0, None, None, Some("60000")),
-            (&["--delay", "1s"], 1_000, None, None, None),
-            (&["--delay", "1s", "--expires", "1m"], 1_000, None, Some(NOW.0 + 61_000), None),
+            (&["--expires", "60d"], 0, None, Some(NOW.0 + 60 * 86_400_000), None),
+            (&["--delay", "1s"], 1_000, Some(NOW.0 + 1_000), None, None),
+            (&["--delay", "1s", "--expires", "1m"], 1_000, Some(NOW.0 + 1_000), Some(NOW.0 + 61_000), None),
             (&["--delay", "90m", "--expires", "1m"], 3_600_000, later, later.map(|due| due + 60_000), None),
             (&["--at", past, "--expires", "1m"], 0, None, None, Some("60000")),
         ];
@@ -120,6 +121,6 @@ mod tests {
         let (properties, _) = sealed(&["--header", "tenant=acme", "--delay", "7s", "--expires", "1m"]);
         let headers = properties.headers().clone().expect("some");
         let names: Vec<_> = headers.inner().keys().map(lapin::types::ShortString::as_str).collect();
-        assert_eq!(names, ["tenant", HEADER_DEADLINE, HEADER_DUE]);
+        assert_eq!(names, ["tenant", HEADER_DEADLINE, HEADER_DUE, HEADER_SENT]);
     }
 }

@@ -15,8 +15,8 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
-use warren::broker::copy::UnixMs;
 use warren::broker::{Dialled, Ensured, SETTLE, declare_delay_queue};
+use warren::task::UnixMs;
 
 use super::envelope::Envelope;
 use super::input::{InputError, Task};

@@ -268,8 +268,7 @@ fn text_or_numbers<S: serde::Serializer>(body: &Vec<u8>, serializer: S) -> Resul
 #[cfg(test)]
 mod tests {
     use lapin::types::AMQPValue;
-    use warren::broker::copy::{HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER};
-    use warren::broker::reply::HEADER_OUTCOME;
+    use warren::task::own::{HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER, HEADER_OUTCOME};
 
     use super::*;
 

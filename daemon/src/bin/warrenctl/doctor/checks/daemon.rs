@@ -1,7 +1,7 @@
 //! The running daemon: it answers, consumes, runs what the files say, and its socket is for whom it should be.
 
 use warren::config::Config;
-use warren::control::api::{HandlerStatus, QueueStatus, Status};
+use warren::control::api::{HandlerStatus, QueueStatus, Status, Unsettled};
 use warren::control::client::ClientError;
 
 use super::super::facts::{DaemonFacts, FileFact};
@@ -64,7 +64,11 @@ fn answers(status: &Status, config: Option<&Config>) -> Vec<Finding> {
         ("running", true) => {}
         ("draining", _) => find(Severity::Note, &place, "it is draining, and ends then".into(), ""),
         (state, _) => {
-            let what = format!("it is {state} and not ready; broker {}: {why}", broker.state);
+            let stuck = status.queues.iter().find(|queue| queue.state == "stuck");
+            let what = match stuck {
+                Some(queue) => format!("it is {state} and not ready: queue {} is stuck", queue.name),
+                None => format!("it is {state} and not ready; broker {}: {why}", broker.state),
+            };
             find(Severity::Error, &place, what, "warrenctl status, journalctl -u warrend");
         }
     }
@@ -121,7 +125,23 @@ fn queue(queue: &QueueStatus) -> Option<Finding> {
         Some(Finding::new(severity, Area::Daemon, format!("queue {}", queue.name), what, remedy))
     };
     let fault = queue.deduplication.as_ref().and_then(|memory| memory.fault.as_ref());
+    let unsettled = queue.unsettled.as_ref();
     match (queue.state.as_str(), fault) {
+        ("stuck", _) if let Some(Unsettled { tasks, why }) = unsettled => find(
+            Severity::Error,
+            format!("it takes no tasks: none of the {tasks} that it may hold can be settled: {why}"),
+            "as the reason says; what cannot be settled stays in the queue when warrend stops",
+        ),
+        (_, None) if let Some(Unsettled { tasks, why }) = unsettled => find(
+            Severity::Warning,
+            format!("{tasks} of its tasks cannot be settled: {why}"),
+            "as the reason says; they take places from other tasks meanwhile",
+        ),
+        (_, None) if let Some(delays) = &queue.delays => find(
+            Severity::Warning,
+            delays.clone(),
+            "rabbitmqctl list_policies; set the policy again with a pattern such as '^QUEUE$'",
+        ),
         ("away", _) => find(Severity::Error, "it is not consumed".into(), "warrenctl status says why"),
         ("paused", _) => find(Severity::Note, "it is paused".into(), "warrenctl queue resume NAME"),
         (_, Some(fault)) => find(
