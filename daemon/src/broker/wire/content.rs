@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 
 use super::reader::Reader;
 use super::text::{Alteration, text_of};
-use crate::task::{HEADER_PREFIX, is_transport_header};
+use crate::task::is_transport_header;
+use crate::task::own::is_own;
 
 /// Arrays and tables nested deeper than this become byte arrays. Handlers see 16 levels.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -158,7 +159,7 @@ enum Owner {
 impl Header {
     fn owner(&self) -> Owner {
         match &self.name {
-            name if name.starts_with(HEADER_PREFIX) => Owner::Warren,
+            name if is_own(name) => Owner::Warren,
             name if is_transport_header(name) => Owner::Broker,
             _ => Owner::Producer,
         }
