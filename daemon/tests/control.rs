@@ -113,7 +113,7 @@ fn attentive(request: Request) {
             let _ = reply.send(Ok(CancelReply { cancelled: vec![row] }));
         }
         Request::Ready(reply) => {
-            let _ = reply.send(false);
+            let _ = reply.send(Err("queue `q` is stuck".to_owned()));
         }
     }
 }

@@ -10,6 +10,7 @@ mod dial_error;
 mod handle;
 pub mod hops;
 mod link;
+mod outgoing;
 mod publish_error;
 mod publisher;
 mod publishing;

@@ -264,7 +264,7 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
 mod tests {
     use std::time::Duration;
 
-    use super::super::api::Deduplication;
+    use super::super::api::{Deduplication, Unsettled};
     use super::*;
 
     fn status() -> Status {
@@ -272,13 +272,21 @@ mod tests {
         for millis in [1, 2, 700, 4_000_000] {
             waits.observe(Duration::from_millis(millis));
         }
-        let counts =
-            Counts { delivered: 9, done: 5, retried: 2, dead: 1, deduplicated: 1, ..Counts::default() };
+        let counts = Counts {
+            delivered: 9,
+            done: 5,
+            retried: 2,
+            dead: 1,
+            expired: 1,
+            deduplicated: 1,
+            ..Counts::default()
+        };
         let queue = QueueStatus {
             name: "a \"b\"".into(),
             state: "consuming".into(),
             counts,
             waits,
+            unsettled: Some(Unsettled { tasks: 3, why: "full".into() }),
             deduplication: Some(Deduplication { fault: Some("full".into()), ..Deduplication::default() }),
             ..QueueStatus::default()
         };
@@ -300,6 +308,8 @@ mod tests {
             "warren_queue_deliveries_total{queue=\"a \\\"b\\\"\"} 9",
             "warren_queue_tasks_total{queue=\"a \\\"b\\\"\",outcome=\"retried\"} 2",
             "warren_queue_tasks_total{queue=\"a \\\"b\\\"\",outcome=\"deduplicated\"} 1",
+            "warren_queue_expired_total{queue=\"a \\\"b\\\"\"} 1",
+            "warren_queue_unsettled{queue=\"a \\\"b\\\"\"} 3",
             "warren_queue_memory_on_disk{queue=\"a \\\"b\\\"\"} 0",
             "warren_handler_tasks_total{handler=\"mail\",outcome=\"done\"} 5",
             "warren_handler_state{handler=\"mail\",state=\"paused\"} 1",

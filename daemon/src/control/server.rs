@@ -76,8 +76,8 @@ pub enum Request {
         /// The answer.
         reply: oneshot::Sender<Result<CancelReply, String>>,
     },
-    /// `GET /readyz`: whether every configured queue is being consumed.
-    Ready(oneshot::Sender<bool>),
+    /// `GET /readyz`: whether every configured queue is being consumed and takes tasks, else which one does not.
+    Ready(oneshot::Sender<Result<(), String>>),
 }
 
 /// The listening control socket, and the monitoring address if there is one. Dropping it (or the future of

@@ -186,13 +186,12 @@ fn metrics(answer: Result<Status, Silence>) -> Response {
     response
 }
 
-fn ready(answer: Result<bool, Silence>) -> Response {
+fn ready(answer: Result<Result<(), String>, Silence>) -> Response {
     match answer {
-        Ok(true) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
-        Ok(false) => error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not every configured queue is being consumed; `warrenctl status` says why".to_owned(),
-        ),
+        Ok(Ok(())) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
+        Ok(Err(which)) => {
+            error(StatusCode::SERVICE_UNAVAILABLE, format!("{which}; `warrenctl status` says why"))
+        }
         Err(silence) => reply::<()>(Err(silence)),
     }
 }

@@ -20,7 +20,8 @@ impl Daemon {
         match request {
             Request::Reload(reply) => self.request_reload(Some(reply)),
             Request::Ready(reply) => {
-                let _ = reply.send(self.health.borrow().ready);
+                let health = self.health.borrow();
+                let _ = reply.send(if health.ready { Ok(()) } else { Err(health.unready.clone()) });
             }
             Request::Active(reply) => self.engine.send(Command::Active(reply)),
             Request::Hold { what, paused, reply } => self.engine.send(Command::Hold(what, paused, reply)),

@@ -6,7 +6,7 @@ use crate::failpoint::failpoint;
 use crate::host::TaskError;
 use crate::settlement::{CancelCause, Settlement};
 
-use super::flight::{FlightKey, State, Verdict};
+use super::flight::{Flight, FlightKey, State, Verdict};
 use super::{Engine, Event};
 
 /// After the drain's deadline and the handlers' grace, this long for copies and acks on their way. A broker that
@@ -27,6 +27,8 @@ pub(super) enum Phase {
 pub(super) struct Drain {
     /// Tasks that still run at this instant are asked to stop.
     deadline: Instant,
+    /// From then on tasks that could not be settled for long are not waited for: the broker redelivers them.
+    hopeless_from: Instant,
     /// They were asked.
     cancelled: bool,
     /// Every subscription has ended, nothing more arrives.
@@ -52,6 +54,7 @@ impl Engine {
         tracing::info!(running = self.running(), waiting = self.flights.len() - self.running(), "draining");
         self.phase = Phase::Draining(Drain {
             deadline,
+            hopeless_from: now + LAST_COPIES,
             cancelled: false,
             consumers_stopped: false,
             hosts_until: None,
@@ -119,8 +122,12 @@ impl Engine {
 
     /// Whether everything is settled and every host has ended, or there is no use in waiting longer.
     pub(super) fn drained(&mut self) -> bool {
-        let grace = self.longest_grace();
-        let now = self.now;
+        let Phase::Draining(drain) = &self.phase else { return false };
+        let (grace, now) = (self.longest_grace(), self.now);
+        // One that is done would run again: its follow-ups are worth the wait.
+        let hopeless = |flight: &Flight| now >= drain.hopeless_from && !flight.done && self.is_stuck(flight);
+        let settled = |state: &State| matches!(state, State::Finished(_) | State::Copied);
+        let open = self.flights.iter().any(|(_, flight)| !settled(&flight.state) && !hopeless(flight));
         let Phase::Draining(drain) = &mut self.phase else { return false };
         if now >= drain.give_up {
             tracing::warn!(
@@ -129,8 +136,6 @@ impl Engine {
             );
             return true;
         }
-        let settled = |state: &State| matches!(state, State::Finished(_) | State::Copied);
-        let open = self.flights.iter().any(|(_, flight)| !settled(&flight.state));
         if open || !drain.consumers_stopped {
             return false;
         }

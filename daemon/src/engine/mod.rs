@@ -111,8 +111,10 @@ pub struct EngineStatus {
 /// What the engine shows without being asked; the newest value is all that counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Every configured queue is consumed.
+    /// Every configured queue is consumed and takes tasks.
     pub ready: bool,
+    /// Which one does not, in a few words for anybody.
+    pub unready: String,
     /// One line for systemd's STATUS.
     pub line: String,
     /// The drain has ended; the engine is gone.

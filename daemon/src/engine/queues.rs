@@ -107,6 +107,16 @@ impl Queues {
         self.iter().all(|q| !q.configured || q.paused || (q.consumer.is_some() && !q.is_stuck()))
     }
 
+    /// Which queue takes no tasks, if one does not.
+    pub(super) fn unready(&self) -> Option<String> {
+        let missing = self.iter().find(|q| q.configured && !q.paused && q.consumer.is_none());
+        match (missing, self.first_stuck()) {
+            (Some(queue), _) => Some(format!("queue `{}` is not consumed", queue.config.name)),
+            (None, Some(queue)) => Some(format!("queue `{}` is stuck", queue.config.name)),
+            (None, None) => None,
+        }
+    }
+
     /// A queue that takes no tasks because those in hand cannot be settled.
     pub(super) fn first_stuck(&self) -> Option<&QueueState> {
         self.iter().find(|q| q.configured && !q.paused && q.is_stuck())

@@ -197,7 +197,11 @@ impl Engine {
                 format!("not consuming ({why}): {running} running")
             }
         };
-        let health = Health { ready, line, ended: false, running };
+        let unready = match &self.phase {
+            Phase::Draining(_) => "draining".to_owned(),
+            Phase::Running => self.queues.unready().unwrap_or_default(),
+        };
+        let health = Health { ready, unready, line, ended: false, running };
         self.health.send_if_modified(|shown| {
             let changed = *shown != health;
             *shown = health;

@@ -49,8 +49,8 @@ impl Engine {
         }
     }
 
-    /// A copy of it is on its way for longer than that takes.
-    fn is_stuck(&self, flight: &Flight) -> bool {
+    /// A copy of it is on its way for longer than that takes, while it is this daemon's to settle.
+    pub(super) fn is_stuck(&self, flight: &Flight) -> bool {
         let is_late = flight.publishing.is_some_and(|since| self.now >= since + STUCK_AFTER);
         is_late && matches!(flight.claim, Claim::Held(..))
     }

@@ -163,13 +163,13 @@ pub fn note_text(value: &AMQPValue) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// A time for people that nothing hangs on, from a timestamp or whatever else is plainly a time.
-pub fn past(properties: &BasicProperties, name: &'static str) -> Option<UnixMs> {
-    let value = header(properties, name)?;
-    if let AMQPValue::Timestamp(seconds) = value {
-        return Some(UnixMs(seconds.saturating_mul(1000)));
+/// A time for people: a timestamp, or milliseconds since 1970 as a number. Nothing hangs on it.
+pub fn past(properties: &BasicProperties, name: &str) -> Option<UnixMs> {
+    match plain(header(properties, name)?) {
+        Plain::Seconds(seconds) => Some(UnixMs(seconds.saturating_mul(1000))),
+        Plain::Whole(ms) => u64::try_from(ms).ok().filter(|ms| *ms >= EARLIEST_MS).map(UnixMs),
+        _ => None,
     }
-    read_time(properties.headers().as_ref()?, name, UnixMs::now(), HORIZON).ok().flatten()
 }
 
 /// Writes a header of ours.

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use lapin::types::AMQPValue;
 use serde_json::Value;
@@ -11,13 +12,18 @@ use warren_tests::{Daemon, Node, artefacts, wait};
 
 use super::stage::{Stage, queue, text};
 
+/// The default.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Waits until the queue is told to be stuck, everywhere, with this in the reason.
 fn wait_stuck(stage: &Stage, daemon: &Daemon, part: &str) {
     wait::until("the queue is stuck", || (queue(daemon)["state"] == "stuck").then_some(()));
     let why = queue(daemon)["unsettled"]["why"].as_str().expect("a reason").to_owned();
     assert!(why.contains(part), "{part} in {why}");
     wait::until("not ready", || (daemon.status()["ready"] == false).then_some(()));
-    assert!(readyz(stage).starts_with("HTTP/1.1 503"));
+    let answer = readyz(stage);
+    let named = format!("queue `{}` is stuck", stage.home.queue());
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(&named), "{answer}");
     daemon.wait_log(0, &["the queue is stuck", stage.home.queue()]);
     let doctor = Command::new(artefacts::program("warrenctl"))
         .args(["doctor", "--json", "--config"])
@@ -87,8 +93,15 @@ fn a_dead_queue_that_can_never_take_a_letter_makes_its_queue_stuck() {
     let arguments: [(&str, AMQPValue); 2] =
         [("x-max-length-bytes", 10.into()), ("x-overflow", text("reject-publish"))];
     stage.broker.declare(&stage.home.dead(), &arguments);
-    let daemon = Daemon::start(&stage.home);
+    let mut daemon = Daemon::start(&stage.home);
     stage.broker.publish(stage.home.queue(), "second", "Scenario reject");
+    wait_stuck(&stage, &daemon, &stage.home.dead());
+    // Nothing is to be gained by waiting for `drain_timeout`; the task goes back.
+    let begin = Instant::now();
+    assert!(daemon.terminate().success());
+    assert!(begin.elapsed() < DRAIN_TIMEOUT, "{:?}", begin.elapsed());
+    stage.broker.wait_depth(stage.home.queue(), 1);
+    let daemon = Daemon::start(&stage.home);
     wait_stuck(&stage, &daemon, &stage.home.dead());
     stage.broker.delete(&stage.home.dead());
     assert_eq!(stage.letter("second")["reason"], "rejected");

@@ -47,7 +47,7 @@ makes it, and this waits 3s more until the broker has surely written it down.
 
 With --wait the tasks say where their results are to go, and the results are printed, in the order of the tasks: the
 body that the handler gave, as it is, or with --json everything that is known. All tasks are read before the first is
-sent. A task that is dropped because it expired, or that another consumer takes, may never be answered: give a TIMEOUT.
+sent. A task that expires in its queue, or that another consumer takes, may never be answered: give a TIMEOUT.
 
 A task with the header traceparent (W3C) hands it on to its follow-ups, and its log lines carry its TRACE_ID.
 

@@ -189,6 +189,8 @@ mod tests {
             queues: vec![QueueStatus {
                 name: "task_queue".into(),
                 waiting: 3,
+                unsettled: Some(Unsettled { tasks: 4, why: "its body is too large".into() }),
+                delays: Some("`task_queue.retry.250` is short".into()),
                 deduplication: Some(Deduplication {
                     fault: Some("read-only file system".into()),
                     ..Deduplication::default()
@@ -220,6 +222,8 @@ mod tests {
             "last error: connection refused",
             "task_queue",
             "task_queue: finished tasks are remembered in memory only: read-only file system",
+            "task_queue: 4 tasks cannot be settled: its body is too large",
+            "task_queue: `task_queue.retry.250` is short",
             "0123456789ab ",
             "backup: disk\u{fffd}[2J full",
             "reload  FAILED",

@@ -9,7 +9,7 @@ use lapin::types::ShortString;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use warren::broker::dead::DeadLetter;
-use warren::task::own::is_own;
+use warren::task::own::{HEADER_ALTERED, is_own};
 use warren::task::{UnixMs, header_json};
 use warren::telemetry::date_time;
 
@@ -161,6 +161,7 @@ impl Whole {
         line("reason", facts.reason.clone());
         line("handler", facts.handler.clone());
         line("attempts", facts.attempts.map(|attempts| attempts.to_string()));
+        line("altered", self.headers.get(HEADER_ALTERED).map(plain));
         line(
             "without",
             facts.headers_dropped.as_ref().map(|names| format!("headers {names}: no room for them")),
@@ -234,6 +235,7 @@ mod tests {
         headers.insert("tenant".into(), AMQPValue::LongString("acme".into()));
         headers.insert("x-warren-error-code".into(), AMQPValue::LongString("io".into()));
         headers.insert("x-warren-error".into(), AMQPValue::LongString("disk\x1b[2J full".into()));
+        headers.insert("x-warren-headers-dropped".into(), AMQPValue::LongString("cookie, \x1b[2J".into()));
         headers.insert("x-warren-last-failure".into(), AMQPValue::Timestamp(1_700_000_000));
         let properties =
             BasicProperties::default().with_message_id("o-1".into()).with_priority(3).with_headers(headers);
@@ -259,6 +261,7 @@ mod tests {
         let text = Whole::of(&letter(b"one\n\x1b[2Jtwo\n")).text();
         assert!(text.contains("error         io: disk\u{fffd}[2J full\n"), "{text}");
         assert!(text.contains("header        tenant = acme\n") && !text.contains("x-warren"), "{text}");
+        assert!(text.contains("without       headers cookie, \u{fffd}[2J: no room for them\n"), "{text}");
         assert!(text.contains("property      priority = 3\n"), "{text}");
         assert!(text.contains("last failure  2023-11-14T22:13:20Z, "), "{text}");
         assert!(text.ends_with("body          12 bytes\n\none\n\u{fffd}[2Jtwo\n"), "{text}");

@@ -240,7 +240,25 @@ mod tests {
             ..HandlerStatus::default()
         };
         let away = QueueStatus { name: "q".into(), state: "away".into(), ..QueueStatus::default() };
+        let unsettled = Some(Unsettled { tasks: 4, why: "too large for it".into() });
+        let stuck =
+            QueueStatus { name: "q".into(), state: "stuck".into(), unsettled, ..QueueStatus::default() };
+        let partly = QueueStatus { state: "consuming".into(), ..stuck.clone() };
+        let early =
+            QueueStatus { delays: Some("`q.retry.250` is short".into()), unsettled: None, ..partly.clone() };
         let table = [
+            (
+                with(&|s| (s.ready, s.queues) = (false, vec![stuck.clone()])),
+                vec![
+                    (Error, "queue q is stuck"),
+                    (Error, "none of the 4 that it may hold can be settled: too large"),
+                ],
+            ),
+            (
+                with(&|s| s.queues = vec![partly.clone()]),
+                vec![(Fine, ""), (Warning, "4 of its tasks cannot")],
+            ),
+            (with(&|s| s.queues = vec![early.clone()]), vec![(Fine, ""), (Warning, "q.retry.250")]),
             (with(&|_| ()), vec![(Fine, "running and ready")]),
             (Err(refused()), vec![(Warning, "no daemon answers")]),
             (Err(ClientError::Permission { path: "/s".into() }), vec![(Note, "no permission")]),
