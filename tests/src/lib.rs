@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod machine;
 pub mod node;
 pub mod proxy;
+pub mod raw;
 mod release;
 pub mod rig;
 pub mod servers;
