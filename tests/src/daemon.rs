@@ -191,14 +191,17 @@ impl Daemon {
     pub fn footprint(&self) -> Footprint {
         let proc = Path::new("/proc").join(self.pid().to_string());
         let read = |name: &str| fs::read_to_string(proc.join(name)).expect("the daemon is there");
-        let status = read("status");
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         Footprint {
-            rss_kib: rss.trim().trim_end_matches(" kB").parse().expect("a number"),
+            rss_kib: self.memory("VmRSS:"),
             fds: fs::read_dir(proc.join("fd")).expect("the daemon is there").count(),
             maps: read("maps").lines().count(),
             threads: fs::read_dir(proc.join("task")).expect("the daemon is there").count(),
         }
+    }
+
+    /// The largest resident set that the process ever had, in KiB.
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.memory("VmHWM:")
     }
 
     /// What the process holds now, by name and kind.
@@ -215,6 +218,14 @@ impl Daemon {
             differences.is_empty().then_some(())
         });
         assert!(back.is_some(), "what the daemon holds is not what it held: {differences:?}");
+    }
+
+    /// A size in KiB from the process's status.
+    fn memory(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("the daemon is there");
+        let size = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        size.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// CPU time that the process has used.

@@ -2,6 +2,7 @@
 //! of all of it.
 
 pub mod artefacts;
+pub mod attack;
 pub mod authority;
 pub mod broker;
 pub mod cluster;

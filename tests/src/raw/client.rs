@@ -41,6 +41,8 @@ const QUEUE_DECLARE: Id = (50, 10);
 const QUEUE_DECLARE_OK: Id = (50, 11);
 const QUEUE_BIND: Id = (50, 20);
 const QUEUE_BIND_OK: Id = (50, 21);
+const QUEUE_PURGE: Id = (50, 30);
+const QUEUE_PURGE_OK: Id = (50, 31);
 const PUBLISH: Id = (60, 40);
 const RETURN: Id = (60, 50);
 const GET: Id = (60, 70);
@@ -143,6 +145,13 @@ impl Client {
         let (_, answer) = self.call(QUEUE_DECLARE, &payload, &[QUEUE_DECLARE_OK]).ok()?;
         let counts = &answer[1 + usize::from(answer[0])..];
         Some((u32::from_be_bytes(*counts.first_chunk()?), u32::from_be_bytes(*counts.last_chunk()?)))
+    }
+
+    /// Takes all messages that are ready off a queue; how many they were. `None`: no such queue.
+    pub fn purge(&mut self, queue: &str) -> Option<u32> {
+        let payload = [&[0, 0][..], &short(queue.as_bytes()), &[0]].concat();
+        let (_, answer) = self.call(QUEUE_PURGE, &payload, &[QUEUE_PURGE_OK]).ok()?;
+        answer.first_chunk().map(|count| u32::from_be_bytes(*count))
     }
 
     /// Takes a message off a queue.

@@ -151,6 +151,16 @@ impl Fuzz {
         (kind, content)
     }
 
+    /// The next message of the same tasks, with nothing odd about it.
+    pub fn draw_ordinary(&mut self) -> Content {
+        let body = self.body(Kind::Uuid);
+        Content::to(
+            &self.route.queue,
+            &Properties::default().with_bytes(Property::DeliveryMode, vec![2]),
+            &body,
+        )
+    }
+
     /// A third is done, a few fail at first, the rest has no handler.
     fn body(&mut self, kind: Kind) -> Vec<u8> {
         match self.random.u8(0..20) {

@@ -1,0 +1,87 @@
+//! The tasks of the other queue: published at a steady pace, and how long each waited until it ran.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::stage::CANARIES;
+use crate::ledger::{self, Entry};
+use crate::raw::{Client, Content, Properties, Property};
+
+/// One that was published.
+#[derive(Debug, Clone)]
+pub(super) struct Canary {
+    id: String,
+    /// When its publishing began, in microseconds since 1970.
+    at: u64,
+}
+
+/// The thread that publishes them.
+#[derive(Debug)]
+pub(super) struct Canaries {
+    end: Sender<()>,
+    thread: JoinHandle<Vec<Canary>>,
+}
+
+impl Canaries {
+    /// Publishes one at every tick, from now on.
+    pub(super) fn start(port: u16, every: Duration, prefix: &'static str) -> Self {
+        let (end, ended) = channel();
+        let thread = std::thread::spawn(move || {
+            let mut client = Client::connect(port);
+            let (mut published, mut next) = (Vec::new(), Instant::now());
+            loop {
+                let id = format!("{prefix}-{}", published.len() + 1);
+                let at =
+                    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_micros();
+                let properties = Properties::default()
+                    .with(Property::MessageId, id.as_bytes())
+                    .with_bytes(Property::DeliveryMode, vec![2]);
+                let settled = client.publish(&Content::to(CANARIES, &properties, b"Ledger ok"));
+                assert_eq!((settled.taken, settled.returned), (1, 0), "{id}: {settled:?}");
+                published.push(Canary { id, at: at as u64 });
+                next += every;
+                match ended.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    _ => return published,
+                }
+            }
+        });
+        Self { end, thread }
+    }
+
+    /// Publishes no more; those that were.
+    pub(super) fn end(self) -> Vec<Canary> {
+        drop(self.end);
+        self.thread.join().expect("the canaries were published")
+    }
+}
+
+/// From publishing to the start, of each that ran; sorted.
+pub(super) fn waits(canaries: &[Canary], entries: &[Entry]) -> Vec<Duration> {
+    let mut starts: BTreeMap<&str, u64> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.what == "start") {
+        starts.entry(&entry.id).or_insert(entry.at);
+    }
+    let waited = |canary: &Canary| Some(starts.get(canary.id.as_str())?.saturating_sub(canary.at));
+    let mut waits: Vec<_> = canaries.iter().filter_map(waited).map(Duration::from_micros).collect();
+    waits.sort();
+    waits
+}
+
+/// The canaries that were not done exactly once, with how often they were.
+pub(super) fn judge<'a>(
+    canaries: impl Iterator<Item = &'a Canary>,
+    entries: &[Entry],
+) -> Vec<(String, usize)> {
+    let starts = ledger::count(entries, "start");
+    let done = ledger::count(entries, "done");
+    let times = |counts: &BTreeMap<(String, u32), usize>, id: &str| -> usize {
+        counts.iter().filter(|((of, _), _)| of == id).map(|(_, count)| count).sum()
+    };
+    let ran = canaries.map(|canary| (&canary.id, times(&starts, &canary.id), times(&done, &canary.id)));
+    ran.filter(|(_, starts, done)| (*starts, *done) != (1, 1))
+        .map(|(id, starts, _)| (id.clone(), starts))
+        .collect()
+}

@@ -1,0 +1,91 @@
+//! The outcome for people, and the judgement.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::barrage::Tally;
+use super::stage::Account;
+
+/// What an attack came to.
+#[derive(Debug)]
+pub struct Report {
+    pub(super) seed: u64,
+    pub(super) tally: Tally,
+    pub(super) account: Account,
+    /// Links that the daemon made.
+    pub(super) connects: u64,
+    /// The broker has the daemon's consumers on the same channels as at the start.
+    pub(super) same_consumers: bool,
+    pub(super) peak_rss_kib: u64,
+    /// How long the canaries waited before and during the attack; sorted.
+    pub(super) before: Vec<Duration>,
+    pub(super) during: Vec<Duration>,
+    /// Canaries that were not done exactly once, with how often they were started.
+    pub(super) canaries: Vec<(String, usize)>,
+}
+
+impl Report {
+    /// # Panics
+    /// When a link was lost, a message is missing, or a canary was not done exactly once.
+    pub fn assert_clean(&self) {
+        let Tally { taken, unknown, purged, .. } = self.tally;
+        assert!(taken > 0 && !self.during.is_empty(), "nothing happened: {self}");
+        assert_eq!((self.connects, self.same_consumers), (1, true), "a link was lost: {self}");
+        assert_eq!(self.canaries, [], "canaries that were not done exactly once: {self}");
+        let settled = self.account.settled();
+        assert!((taken..=taken + unknown).contains(&settled), "{settled} messages are settled: {self}");
+        assert_eq!(self.account.dead, purged, "dead letters are missing: {self}");
+    }
+
+    /// # Panics
+    /// When the daemon's memory ever was larger.
+    pub fn assert_memory(&self, max_kib: u64) {
+        assert!(self.peak_rss_kib <= max_kib, "{} KiB, {max_kib} are allowed: {self}", self.peak_rss_kib);
+    }
+
+    /// # Panics
+    /// When the slowest hundredth of the canaries waited more than twice as long as before the attack, and longer than
+    /// `least`.
+    pub fn assert_waits(&self, least: Duration) {
+        let (before, during) = (percentile(&self.before, 99), percentile(&self.during, 99));
+        assert!(during <= least.max(before * 2), "canaries waited {during:?}, before {before:?}: {self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { sent, kinds, taken, refused, unknown, why, .. } = &self.tally;
+        let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let Account { done, dead, expired, held } = self.account;
+        writeln!(f, "seed        {}", self.seed)?;
+        writeln!(f, "messages    {sent} sent: {}", kinds.join(", "))?;
+        writeln!(f, "broker      {taken} taken, {refused} refused, {unknown} unknown {why}")?;
+        writeln!(f, "daemon      {done} done, {dead} dead, {expired} expired, {held} held")?;
+        let consumers = if self.same_consumers { "the same consumers" } else { "OTHER CONSUMERS" };
+        writeln!(f, "links       {}, {consumers}", self.connects)?;
+        writeln!(f, "memory      {} KiB at most", self.peak_rss_kib)?;
+        for (when, waits) in [("before", &self.before), ("during", &self.during)] {
+            let (count, half, most) = (waits.len(), percentile(waits, 50), percentile(waits, 99));
+            writeln!(f, "canaries    {when}: {count}, p50 {half:.1?}, p99 {most:.1?}")?;
+        }
+        write!(f, "            not done exactly once: {:?}", self.canaries)
+    }
+}
+
+/// Of sorted times.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(index).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_the_least_that_so_many_do_not_exceed() {
+        let times: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        let found = [50, 99, 100].map(|percent| percentile(&times, percent).as_millis());
+        assert_eq!((found, percentile(&[], 99)), ([100, 198, 200], Duration::ZERO));
+    }
+}

@@ -1,0 +1,110 @@
+//! A node of the attack's own, and a daemon that consumes the attacked queue and that of the canaries.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::barrage::Barrage;
+use crate::ledger::{Entry, Follower};
+use crate::raw::Client;
+use crate::{Daemon, Home, Keys, Node, wait};
+
+/// The queue that everything is sent to.
+pub const ATTACKED: &str = "attacked";
+/// The queue of the canaries.
+pub const CANARIES: &str = "canaries";
+/// An exchange that routes any key to the attacked queue.
+pub(super) const FANOUT: &str = "attacked-by-any-key";
+
+/// For what was sent to come to its end.
+const SETTLE: Duration = Duration::from_secs(120);
+
+#[derive(Debug)]
+pub(super) struct Stage {
+    // Dropped in this order.
+    pub(super) daemon: Daemon,
+    home: Home,
+    pub(super) node: Node,
+}
+
+/// What the daemon says became of the messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) done: u64,
+    pub(super) dead: u64,
+    pub(super) expired: u64,
+    /// Not settled yet.
+    pub(super) held: u64,
+}
+
+impl Account {
+    fn of(status: &Value) -> Self {
+        let queues = status["queues"].as_array().expect("queues");
+        let queue = queues.iter().find(|queue| queue["name"] == ATTACKED).expect("the attacked queue");
+        let count = |name: &str| queue["counts"][name].as_u64().unwrap_or(0);
+        let held = |name: &str| queue[name].as_u64().expect("a count");
+        Self {
+            done: count("done"),
+            dead: count("dead"),
+            expired: count("expired"),
+            held: held("running") + held("waiting") + held("settling"),
+        }
+    }
+
+    pub(super) fn settled(&self) -> u64 {
+        self.done + self.dead + self.expired
+    }
+}
+
+impl Stage {
+    pub(super) fn set() -> Self {
+        let node = Node::start().expect("a private RabbitMQ node");
+        let home = Home::new(&node.uri(), ATTACKED);
+        home.install("fixture-noop");
+        home.install("fixture-ledger");
+        let ledger = home.scenario("ledger", "fixture-ledger", &format!("queues = [\"{CANARIES}\"]"));
+        let noop = format!(
+            "[handlers.noop]\nplugin = \"fixture-noop\"\nqueues = [\"{ATTACKED}\"]\n\
+             retry = {{ attempts = 2, delay = \"250ms\" }}\n"
+        );
+        let rest = format!("[queues.{CANARIES}]\nworkers = 2\n{ledger}{noop}");
+        home.configure(Keys { queue: "workers = 4", rest: &rest, ..Keys::default() });
+        let mut client = Client::connect(node.port());
+        client.declare(ATTACKED, &[]);
+        client.declare(CANARIES, &[]);
+        let daemon = Daemon::start(&home);
+        Self { daemon, home, node }
+    }
+
+    /// The channels that consume each queue: others after a link was lost.
+    pub(super) fn consumers(&self) -> Vec<String> {
+        let listed =
+            self.node.ctl(&["list_consumers", "--quiet", "--no-table-headers", "queue_name", "channel_pid"]);
+        let mut consumers: Vec<String> = listed.expect("rabbitmqctl").lines().map(str::to_owned).collect();
+        consumers.sort();
+        consumers
+    }
+
+    /// Waits until everything that the broker took is settled and nothing is left.
+    pub(super) fn settle(&self, barrage: &mut Barrage) -> Account {
+        let mut account = Account::default();
+        let settled = wait::ask_within(SETTLE, || {
+            account = Account::of(&self.daemon.status());
+            let is_idle = account.held == 0 && barrage.depth() == Some(0);
+            (is_idle && account.settled() >= barrage.tally.taken).then_some(())
+        });
+        assert!(settled.is_some(), "not everything is settled: {account:?} of {:?}", barrage.tally);
+        barrage.purge();
+        account
+    }
+
+    /// What the canaries' handler wrote, once so many were done.
+    pub(super) fn wait_canaries(&self, count: usize) -> Vec<Entry> {
+        let mut ledger = Follower::new(self.home.path("record"));
+        wait::ask_within(wait::BOUND, || {
+            ledger.read_on();
+            (ledger.entries.iter().filter(|entry| entry.what == "done").count() >= count).then_some(())
+        });
+        ledger.entries
+    }
+}
