@@ -107,7 +107,7 @@ impl Engine {
             Ok(Times { due, .. }) => {
                 let Arrival { wait, odd } = hops::arrival(due, &delivery.properties, now);
                 if let Some(odd) = odd {
-                    self.note_odd(queue, odd);
+                    self.note_odd(queue, &odd);
                 }
                 match wait {
                     Some(wait) => self.send_on(queue, delivery, wait),

@@ -124,6 +124,10 @@ pub struct Health {
 }
 
 /// Everything that can happen to the engine.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a delivery; a box would be an allocation per task"
+)]
 enum Event {
     Link(LinkEvent),
     Host(HostId, HostEvent),

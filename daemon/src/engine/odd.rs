@@ -22,8 +22,8 @@ pub(super) struct Seen {
 
 impl Engine {
     /// An arrival was odd.
-    pub(super) fn note_odd(&mut self, queue: QueueKey, odd: Odd) {
-        let what = sentence(&odd);
+    pub(super) fn note_odd(&mut self, queue: QueueKey, odd: &Odd) {
+        let what = sentence(odd);
         let (now, state) = (self.now, &mut self.queues[queue]);
         let logged = state.odd.as_ref().map(|seen| seen.logged).filter(|logged| now < *logged + LOG_EVERY);
         state.odd = Some(Seen { what: what.clone(), last: now, logged: logged.unwrap_or(now) });
