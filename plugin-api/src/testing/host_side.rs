@@ -214,17 +214,13 @@ impl State {
     fn set_result(&mut self, content_type: &[u8], body: &[u8]) {
         if self.phase != Phase::Handle {
             self.fault(fault::NOT_ALLOWED, "a result can be set only while a task is handled".to_owned());
-        } else {
-            let answer = answer::bounded(content_type, body);
-            if !answer.note.is_empty() {
-                self.record.logs.push(LogLine {
-                    level: Level::Warn,
-                    message: answer.note,
-                    fields: Vec::new(),
-                });
-            }
-            self.record.result = Some(Done::body(answer.content_type, answer.body));
+            return;
         }
+        let answer = answer::bounded(content_type, body);
+        if !answer.note.is_empty() {
+            self.record.logs.push(LogLine { level: Level::Warn, message: answer.note, fields: Vec::new() });
+        }
+        self.record.result = Some(Done::body(answer.content_type, answer.body));
     }
 
     fn publish(&mut self, message: Result<Message, i32>) -> i32 {

@@ -67,10 +67,9 @@ fn blame(step: Step, code: u16, said: &str) -> Blame {
     }
     match (step, enhanced) {
         (Step::Connect | Step::Starttls | Step::Authenticate, _) => Blame::Us,
-        // Too large is the mail's fault wherever it is told.
-        (_, Some((_, 3, 4) | (_, 2, 3))) => Blame::Task,
+        // Too large is the mail's fault wherever it is told; so is what it is made of, before the recipient is looked at.
+        (_, Some((_, 3, 4) | (_, 2, 3))) | (Step::Sender, Some((_, 6, _))) => Blame::Task,
         (_, Some((_, 1, 7 | 8))) => Blame::Sender,
-        (Step::Sender, Some((_, 6, _))) => Blame::Task,
         (Step::Sender, _) if matches!(code, 530 | 535 | 538) => Blame::Relay,
         (Step::Sender, _) => Blame::Sender,
         (_, Some((_, subject, detail))) => by_enhanced_code(step, subject, detail),
@@ -81,10 +80,9 @@ fn blame(step: Step, code: u16, said: &str) -> Blame {
 /// At `RCPT TO`, `DATA` and after the mail, by RFC 3463 and its registry.
 fn by_enhanced_code(step: Step, subject: u16, detail: u16) -> Blame {
     match (subject, detail) {
-        // Address; mailbox; content. 4.1 and 4.4: no host or no route for the recipient's domain.
-        (1 | 2 | 6, _) | (4, 1 | 4) => Blame::Task,
-        // The mailbox or its domain has a new owner.
-        (7, 17 | 18) => Blame::Task,
+        // Address; mailbox; content. 4.1 and 4.4: no host or no route for the recipient's domain. 7.17 and 7.18: the
+        // mailbox or its domain has a new owner.
+        (1 | 2 | 6, _) | (4, 1 | 4) | (7, 17 | 18) => Blame::Task,
         // The original policies, once the mail has been read: spam, a virus. Later ones are about logins, SPF and DMARC.
         (7, ..=7) if step == Step::Content => Blame::Task,
         // Signatures and senders that do not match the sender's domain.
