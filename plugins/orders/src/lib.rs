@@ -126,6 +126,7 @@ warren_plugin::export_plugin!(
         "stock",
         "prefixes",
     ],
+    stores = ["database"],
 );
 
 impl Handler for Orders {
