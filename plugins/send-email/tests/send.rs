@@ -14,7 +14,7 @@ use warren_send_email::SendEmail;
 
 fn settings(port: u16, more: &Value) -> Value {
     let mut settings = json!({
-        "server": "127.0.0.1", "port": port, "tls": "none", "from": "Shop <shop@example.org>", "timeout": "1s",
+        "server": "127.0.0.1", "port": port, "tls": "none", "from": "Shop <shop@example.org>", "timeout": "20s",
     });
     settings.as_object_mut().expect("a table").extend(more.as_object().expect("a table").clone());
     settings
@@ -257,8 +257,8 @@ fn what_is_sent_is_a_mail_to_the_letter_of_the_standards() {
         kit.run(TaskSpec::typed("Send email", body.clone()).id(&id)).done();
         let first = read_by_python(&server.conversation().mail.expect("a mail"));
         kit.run(TaskSpec::typed("Send email", body).id(&id).attempt(2)).done();
-        let second = read_by_python(&server.conversation().mail.expect("a mail"));
-        assert_eq!(first["id"], second["id"], "the Message-ID is the task's");
+        let second = server.conversation().header("Message-ID");
+        assert_eq!(first["id"].as_str(), second.as_deref(), "the Message-ID is the task's");
         assert_eq!(first["to"], json!(["user@example.com"]));
         let sent =
             |text: &str| text.replace("\r\n", "\n").replace('\r', "\n").trim_end_matches('\n').to_owned();
@@ -312,7 +312,8 @@ fn a_certificate_signed_by_itself_is_taken_or_refused_with_the_remedy() {
 fn a_server_that_falls_silent_or_hangs_up_is_a_retry() {
     for step in ["CONNECT", "RCPT", "END"] {
         let script = Script { silent_at: Some(step), ..Script::default() };
-        assert_eq!(failed(script, &json!({})), ("timeout".to_owned(), true), "silent at {step}");
+        let soon = json!({"timeout": "1s"});
+        assert_eq!(failed(script, &soon), ("timeout".to_owned(), true), "silent at {step}");
     }
     for step in ["CONNECT", "EHLO", "MAIL", "END"] {
         let script = Script { hang_up_at: Some(step), ..Script::default() };
