@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::diagnostic::{Place, Problems, did_you_mean};
-use super::duration::MAX_DURATION;
+use super::duration::{MAX_DURATION, format_size};
 use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
 use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys};
@@ -63,6 +63,24 @@ pub(super) fn warn_of_consumer_timeout(
                 let key = format!("handlers.{}.timeout", handler.name);
                 problems.warning(&draft.place, &key, message, consumer_timeout::REMEDY);
             }
+        }
+    }
+}
+
+/// Warns of handlers whose hosts have no room for a task of the largest size that is let through to them.
+pub(super) fn warn_of_memory(drafts: &[Draft], max_task_bytes: u64, problems: &mut Problems) {
+    let needs = bounds::memory_for(max_task_bytes);
+    for draft in drafts {
+        let memory = draft.handler.limits.bounds.memory;
+        if memory > 0 && memory < needs {
+            let key = format!("handlers.{}.memory", draft.handler.name);
+            let message = format!(
+                "is {}, and a host needs {} to read a task of daemon.max_task_bytes, {}: larger ones fail as a crash",
+                format_size(memory),
+                format_size(needs),
+                format_size(max_task_bytes)
+            );
+            problems.warning(&draft.place, &key, message, "raise memory, or lower daemon.max_task_bytes");
         }
     }
 }

@@ -138,13 +138,15 @@ fn validate(
     let drafts = handlers::read(tree, problems);
     handlers::cross_check(&drafts, complete.then_some(&queues), problems);
     handlers::warn_of_consumer_timeout(&drafts, &queues, broker.consumer_timeout, problems);
+    let daemon = daemon(tree, environment, problems);
+    handlers::warn_of_memory(&drafts, daemon.max_task_bytes, problems);
     Config {
         files,
         broker,
         queues,
         plugins: plugins(tree, problems),
         handlers: drafts.into_iter().map(|draft| draft.handler).collect(),
-        daemon: daemon(tree, environment, problems),
+        daemon,
         log: log(tree, problems),
     }
 }

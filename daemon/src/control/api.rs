@@ -30,6 +30,9 @@ pub struct Status {
     /// Log lines lost since start because the log was too slow.
     #[serde(default)]
     pub log_lines_lost: u64,
+    /// Why no plugin host can be started on this machine, if so.
+    #[serde(default)]
+    pub machine_fault: Option<String>,
     /// The last reload, if there was one.
     pub last_reload: Option<ReloadReply>,
     /// The newest errors, newest first, at most 16.

@@ -37,6 +37,7 @@ impl Daemon {
                         queues: engine.queues,
                         handlers: engine.handlers,
                         last_errors: engine.last_errors,
+                        machine_fault: engine.machine_fault,
                         ..mine
                     });
                 });

@@ -150,6 +150,7 @@ impl Engine {
             argument: 0..0,
             lane: 0,
             state: State::Waiting,
+            untold: 0,
             cancelled: None,
             progress: None,
             result: None,

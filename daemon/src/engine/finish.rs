@@ -32,7 +32,7 @@ impl Engine {
             slot.leaving = true;
             slot.sent.iter_mut().for_each(|queued| queued.recalled = true);
         }
-        let lane = slot.lane;
+        let (lane, first) = (slot.lane, slot.tasks == 1);
         self.host_freed(id);
         // One that had started was out of reach of the recall: then only its time limit can have cancelled it.
         let recalled = sent.recalled && report.outcome == Outcome::Cancelled && !is_timeout(&report);
@@ -42,6 +42,9 @@ impl Engine {
         }
         if let Some(lane) = self.lanes.all.get_mut(&lane) {
             lane.observe(report.duration);
+            if first {
+                lane.proved();
+            }
         }
         self.conclude(sent.flight, report);
     }

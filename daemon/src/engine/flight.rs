@@ -42,6 +42,8 @@ pub(super) struct Flight {
     pub(super) lane: LaneKey,
     /// How far it is.
     pub(super) state: State,
+    /// How many hosts ended with it in front, and had not started it or not told its outcome.
+    pub(super) untold: u32,
     /// Why it was asked to stop, if it was.
     pub(super) cancelled: Option<CancelCause>,
     /// The handler's last word on its progress.

@@ -102,7 +102,8 @@ impl Engine {
             tracing::info!(handler = name, "handler resumed by an operator");
             lane.totals.borrow_mut().standing.resume();
             if let Some(lane) = self.lanes.all.get_mut(&key) {
-                lane.start_succeeded();
+                lane.started();
+                lane.proved();
             }
         }
         let state = self.hold_of(key).map_or("active", |hold| hold.state);

@@ -21,7 +21,8 @@ pub(super) type LaneKey = u64;
 /// on a cold start a few warm hosts show soon enough whether more are needed.
 const STARTING_LIMIT: usize = 4;
 
-/// First and longest pause after a host failed to start. Doubled each time; a host that starts ends it.
+/// First and longest pause after a host failed to start, or ended before it had done anything. Doubled each time; a
+/// host that starts ends the pause, and its first report makes the next one short again.
 const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// Below this, waking another process costs more than running the task: fill one host before using the next.
@@ -60,8 +61,10 @@ pub(super) struct Lane {
     pub(super) starting: usize,
     /// Replaced or removed: takes no new tasks and goes away when the last one is done.
     pub(super) retired: bool,
-    /// No host is started before this, because the last one failed to.
-    pub(super) start_after: Option<Instant>,
+    /// The last host failed to start.
+    pub(super) failing: bool,
+    /// No host is started before this: the last one failed to start, or ended with nothing to show for it.
+    start_after: Option<Instant>,
     start_backoff: Duration,
     /// Since when tasks are parked that crowd the window, and how many were in that time.
     parked: (Instant, usize),
@@ -133,6 +136,7 @@ impl Lane {
             busy: Vec::new(),
             starting: 0,
             retired: false,
+            failing: false,
             start_after: None,
             start_backoff: START_BACKOFF.0,
             parked: (now, 0),
@@ -171,13 +175,24 @@ impl Lane {
 
     /// A host failed to start: wait before the next.
     pub(super) fn start_failed(&mut self, now: Instant) {
+        self.failing = true;
+        self.pause_starts(now);
+    }
+
+    /// A host ended with nothing to show for it: wait before the next, twice as long as the last time.
+    pub(super) fn pause_starts(&mut self, now: Instant) {
         self.start_after = Some(now + self.start_backoff);
         self.start_backoff = (self.start_backoff * 2).min(START_BACKOFF.1);
     }
 
-    /// A host started.
-    pub(super) fn start_succeeded(&mut self) {
+    /// A host started. What it is good for only its first task shows.
+    pub(super) fn started(&mut self) {
+        self.failing = false;
         self.start_after = None;
+    }
+
+    /// A host that was started reported its first task.
+    pub(super) fn proved(&mut self) {
         self.start_backoff = START_BACKOFF.0;
     }
 

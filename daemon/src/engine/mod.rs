@@ -3,6 +3,7 @@
 
 mod arrival;
 mod cancel;
+mod charge;
 mod copies;
 mod dispatch;
 mod drain;
@@ -106,6 +107,8 @@ pub struct EngineStatus {
     pub handlers: Vec<HandlerStatus>,
     /// Newest first.
     pub last_errors: Vec<RecentError>,
+    /// Why no plugin host can be started on this machine, if so.
+    pub machine_fault: Option<String>,
 }
 
 /// What the engine shows without being asked; the newest value is all that counts.
@@ -186,6 +189,8 @@ pub struct Engine {
     phase: Phase,
     broker: BrokerStatus,
     errors: VecDeque<RecentError>,
+    /// Why no host could be started lately, when that was not for a plugin's sake.
+    machine_fault: Option<String>,
     health: watch::Sender<Health>,
     health_at: Instant,
     /// When flights were last looked through for those that have waited too long.
@@ -242,6 +247,7 @@ pub async fn run(
         phase: Phase::Running,
         broker: BrokerStatus { state: "connecting".to_owned(), ..BrokerStatus::default() },
         errors: VecDeque::new(),
+        machine_fault: None,
         health,
         health_at: Instant::now(),
         aged_at: Instant::now(),

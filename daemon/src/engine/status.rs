@@ -27,6 +27,7 @@ impl Engine {
             queues: self.queue_status(),
             handlers: self.registry.slots.iter().map(|slot| self.handler_status(slot)).collect(),
             last_errors: self.errors.iter().cloned().collect(),
+            machine_fault: self.machine_fault.clone(),
         }
     }
 
@@ -96,7 +97,7 @@ impl Engine {
         let lanes: Vec<&Lane> = self.lanes.all.values().filter(same).collect();
         let numbers: Vec<u64> = lanes.iter().map(|lane| lane.generation.number).collect();
         let hosts = || self.lanes.hosts.values().filter(|slot| numbers.contains(&slot.lane));
-        let failing = lanes.iter().any(|lane| !lane.retired && lane.start_after.is_some());
+        let failing = lanes.iter().any(|lane| !lane.retired && lane.failing);
         let mut pids: Vec<u32> = hosts().filter_map(|slot| slot.host.pid()).collect();
         pids.sort_unstable();
         let totals = lanes.first().map(|lane| lane.totals.borrow());
@@ -183,7 +184,8 @@ impl Engine {
             (Phase::Draining(_), _) => format!("draining: {running} running, {rest} to settle"),
             (Phase::Running, true) => {
                 let but = publishing_trouble(&self.broker);
-                format!("consuming{but}: {running} running, {rest} waiting")
+                let and = self.machine_fault.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
+                format!("consuming{but}{and}: {running} running, {rest} waiting")
             }
             (Phase::Running, false) if let Some(queue) = self.queues.first_stuck() => {
                 let why = queue.stuck.why.as_deref().unwrap_or_default();

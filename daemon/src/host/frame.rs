@@ -32,6 +32,8 @@ pub(super) mod from_host {
     pub(in crate::host) const LOG: u8 = 68;
     pub(in crate::host) const CREATE_FAILED: u8 = 69;
     pub(in crate::host) const WITHDRAWN: u8 = 70;
+    /// No code of the plugin's has run.
+    pub(in crate::host) const SETUP_FAILED: u8 = 71;
 }
 
 const FLAG_REDELIVERED: u8 = 1;

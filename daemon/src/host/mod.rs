@@ -11,6 +11,7 @@ mod output;
 mod ring;
 mod run;
 mod spawn;
+mod stage;
 mod supervise;
 mod trial;
 
@@ -25,6 +26,7 @@ pub use bounds::not_in_force;
 pub use cgroup::{Controllers, Groups};
 pub use run::run_if_host;
 pub use spawn::{Spawner, become_subreaper};
+pub use stage::Stage;
 pub use supervise::Host;
 pub use trial::{probe, run_one};
 
@@ -219,6 +221,10 @@ pub enum HostEvent {
 /// How a host ended, and what it had started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exit {
+    /// How far it was.
+    pub stage: Stage,
+    /// It was asked to end, had nothing left to do, and ended by itself and without an error.
+    pub orderly: bool,
     /// Human words: `signal 11 (SIGSEGV)`, `exit status 0`, `create failed: …`.
     pub why: String,
     /// `create` failed or never finished; the plugin's own error when it gave one.

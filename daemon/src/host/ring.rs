@@ -37,6 +37,13 @@ pub(super) struct Ledger {
     pub(super) plain_done: Vec<Seq>,
 }
 
+impl Ledger {
+    /// What it says, as far as a host that was given `sent` tasks can say it: a handler may have written over the page.
+    pub(super) fn within(self, sent: Seq) -> Self {
+        if self.ended <= self.started && self.started <= sent { self } else { Self::default() }
+    }
+}
+
 /// Makes the page.
 pub(super) fn create() -> std::io::Result<OwnedFd> {
     let fd = rustix::fs::memfd_create("warren-ring", MemfdFlags::CLOEXEC)?;
@@ -84,6 +91,17 @@ mod tests {
     #[test]
     fn a_new_page_says_that_nothing_happened() {
         assert_eq!(read(create().unwrap()).unwrap(), Ledger::default());
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_true_says_nothing() {
+        let ledger = |started, ended| Ledger { started, ended, plain_done: vec![1] };
+        for (started, ended, sent, is_true) in
+            [(0, 0, 0, true), (3, 2, 3, true), (3, 3, 9, true), (4, 3, 3, false), (2, 3, 9, false)]
+        {
+            let expected = if is_true { ledger(started, ended) } else { Ledger::default() };
+            assert_eq!(ledger(started, ended).within(sent), expected, "{started} {ended} {sent}");
+        }
     }
 
     #[test]

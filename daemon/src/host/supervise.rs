@@ -1,6 +1,7 @@
 //! The daemon side of one host: a queue of frames to it, and one local task that reads what comes back,
 //! watches the process and its time limits, and reports its end. Nothing here blocks.
 
+mod agreed;
 mod link;
 mod listen;
 
@@ -14,12 +15,15 @@ use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
+use self::agreed::Agreed;
 use self::link::{Link, register};
 use self::listen::{Pumped, READS_PER_TURN};
 use super::death::{self, Death};
 use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST, Malformed};
 use super::output::Lines;
-use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError, ring};
+use super::ring::{self, Ledger};
+use super::stage::{Facts, Stage};
+use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError};
 use crate::config::Bounds;
 
 /// Bytes read from a host at once.
@@ -46,11 +50,7 @@ struct Inner {
     link: RefCell<Option<Rc<Link>>>,
     stdout: RefCell<Lines>,
     stderr: RefCell<Lines>,
-    sent: Cell<Seq>,
-    reported: Cell<Seq>,
-    /// Came back unstarted, and the host has not reached them in its input yet. As many as may be queued.
-    withdrawn: RefCell<Vec<Seq>>,
-    ready: Cell<bool>,
+    agreed: RefCell<Agreed>,
     quitting: Cell<bool>,
     killed: Cell<bool>,
     dropped: Cell<bool>,
@@ -58,6 +58,8 @@ struct Inner {
     rss: Cell<Option<(Instant, u64)>>,
     early_cancels: RefCell<Vec<ControlMessage>>,
     create_error: RefCell<Option<TaskError>>,
+    /// It could not set itself up: the plugin has nothing to do with it.
+    unusable: Cell<bool>,
     /// Why this side killed it, when it did so on its own account.
     verdict: RefCell<Option<String>>,
     /// The last task that printed that there was no memory to be had.
@@ -96,16 +98,14 @@ impl Host {
             link: RefCell::default(),
             stdout: RefCell::new(Lines::new(false, spec.max_output)),
             stderr: RefCell::new(Lines::new(true, spec.max_output)),
-            sent: Cell::new(0),
-            reported: Cell::new(0),
-            withdrawn: RefCell::default(),
-            ready: Cell::new(false),
+            agreed: RefCell::default(),
             quitting: Cell::new(false),
             killed: Cell::new(false),
             dropped: Cell::new(false),
             rss: Cell::new(None),
             early_cancels: RefCell::default(),
             create_error: RefCell::default(),
+            unusable: Cell::new(false),
             verdict: RefCell::default(),
             short_of_memory: Cell::default(),
             changed: Notify::new(),
@@ -115,10 +115,9 @@ impl Host {
         Self(inner)
     }
 
-    /// Queues a task; nothing is written before [`flush`](Self::flush). Sequence numbers must rise.
+    /// Queues a task; nothing is written before [`flush`](Self::flush). Tasks are numbered from 1, without gaps.
     pub fn send(&mut self, task: &HostTask<'_>) {
-        debug_assert!(task.seq > self.0.sent.get(), "a host's tasks are numbered upwards");
-        self.0.sent.set(task.seq);
+        self.0.agreed.borrow_mut().give(task.seq);
         frame::put_task(&mut self.0.out.borrow_mut(), task);
     }
 
@@ -207,6 +206,8 @@ async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
             let create_error =
                 Some(TaskError { code: "spawn".into(), message: message.clone(), retry_after: None });
             inner.emit(HostEvent::Exited(Exit {
+                stage: Stage::Spawning,
+                orderly: false,
                 why: message,
                 create_error,
                 started: 0,
@@ -261,9 +262,14 @@ impl Inner {
     }
 
     fn cancel(&self, message: ControlMessage) {
-        if message.seq <= self.reported.get() {
+        let mut agreed = self.agreed.borrow_mut();
+        if message.seq <= agreed.reported() {
             return;
         }
+        if !message.started_too {
+            agreed.recall(message.seq);
+        }
+        drop(agreed);
         match self.link() {
             Some(link) => link.cancel(message),
             None => self.early_cancels.borrow_mut().push(message),
@@ -331,9 +337,13 @@ impl Inner {
     /// Kills a host that takes too long to be created or to end. Never returns.
     async fn watch_limits(&self) {
         loop {
-            let (limit, why) = if !self.ready.get() {
+            let (ready, idle) = {
+                let agreed = self.agreed.borrow();
+                (agreed.is_ready(), agreed.reported() == agreed.sent())
+            };
+            let (limit, why) = if !ready {
                 (self.create_timeout, "loading the plugin and `create` took")
-            } else if self.quitting.get() && self.reported.get() == self.sent.get() {
+            } else if self.quitting.get() && idle {
                 (self.grace, "killed: ending took")
             } else {
                 self.changed.notified().await;
@@ -342,7 +352,7 @@ impl Inner {
             tokio::select! {
                 () = tokio::time::sleep(limit) => {
                     let why = format!("{why} longer than {limit:?}");
-                    if !self.ready.get() {
+                    if !ready {
                         let error = TaskError { code: "timeout".into(), message: why.clone(), retry_after: None };
                         self.create_error.borrow_mut().get_or_insert(error);
                     }
@@ -371,26 +381,43 @@ impl Inner {
         }
         let process = link.process.borrow_mut().take();
         self.link.borrow_mut().take();
-        let ledger = ring::read(&link.ring).unwrap_or_default();
+        let ledger = ring::read(&link.ring).unwrap_or_default().within(self.agreed.borrow().sent());
         let death = match process {
             Some(process) => process.reap(self.quitting.get()).await,
             None => Death { why: "ended".into(), ..Death::default() },
         };
-        let short = self.short_of_memory.get() == Some(ledger.started);
-        let (ended, over) = death::explain(&death, &self.bounds, short);
-        let (why, over) = match self.verdict.take() {
+        self.emit(HostEvent::Exited(self.exit(&death, ledger, garbled)));
+    }
+
+    /// What is to be told of the end.
+    fn exit(&self, death: &Death, ledger: Ledger, garbled: Option<String>) -> Exit {
+        let agreed = self.agreed.borrow();
+        let (sent, reported) = (agreed.sent(), agreed.reported());
+        let facts = Facts {
+            unusable: self.unusable.get(),
+            ready: agreed.is_ready(),
+            quitting: self.quitting.get(),
+            sent,
+            reported,
+            ledger: &ledger,
+        };
+        let stage = Stage::of(&facts, |after, to| agreed.owes(after, to));
+        let printing = if stage == Stage::Running { ledger.started } else { 0 };
+        let (ended, over) = death::explain(death, &self.bounds, self.short_of_memory.get() == Some(printing));
+        let verdict = self.verdict.take();
+        let orderly = stage == Stage::Quitting && death.success && verdict.is_none();
+        let (why, over) = match verdict {
             Some(verdict) => (format!("{verdict}; {ended}"), None),
             None => (format!("{ended}{}", garbled.unwrap_or_default()), over),
         };
         let crash = || TaskError { code: "crash".into(), message: why.clone(), retry_after: None };
-        let create_error = (!self.ready.get()).then(|| self.create_error.take().unwrap_or_else(crash));
+        let create_error = (!agreed.is_ready()).then(|| self.create_error.take().unwrap_or_else(crash));
         let why = match &create_error {
             Some(error) => format!("create failed: {}", error.message),
             None => why,
         };
-        let reported = self.reported.get();
-        let done_unreported = ledger.plain_done.into_iter().filter(|&seq| seq > reported).collect();
-        let (started, ended) = (ledger.started, ledger.ended);
-        self.emit(HostEvent::Exited(Exit { why, create_error, started, done_unreported, ended, over }));
+        let Ledger { started, ended, plain_done } = ledger;
+        let done_unreported = plain_done.into_iter().filter(|&seq| seq > reported).collect();
+        Exit { stage, orderly, why, create_error, started, done_unreported, ended, over }
     }
 }

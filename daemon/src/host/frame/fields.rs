@@ -37,7 +37,8 @@ impl Buffer {
         Ok(Some((kind, payload)))
     }
 
-    /// Where to read to; never empty. Gives back what a large frame made it grow by.
+    /// Where to read to; never empty. Gives back what a large frame made it grow by. It grows as bytes arrive, not on the
+    /// word of the other end, and not beyond the frame that is being read: a host's memory may be bounded.
     pub(in crate::host) fn room(&mut self) -> &mut [u8] {
         self.buf.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -46,7 +47,11 @@ impl Buffer {
             self.buf = vec![0; self.chunk];
         }
         if self.end == self.buf.len() {
-            self.buf.resize(self.buf.len() * 2, 0);
+            let doubled = self.buf.len() * 2;
+            let frame = self.buf.first_chunk().map_or(0, |len| HEADER + u32::from_le_bytes(*len) as usize);
+            let len = if frame > self.end { doubled.min(frame) } else { doubled };
+            self.buf.reserve_exact(len - self.end);
+            self.buf.resize(len, 0);
         }
         &mut self.buf[self.end..]
     }

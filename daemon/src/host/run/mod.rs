@@ -21,6 +21,7 @@ mod plugin;
 mod rlimits;
 mod setup;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -65,63 +66,81 @@ const EXIT_STRAYS: i32 = 3;
 fn run() -> i32 {
     let (channel, init) = match setup::prepare() {
         Ok(prepared) => prepared,
-        Err(error) => {
-            setup::complain(&format!("a plugin host could not be set up: {error}"));
-            return EXIT_PROTOCOL;
-        }
+        Err(error) => return unusable(setup::socket_of_a_new_host(), &error),
     };
     let setup::Channel { socket, plugin: library, ring, control, input } = channel;
     let shared = match share(socket) {
         Ok(shared) => shared,
-        Err(error) => {
-            setup::complain(&format!("a plugin host could not be set up: {error}"));
-            return EXIT_PROTOCOL;
-        }
+        Err((socket, error)) => return unusable(socket, &error),
     };
-    match start(shared, &init, library, &ring, control) {
-        Ok((plugin, ledger)) => {
+    let failed = |kind, error: &TaskError| {
+        shared.outbox.append(|out| put_frame(out, kind, |out| put_error(out, error)));
+        shared.outbox.flush();
+        EXIT_CREATE_FAILED
+    };
+    let control: &OwnedFd = Box::leak(Box::new(control));
+    let ledger = match attend(shared, &ring, control) {
+        Ok(ledger) => ledger,
+        Err(error) => return failed(from_host::SETUP_FAILED, &setup_failed(&error)),
+    };
+    match start(shared, &init, library, control) {
+        Ok(plugin) => {
             shared.outbox.append(|out| put_frame(out, from_host::READY, |_| {}));
             shared.outbox.flush();
             let cpu = CpuBound::new(init.cpu_time);
             Server { shared, plugin, ledger, cpu, grace: init.grace, spoiled: false }.serve(input)
         }
-        Err(error) => {
-            shared
-                .outbox
-                .append(|out| put_frame(out, from_host::CREATE_FAILED, |out| put_error(out, &error)));
-            shared.outbox.flush();
-            EXIT_CREATE_FAILED
-        }
+        Err(error) => failed(from_host::CREATE_FAILED, &error),
     }
 }
 
-fn share(socket: OwnedFd) -> std::io::Result<&'static Shared> {
-    let shared = Shared { gate: Gate::new()?, outbox: Outbox::new(socket), sinks: Sinks::default() };
-    Ok(Box::leak(Box::new(shared)))
+/// Tells the daemon that no host can be made here, which is not the plugin's doing: the machine is short of something.
+fn unusable(socket: OwnedFd, error: &io::Error) -> i32 {
+    let outbox = Outbox::new(socket);
+    outbox.append(|out| put_frame(out, from_host::SETUP_FAILED, |out| put_error(out, &setup_failed(error))));
+    outbox.flush();
+    EXIT_CREATE_FAILED
 }
 
-/// Maps the ring, starts the control thread, loads the plugin and creates the handler.
+fn setup_failed(error: &io::Error) -> TaskError {
+    let message = format!("a plugin host could not be set up: {error}");
+    TaskError { code: "host".into(), message, retry_after: None }
+}
+
+fn share(socket: OwnedFd) -> Result<&'static Shared, (OwnedFd, io::Error)> {
+    match Gate::new() {
+        Ok(gate) => {
+            Ok(Box::leak(Box::new(Shared { gate, outbox: Outbox::new(socket), sinks: Sinks::default() })))
+        }
+        Err(error) => Err((socket, error)),
+    }
+}
+
+/// Maps the ring and starts the control thread.
+fn attend(shared: &'static Shared, ring: &OwnedFd, control: &'static OwnedFd) -> io::Result<Ledger> {
+    let doing = |what: &str, error: &io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+    let ledger = Ledger::map(ring).map_err(|error| doing("the ring cannot be mapped", &error))?;
+    control::spawn(shared, control).map_err(|error| doing("the control thread cannot be started", &error))?;
+    Ok(ledger)
+}
+
+/// Loads the plugin and creates the handler.
 fn start(
     shared: &'static Shared,
     init: &Init,
     library: OwnedFd,
-    ring: &OwnedFd,
-    control: OwnedFd,
-) -> Result<(Plugin, Ledger), TaskError> {
-    let host = |what: &str, error: std::io::Error| TaskError {
-        code: "host".into(),
-        message: format!("{what}: {error}"),
-        retry_after: None,
-    };
-    let ledger = Ledger::map(ring).map_err(|error| host("cannot map the ring", error))?;
-    let control: &OwnedFd = Box::leak(Box::new(control));
-    control::spawn(shared, control).map_err(|error| host("cannot start the control thread", error))?;
+    control: &OwnedFd,
+) -> Result<Plugin, TaskError> {
     let plugin = Plugin::load(library, shared)?;
     plugin.create(shared, &init.settings_json, init.create_timeout)?;
     // A task that was cancelled before this process was there must not start.
-    let withdrawn = shared.gate.take_cancels(control).map_err(|error| host("the daemon is gone", error))?;
+    let withdrawn = shared.gate.take_cancels(control).map_err(|error| TaskError {
+        code: "host".into(),
+        message: format!("the daemon is gone: {error}"),
+        retry_after: None,
+    })?;
     control::tell_withdrawn(shared, &withdrawn);
-    Ok((plugin, ledger))
+    Ok(plugin)
 }
 
 /// The main thread, once the handler exists.

@@ -4,7 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::io::{self, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags};
@@ -36,11 +36,21 @@ pub(super) struct Channel {
 }
 
 /// Lowest number for a host's own descriptors: handlers get the low ones, which is what they are used to.
-const OWN_FDS_FROM: i32 = 100;
+const OWN_FDS_FROM: u64 = 100;
+/// Descriptors that a host has itself, and some: where the daemon's limit is low, they are the last below it.
+const OWN_FDS: u64 = 16;
 
-/// Moves a descriptor of ours out of the handlers' way.
-pub(super) fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, OWN_FDS_FROM)?)
+/// Moves a descriptor of ours out of the handlers' way, as far as the limit that holds now allows it.
+pub(super) fn move_up(fd: impl AsFd) -> io::Result<OwnedFd> {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let from = OWN_FDS_FROM.min(limit.saturating_sub(OWN_FDS)).max(3);
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, from as i32)?)
+}
+
+/// Standard input of a host that could not be set up: the daemon's socket, for saying why.
+pub(super) fn socket_of_a_new_host() -> OwnedFd {
+    // SAFETY: the process ends next, and nothing else of it uses standard input, which `prepare` replaces last of all.
+    unsafe { OwnedFd::from_raw_fd(0) }
 }
 
 /// Whether the arguments are those of a host: nothing but `argv[0]`, which names it.
@@ -60,12 +70,10 @@ pub(super) fn prepare() -> io::Result<(Channel, Init)> {
     default_signals();
     close_from(3);
     let (plugin, ring, control) = receive_descriptors()?;
-    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), OWN_FDS_FROM)?;
+    let socket = move_up(rustix::stdio::stdin())?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    drop(null);
     line_buffered_stdout();
-    let mut input = Input::new(move_up(socket.try_clone()?)?);
+    let mut input = Input::new(move_up(&socket)?);
     let init = input.init()?;
     // Had the daemon ended before the death signal was asked for, it would never come.
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32) != Some(init.parent) {
@@ -74,6 +82,7 @@ pub(super) fn prepare() -> io::Result<(Channel, Init)> {
     rlimits::set(&init)?;
     let name = CString::new(format!("warren:{}", init.handler)).unwrap_or_default();
     rustix::thread::set_name(&name)?;
+    rustix::stdio::dup2_stdin(&null)?;
     Ok((Channel { socket, plugin, ring, control, input }, init))
 }
 

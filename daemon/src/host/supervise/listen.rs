@@ -9,6 +9,7 @@ use rustix::net::RecvFlags;
 use tokio::io::unix::AsyncFd;
 
 use super::Inner;
+use super::agreed::Reported;
 use super::link::Link;
 use crate::host::frame::{self, Malformed, Reader, from_host};
 use crate::host::output::Lines;
@@ -77,51 +78,55 @@ impl Inner {
         Ok(Pumped::More)
     }
 
+    /// Handles one frame, or says what is wrong with it.
     fn frame(&self, kind: u8, payload: &[u8]) -> Result<(), Malformed> {
         let mut r = Reader(payload);
-        match kind {
+        let event = match kind {
             from_host::REPORT => {
                 let report = frame::parse_report(payload)?;
-                if report.seq <= self.reported.get() || report.seq > self.sent.get() {
-                    return Err(Malformed("a report of a task that it was not given"));
-                }
-                self.reported.set(report.seq);
+                let reported = self.agreed.borrow_mut().report(report.seq)?;
                 for lines in [&self.stdout, &self.stderr] {
                     lines.borrow_mut().finish(&mut |event| self.emit(event));
                 }
                 if self.quitting.get() {
                     self.changed.notify_one();
                 }
-                let known = self.withdrawn.borrow().iter().position(|&seq| seq == report.seq);
-                match known {
-                    Some(known) => drop(self.withdrawn.borrow_mut().swap_remove(known)),
-                    None => self.emit(HostEvent::Report(Box::new(report))),
+                if reported == Reported::Awaited {
+                    self.emit(HostEvent::Report(Box::new(report)));
                 }
+                return Ok(());
             }
             from_host::WITHDRAWN => {
                 let seq = r.u64()?;
-                let known = self.withdrawn.borrow().contains(&seq);
-                if known || seq <= self.reported.get() || seq > self.sent.get() {
-                    return Err(Malformed("back a task that it was not given"));
-                }
-                self.withdrawn.borrow_mut().push(seq);
-                self.emit(HostEvent::Withdrawn { seq });
+                self.agreed.borrow_mut().withdraw(seq)?;
+                HostEvent::Withdrawn { seq }
             }
             from_host::READY => {
-                self.ready.set(true);
+                self.agreed.borrow_mut().ready()?;
                 self.changed.notify_one();
-                self.emit(HostEvent::Ready);
+                HostEvent::Ready
             }
             from_host::PROGRESS => {
-                self.emit(HostEvent::Progress { seq: r.u64()?, permille: r.u32()?, note: r.text()? });
+                let (seq, permille, note) = (r.u64()?, r.u32()?, r.text()?);
+                self.agreed.borrow().mention(seq)?;
+                HostEvent::Progress { seq, permille: permille.min(1000), note }
             }
             from_host::LOG => {
                 let (seq, level) = (r.u64()?, r.i32()?);
-                self.emit(HostEvent::Log { seq, level, message: r.text()?, fields: r.pairs()? });
+                self.agreed.borrow().mention(seq)?;
+                HostEvent::Log { seq, level, message: r.text()?, fields: r.pairs()? }
             }
-            from_host::CREATE_FAILED => *self.create_error.borrow_mut() = Some(frame::parse_error(&mut r)?),
+            from_host::CREATE_FAILED | from_host::SETUP_FAILED => {
+                let error = frame::parse_error(&mut r)?;
+                self.agreed.borrow_mut().failed()?;
+                self.unusable.set(kind == from_host::SETUP_FAILED);
+                *self.create_error.borrow_mut() = Some(error);
+                return r.end();
+            }
             _ => return Err(Malformed("an unknown kind of frame")),
-        }
+        };
+        r.end()?;
+        self.emit(event);
         Ok(())
     }
 
@@ -160,7 +165,7 @@ impl Inner {
     fn printing(&self, link: &Link) -> Seq {
         match ring::counters(&link.ring) {
             Ok((started, ended)) if started > ended => started,
-            Ok((_, ended)) if ended > self.reported.get() => ended,
+            Ok((_, ended)) if ended > self.agreed.borrow().reported() => ended,
             _ => 0,
         }
     }

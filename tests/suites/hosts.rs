@@ -1,0 +1,7 @@
+//! Plugin hosts that end in every way, say what was not agreed, or cannot be started: somebody answers for each of
+//! these, within bounds, and nobody else pays.
+
+#[path = "hosts/ends.rs"]
+mod ends;
+#[path = "hosts/frames.rs"]
+mod frames;
