@@ -1,7 +1,7 @@
 //! What is loaded: the generations of every handler and the routing table over them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Limits, Retry};
 use crate::control::api::RouteReply;
@@ -16,7 +16,13 @@ pub struct Registry {
     pub slots: Vec<Slot>,
     /// Prefix → index into `slots`.
     pub router: Router,
+    /// The same for what files claim that others may have written. It decides of tasks that `router` knows nothing of.
+    pub claims: Router,
 }
+
+/// So long a task that no route takes is put aside for a handler whose prefixes are not known. Each costs a copy every
+/// half minute; who has not mended the file in this time finds them as dead letters, and can replay them.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// One handler.
 #[derive(Debug, Clone)]
@@ -36,10 +42,25 @@ pub struct Absent {
     pub plugin: String,
     /// The prefixes it claims.
     pub prefixes: Vec<Arc<str>>,
+    /// Where those are known from.
+    pub source: Source,
     /// The queues it is narrowed to; `None`: all.
     pub queues: Option<Vec<String>>,
     /// Why it does not run.
     pub why: String,
+}
+
+/// Where the prefixes of a handler that does not run are known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The configuration.
+    Stated,
+    /// The manifest of its plugin, whose file cannot be loaded.
+    Manifest,
+    /// The same, and others may have written it.
+    Hearsay,
+    /// Nowhere, since this time: they are not known.
+    Unknown(Instant),
 }
 
 /// One sealed snapshot of a plugin + one configuration of its handler. Hosts belong to a generation.
@@ -95,6 +116,14 @@ impl Generation {
 }
 
 impl Slot {
+    /// The handler, when it does not run.
+    fn absent(&self) -> Option<&Arc<Absent>> {
+        match self {
+            Self::Active(_) => None,
+            Self::Absent(absent) => Some(absent),
+        }
+    }
+
     /// The handler's name.
     pub fn handler(&self) -> &Arc<str> {
         match self {
@@ -120,13 +149,45 @@ impl Slot {
     }
 }
 
+impl Absent {
+    /// Whether a task from this queue that no route takes may be its own.
+    fn may_want(&self, queue: &str, now: Instant) -> bool {
+        let Source::Unknown(since) = self.source else { return false };
+        let takes = |queues: &Vec<String>| queues.iter().any(|name| name == queue);
+        self.queues.as_ref().is_none_or(takes) && now < since + UNKNOWN_LIFE
+    }
+}
+
 impl Registry {
+    /// The handler that does not run and may want a task that no route takes: by what its file claims, or because
+    /// nothing is known of its prefixes.
+    pub fn claimant(
+        &self,
+        queue: &str,
+        message_type: Option<&str>,
+        text: &[u8],
+        now: Instant,
+    ) -> Option<&Arc<Absent>> {
+        let claimed = self.claims.route(queue, message_type, text);
+        claimed
+            .and_then(|found| self.slots[found.handler].absent())
+            .or_else(|| self.slots.iter().filter_map(Slot::absent).find(|absent| absent.may_want(queue, now)))
+    }
+
     /// Where a task would go, and why, for `warrenctl route`.
     pub fn explain(&self, queue: &str, message_type: Option<&str>, text: &[u8]) -> RouteReply {
         let explained =
             self.router.explain(queue, message_type, text, |index| &**self.slots[index].handler());
         let Some(found) = explained.found else {
-            return RouteReply { why: explained.why, ..RouteReply::default() };
+            let Some(absent) = self.claimant(queue, message_type, text, Instant::now()) else {
+                return RouteReply { why: explained.why, ..RouteReply::default() };
+            };
+            let (name, fault) = (&absent.handler, &absent.why);
+            let why = format!(
+                "{} It may be for handler `{name}`, which is not running, so the task is put aside: {fault}",
+                explained.why
+            );
+            return RouteReply { handler: Some(name.to_string()), why, ..RouteReply::default() };
         };
         let mut why = explained.why;
         if let Slot::Absent(absent) = &self.slots[found.handler] {

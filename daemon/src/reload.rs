@@ -1,19 +1,20 @@
 //! Config + plugins → a new registry. Everything that can fail happens here, before anything is swapped: a handler
 //! that cannot be started leaves what it would have replaced running, and says so.
 
-use std::path::PathBuf;
+mod wanted;
+
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use crate::config::{self, Config, Limits};
+use crate::config::{Config, Limits};
 use crate::control::api::ReloadRow;
 use crate::host::{Spawner, probe};
-use crate::plugin::{
-    DiscoverError, Found as Discovered, Manifest, Snapshot, SnapshotError, discover, target_conflicts,
-};
-use crate::registry::{Absent, Generation, Registry, Slot};
+use crate::plugin::{DiscoverError, Snapshot, discover, target_conflicts};
+use crate::registry::{Absent, Generation, Registry, Slot, Source};
 use crate::router::{Conflict, Entry, Router};
+
+use self::wanted::{Found, Wanted, wanted};
 
 /// What a reload would put in force, and how it compares.
 #[derive(Debug)]
@@ -48,71 +49,29 @@ pub async fn plan(
         return Err(DiscoverError::SuddenlyEmpty { dirs: config.plugins.dirs.clone() });
     }
     let found = Found::new(found, current);
-    let manifests: Vec<&Manifest> = found.good.iter().map(|snapshot| &snapshot.manifest).collect();
-    for conflict in target_conflicts(&config.handlers, &manifests) {
+    for conflict in target_conflicts(&config.handlers, &found.manifests()) {
         tracing::warn!(handler = %conflict.handler, "{conflict}");
     }
     let mut rows = Vec::new();
     let wanted = wanted(config, &found, current, &mut rows);
-    let probes = wanted.into_iter().map(|wanted| {
-        *numbers += 1;
-        realize(wanted, *numbers, current, spawner, config)
-    });
+    let probes: Vec<_> = wanted
+        .into_iter()
+        .map(|wanted| {
+            *numbers += 1;
+            realize(wanted, *numbers, current, spawner, config)
+        })
+        .collect();
     let mut slots = Vec::new();
-    for (slot, row) in join_all(probes.collect::<Vec<_>>()).await {
+    for (slot, row) in join_all(probes).await {
         rows.push(row);
         slots.extend(slot);
     }
     rows.extend(removed(current, &slots));
     let (router, conflicts) = Router::build(entries(&slots, current));
     report_conflicts(&conflicts, &slots, &mut rows);
+    let (claims, _) = Router::build(hearsay(&slots));
     rows.sort_by(|a, b| a.handler.cmp(&b.handler));
-    Ok(Plan { registry: Registry { slots, router }, rows })
-}
-
-/// The plugins on disk: good snapshots, and files that are none.
-struct Found {
-    good: Vec<Arc<Snapshot>>,
-    bad: Vec<(PathBuf, SnapshotError)>,
-}
-
-impl Found {
-    /// Snapshots whose bytes are held already are replaced by the held ones, so that equal bytes are one memfd.
-    fn new(found: Vec<Discovered>, current: &[Slot]) -> Self {
-        let held = |new: &Snapshot| {
-            current.iter().find_map(|slot| match slot {
-                Slot::Active(old) if old.plugin.sha256 == new.sha256 && old.plugin.path == new.path => {
-                    Some(old.plugin.clone())
-                }
-                _ => None,
-            })
-        };
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
-        for one in found {
-            match one {
-                Ok(snapshot) => good.push(held(&snapshot).unwrap_or_else(|| Arc::new(snapshot))),
-                Err(error) => bad.push(error),
-            }
-        }
-        Self { good, bad }
-    }
-
-    fn named(&self, name: &str) -> Option<&Arc<Snapshot>> {
-        self.good.iter().find(|snapshot| snapshot.manifest.name == name)
-    }
-}
-
-/// A handler as config and manifests ask for it.
-struct Wanted {
-    handler: Arc<str>,
-    plugin_name: String,
-    plugin: Result<Arc<Snapshot>, String>,
-    prefixes: Vec<Arc<str>>,
-    queues: Option<Vec<String>>,
-    settings_json: Arc<str>,
-    limits: Limits,
-    /// No `[handlers.*]` table names the plugin: it is a handler with its own defaults, if it can do without settings.
-    implicit: bool,
+    Ok(Plan { registry: Registry { slots, router, claims }, rows })
 }
 
 /// What a reload does with a plugin that nothing configures and that cannot do without: no handler, no error.
@@ -121,98 +80,9 @@ const UNUSED: &str = "unused";
 /// The code with which a plugin refuses its settings; the SDK uses it for those that it cannot read.
 const BAD_SETTINGS: &str = "bad-settings";
 
-/// All handlers that are asked for: the configured ones, then every plugin that none of them names.
-fn wanted(config: &Config, found: &Found, current: &[Slot], rows: &mut Vec<ReloadRow>) -> Vec<Wanted> {
-    let mut wanted: Vec<Wanted> =
-        config.handlers.iter().map(|handler| configured(handler, found, current)).collect();
-    for snapshot in &found.good {
-        let name = &snapshot.manifest.name;
-        if !config.handlers.iter().any(|handler| handler.plugin == *name) {
-            wanted.push(implicit(snapshot));
-        }
-    }
-    for (path, error) in &found.bad {
-        let affected = current.iter().find_map(|slot| match slot {
-            Slot::Active(old) if old.plugin.path == *path => Some(old),
-            _ => None,
-        });
-        let is_wanted = |name: &str| wanted.iter().any(|other| &*other.handler == name);
-        match affected {
-            Some(old) if !is_wanted(&old.handler) => wanted.push(Wanted {
-                handler: old.handler.clone(),
-                plugin_name: old.plugin.manifest.name.clone(),
-                plugin: Err(error.to_string()),
-                prefixes: old.prefixes.clone(),
-                queues: old.queues.clone(),
-                settings_json: old.settings_json.clone(),
-                limits: old.limits.clone(),
-                implicit: false,
-            }),
-            Some(_) => {}
-            None => rows.push(ReloadRow {
-                handler: path.display().to_string(),
-                change: "refused".to_owned(),
-                generation: 0,
-                error: Some(error.to_string()),
-            }),
-        }
-    }
-    wanted
-}
-
-fn configured(handler: &config::Handler, found: &Found, current: &[Slot]) -> Wanted {
-    let plugin = found.named(&handler.plugin).cloned().ok_or_else(|| {
-        // A file that broke since it was loaded explains more than that the plugin is not there.
-        let broken = current.iter().find_map(|slot| match slot {
-            Slot::Active(old) if old.plugin.manifest.name == handler.plugin => found
-                .bad
-                .iter()
-                .find(|(path, _)| *path == old.plugin.path)
-                .map(|(_, error)| error.to_string()),
-            _ => None,
-        });
-        broken.unwrap_or_else(|| missing(handler, found))
-    });
-    let own = plugin.as_ref().map_or(&[][..], |snapshot| &snapshot.manifest.prefixes);
-    let prefixes = handler.prefixes.as_deref().unwrap_or(own);
-    Wanted {
-        handler: handler.name.clone(),
-        plugin_name: handler.plugin.clone(),
-        prefixes: prefixes.iter().map(|prefix| Arc::from(prefix.as_str())).collect(),
-        queues: handler.queues.clone(),
-        settings_json: Arc::from(handler.settings_json.as_str()),
-        limits: handler.limits.clone(),
-        plugin,
-        implicit: false,
-    }
-}
-
-fn missing(handler: &config::Handler, found: &Found) -> String {
-    let names: Vec<&str> = found.good.iter().map(|snapshot| snapshot.manifest.name.as_str()).collect();
-    let there =
-        if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) };
-    let bad: Vec<String> = found.bad.iter().map(|(_, error)| format!("; {error}")).collect();
-    format!(
-        "{}: no plugin `{}` in the plugins directories ({there}{}); put its .so there or correct the name",
-        handler.origin,
-        handler.plugin,
-        bad.concat()
-    )
-}
-
-fn implicit(snapshot: &Arc<Snapshot>) -> Wanted {
-    let manifest = &snapshot.manifest;
-    Wanted {
-        handler: Arc::from(manifest.name.as_str()),
-        plugin_name: manifest.name.clone(),
-        plugin: Ok(snapshot.clone()),
-        prefixes: manifest.prefixes.iter().map(|prefix| Arc::from(prefix.as_str())).collect(),
-        queues: None,
-        settings_json: Arc::from("{}"),
-        limits: Limits::default(),
-        implicit: true,
-    }
-}
+/// What follows for tasks from not knowing a handler's prefixes.
+const UNKNOWN: &str = "its prefixes are not known, so tasks that no handler takes are put aside; state `prefixes` in its \
+                       [handlers.*] table, or mend the file and reload";
 
 /// Turns a wanted handler into a slot: unchanged, probed and new, the old one kept, or absent.
 async fn realize(
@@ -261,11 +131,16 @@ async fn realize(
         let kept = row("kept", old.number, Some(why));
         return (Some(Slot::Active(old)), kept);
     }
+    let why = match wanted.source {
+        Source::Unknown(_) => format!("{why}; {UNKNOWN}"),
+        _ => why,
+    };
     let refused = row("refused", 0, Some(why.clone()));
     let absent = Absent {
         handler: wanted.handler.clone(),
         plugin: wanted.plugin_name.clone(),
         prefixes: wanted.prefixes.clone(),
+        source: wanted.source,
         queues: wanted.queues.clone(),
         why,
     };
@@ -299,14 +174,27 @@ fn removed(current: &[Slot], slots: &[Slot]) -> Vec<ReloadRow> {
         .collect()
 }
 
-/// The claims to prefixes. Who has one now is its incumbent.
+/// The claims to prefixes. Who has one now is its incumbent. What a file says that cannot be loaded never takes anything
+/// from a handler that runs.
 fn entries(slots: &[Slot], current: &[Slot]) -> Vec<Entry> {
     let holds = |handler: &str, prefix: &Arc<str>| {
-        current.iter().any(|slot| &**slot.handler() == handler && slot.prefixes().contains(prefix))
+        let counts = |slot: &&Slot| !is_from(slot, Source::Hearsay);
+        current
+            .iter()
+            .filter(counts)
+            .any(|slot| &**slot.handler() == handler && slot.prefixes().contains(prefix))
+    };
+    let runs = |slot: &Slot, prefix: &Arc<str>| {
+        let same = |other: &&Slot| matches!(other, Slot::Active(_)) && share_a_queue(slot, other);
+        slots.iter().filter(same).any(|other| other.prefixes().contains(prefix))
     };
     let mut entries = Vec::new();
     for (index, slot) in slots.iter().enumerate() {
-        for prefix in slot.prefixes() {
+        if is_from(slot, Source::Hearsay) {
+            continue;
+        }
+        let yields = is_from(slot, Source::Manifest);
+        for prefix in slot.prefixes().iter().filter(|prefix| !(yields && runs(slot, prefix))) {
             entries.push(Entry {
                 prefix: prefix.clone(),
                 handler: index,
@@ -316,6 +204,33 @@ fn entries(slots: &[Slot], current: &[Slot]) -> Vec<Entry> {
         }
     }
     entries
+}
+
+/// What files claim that others may have written. Two that claim the same both want the task to be put aside.
+fn hearsay(slots: &[Slot]) -> Vec<Entry> {
+    let claims = slots.iter().enumerate().filter(|(_, slot)| is_from(slot, Source::Hearsay));
+    let entry = |(handler, slot): (usize, &Slot)| {
+        let queues = slot.queues().map(<[String]>::to_vec);
+        let entry = move |prefix: &Arc<str>| Entry {
+            prefix: prefix.clone(),
+            handler,
+            queues: queues.clone(),
+            incumbent: true,
+        };
+        slot.prefixes().iter().map(entry).collect::<Vec<_>>()
+    };
+    claims.flat_map(entry).collect()
+}
+
+fn is_from(slot: &Slot, source: Source) -> bool {
+    matches!(slot, Slot::Absent(absent) if absent.source == source)
+}
+
+fn share_a_queue(one: &Slot, other: &Slot) -> bool {
+    match (one.queues(), other.queues()) {
+        (Some(one), Some(other)) => one.iter().any(|queue| other.contains(queue)),
+        _ => true,
+    }
 }
 
 fn report_conflicts(conflicts: &[Conflict], slots: &[Slot], rows: &mut [ReloadRow]) {

@@ -5,3 +5,5 @@
 mod ends;
 #[path = "hosts/frames.rs"]
 mod frames;
+#[path = "hosts/refused.rs"]
+mod refused;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -170,7 +171,10 @@ impl Engine {
         let (name, limit) = (&self.queues[queue].config.name, self.config.daemon.max_task_bytes);
         let delivery = flight.delivery.clone();
         match task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit) {
-            Err(refusal) => self.bury_unrun(flight, refusal.reason, refusal.message),
+            Err(refusal) => match self.claimant(&flight, refusal.reason) {
+                Some(absent) => self.park_homeless(flight, &absent),
+                None => self.bury_unrun(flight, refusal.reason, refusal.message),
+            },
             Ok(found) => {
                 flight.prefix = found.prefix.clone();
                 flight.argument = range_of(found.argument, &delivery.body);
@@ -185,6 +189,19 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// The handler that does not run and may want a task that no route takes. Text or not: its `type` may be the prefix.
+    fn claimant(&self, flight: &Flight, reason: DeadReason) -> Option<Arc<Absent>> {
+        let Delivery { properties, body, .. } = &*flight.delivery;
+        let message_type = properties.kind().as_ref().map(lapin::types::ShortString::as_str);
+        let unrouted = match reason {
+            DeadReason::Unroutable => true,
+            DeadReason::Malformed => message_type.is_some(),
+            _ => false,
+        };
+        let queue = &self.queues[flight.queue].config.name;
+        unrouted.then(|| self.registry.claimant(queue, message_type, body, self.now).cloned())?
     }
 
     fn enqueue(&mut self, flight: Flight) {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{Snapshot, SnapshotError};
+use super::snapshot::claim;
+use super::{InspectError, Manifest, Snapshot, SnapshotError};
 
 /// More files than this in all directories together are a mistake (a directory of system libraries), and each one
 /// would be copied into memory.
@@ -48,7 +49,46 @@ pub enum DiscoverError {
 }
 
 /// What discovery says of one file.
-pub type Found = Result<Snapshot, (PathBuf, SnapshotError)>;
+pub type Found = Result<Snapshot, Box<Refused>>;
+
+/// A file that cannot be taken as a plugin.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which.
+    pub path: PathBuf,
+    /// Why.
+    pub error: SnapshotError,
+    /// What it says of itself all the same; nothing of it was run.
+    pub claim: Option<Manifest>,
+}
+
+impl Refused {
+    fn new(path: PathBuf, error: SnapshotError) -> Box<Self> {
+        Box::new(Self { claim: claim(&path, &error), path, error })
+    }
+
+    /// Only who may be trusted can have written what it says.
+    pub fn is_trusted(&self) -> bool {
+        !matches!(
+            self.error,
+            SnapshotError::Symlink
+                | SnapshotError::Owner { .. }
+                | SnapshotError::Writable { .. }
+                | SnapshotError::Directory { .. }
+        )
+    }
+
+    /// It may be a plugin that was not copied to its end: then nothing can be known of it yet.
+    pub fn may_be_half(&self) -> bool {
+        let inspected =
+            |error: &InspectError| matches!(error, InspectError::Empty | InspectError::Truncated { .. });
+        match &self.error {
+            SnapshotError::Changed => true,
+            SnapshotError::Inspect(error) => inspected(error),
+            _ => false,
+        }
+    }
+}
 
 /// Takes a snapshot of every `*.so` in the directories: directories in the order given, files in name order. Names
 /// that begin with a dot and names with anything after `.so` (`x.so.part`, `x.so.tmp`, `x.so~`) are copies under way and
@@ -67,7 +107,7 @@ pub fn discover(directories: &[PathBuf]) -> Result<Vec<Found>, DiscoverError> {
         .filter_map(|path| match Snapshot::take(&path) {
             // Removed between the listing and now: as if it had never been there.
             Err(SnapshotError::Missing) => None,
-            Err(error) => Some(Err((path, error))),
+            Err(error) => Some(Err(Refused::new(path, error))),
             Ok(snapshot) => Some(admit(snapshot, &mut first)),
         })
         .collect())
@@ -76,7 +116,7 @@ pub fn discover(directories: &[PathBuf]) -> Result<Vec<Found>, DiscoverError> {
 fn admit(snapshot: Snapshot, first: &mut HashMap<String, PathBuf>) -> Found {
     let name = snapshot.manifest.name.clone();
     if let Some(first) = first.get(&name).cloned() {
-        return Err((snapshot.path, SnapshotError::Duplicate { name, first }));
+        return Err(Refused::new(snapshot.path, SnapshotError::Duplicate { name, first }));
     }
     first.insert(name, snapshot.path.clone());
     Ok(snapshot)

@@ -201,6 +201,24 @@ impl<'d> Elf<'d> {
     }
 }
 
+/// The descriptors of every note of this owner and type in whatever 64-bit ELF file this is, whole or not.
+pub(super) fn notes_of_any<'d>(data: &'d [u8], owner: &[u8], kind: u32) -> Vec<&'d [u8]> {
+    let Ok(header) = FileHeader64::<LE>::parse(data) else { return Vec::new() };
+    if !header.is_little_endian() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for segment in header.program_headers(LE, data).unwrap_or_default() {
+        let Ok(Some(mut notes)) = segment.notes(LE, data) else { continue };
+        while let Ok(Some(note)) = notes.next() {
+            if note.name() == owner && note.n_type(LE).0 == kind {
+                found.push(note.desc());
+            }
+        }
+    }
+    found
+}
+
 /// Looks at the first bytes only, so that what is no plugin at all is named as what it is.
 fn identify(data: &[u8]) -> Result<(), InspectError> {
     const HEADER: usize = size_of::<FileHeader64<LE>>();

@@ -199,6 +199,16 @@ pub fn examine(bytes: &[u8]) -> Findings {
     findings
 }
 
+/// What a file says of itself that cannot be loaded: half of one, one for another ABI or machine. `None`: nothing that
+/// can be understood.
+pub(super) fn claim(bytes: &[u8]) -> Option<Manifest> {
+    let [json] = super::elf::notes_of_any(bytes, abi::NOTE_OWNER.as_bytes(), abi::NOTE_TYPE)[..] else {
+        return None;
+    };
+    let (abi, raw) = read_manifest(json).ok()?;
+    validated(serde_json::from_str(raw).ok()?, abi).ok()
+}
+
 fn entry_symbol() -> &'static [u8] {
     abi::ENTRY_SYMBOL.strip_suffix(b"\0").unwrap_or(abi::ENTRY_SYMBOL)
 }
@@ -254,6 +264,20 @@ struct AbiFields {
 }
 
 fn parse_manifest(json: &[u8]) -> Result<Manifest, InspectError> {
+    let (plugin, json) = read_manifest(json)?;
+    if plugin.0 != Abi::HOST.0 {
+        return Err(InspectError::AbiMajor { plugin, host: Abi::HOST });
+    }
+    if plugin.1 > Abi::HOST.1 {
+        return Err(InspectError::AbiMinor { plugin, host: Abi::HOST });
+    }
+    let invalid = |reason: String| InspectError::Manifest(reason);
+    let raw: RawManifest = serde_json::from_str(json).map_err(|error| invalid(error.to_string()))?;
+    validated(raw, plugin).map_err(invalid)
+}
+
+/// The text of a manifest, and the ABI that it is of.
+fn read_manifest(json: &[u8]) -> Result<(Abi, &str), InspectError> {
     let invalid = |reason: String| InspectError::Manifest(reason);
     if json.len() > MAX_MANIFEST_BYTES {
         return Err(invalid(format!("it has {} bytes, the bound is {MAX_MANIFEST_BYTES}", json.len())));
@@ -263,15 +287,7 @@ fn parse_manifest(json: &[u8]) -> Result<Manifest, InspectError> {
         std::str::from_utf8(&json[..json.len() - padding]).map_err(|_| invalid("it is not UTF-8".into()))?;
     let RawAbi { abi: AbiFields { major, minor } } =
         serde_json::from_str(json).map_err(|error| invalid(error.to_string()))?;
-    let plugin = Abi(major, minor);
-    if plugin.0 != Abi::HOST.0 {
-        return Err(InspectError::AbiMajor { plugin, host: Abi::HOST });
-    }
-    if plugin.1 > Abi::HOST.1 {
-        return Err(InspectError::AbiMinor { plugin, host: Abi::HOST });
-    }
-    let raw: RawManifest = serde_json::from_str(json).map_err(|error| invalid(error.to_string()))?;
-    validated(raw, plugin).map_err(invalid)
+    Ok((Abi(major, minor), json))
 }
 
 fn validated(raw: RawManifest, abi: Abi) -> Result<Manifest, String> {

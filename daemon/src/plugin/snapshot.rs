@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::{InspectError, Snapshot, inspect};
+use super::inspect::{self, InspectError, inspect};
+use super::{Manifest, Snapshot};
 
 /// A larger file is no plugin: each snapshot is held in memory as long as a generation uses it.
 pub const MAX_PLUGIN_BYTES: u64 = 256 * 1024 * 1024;
@@ -107,6 +108,24 @@ impl Snapshot {
         let manifest = inspect(&bytes)?;
         Ok(Self { path: path.to_owned(), memfd: OwnedFd::from(memfd), sha256, len, manifest })
     }
+}
+
+/// What a refused file says of itself. It is read as it is, through a link as well: this is never run.
+pub(super) fn claim(path: &Path, refusal: &SnapshotError) -> Option<Manifest> {
+    if matches!(
+        refusal,
+        SnapshotError::Missing | SnapshotError::NotRegular(_) | SnapshotError::TooLarge { .. }
+    ) {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_PLUGIN_BYTES).read_to_end(&mut bytes).ok()?;
+    inspect::claim(&bytes)
 }
 
 /// Opens a plugin file without following a link at its end, and checks on the open file that nobody but root and the

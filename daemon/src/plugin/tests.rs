@@ -173,7 +173,7 @@ fn discovery_reports_bad_files_beside_good_ones() {
         .into_iter()
         .map(|row| match row {
             Ok(snapshot) => Ok(snapshot.manifest.name),
-            Err((path, error)) => Err((path, error.to_string())),
+            Err(refused) => Err((refused.path, refused.error.to_string())),
         })
         .collect();
     let [Ok(alpha), Err((text, why)), Err((double, taken)), Ok(delta)] = &rows[..] else {
@@ -185,6 +185,46 @@ fn discovery_reports_bad_files_beside_good_ones() {
     let expected =
         format!("its plugin name is `alpha`, which {} has already; remove one of them", first.display());
     assert_eq!(*taken, expected);
+}
+
+#[test]
+fn what_a_refused_file_says_of_itself_is_known_and_whether_that_can_be_trusted() {
+    let dir = directory();
+    let of = |edit: &str| shared(&[&MANIFEST.replace(r#""major":1"#, edit)], ENTRY, &[]);
+    chmod(&put(dir.path(), "a-open.so", good()), 0o664);
+    put(dir.path(), "b-abi.so", &of(r#""major":2"#));
+    put(dir.path(), "c-half.so", &good()[..good().len() / 2]);
+    put(dir.path(), "d-start.so", &good()[..100]);
+    put(dir.path(), "e-empty.so", b"");
+    put(dir.path(), "f-text.so", b"hello");
+    let mut machine = good().to_vec();
+    machine[18] = 20;
+    put(dir.path(), "g-machine.so", &machine);
+    let elsewhere = directory();
+    symlink(put(elsewhere.path(), "demo.so", good()), dir.path().join("h-link.so")).unwrap();
+    chmod(elsewhere.path(), 0o777);
+    let rows: Vec<(String, bool, bool, bool)> = discover(&[dir.path().to_owned()])
+        .unwrap()
+        .into_iter()
+        .map(|row| {
+            let refused = row.expect_err("refused");
+            let claims = refused.claim.as_ref().is_some_and(|claim| claim.prefixes == ["Demo task"]);
+            let name = refused.path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, claims, refused.is_trusted(), refused.may_be_half())
+        })
+        .collect();
+    let table = [
+        ("a-open", true, false, false),
+        ("b-abi", true, true, false),
+        ("c-half", true, true, true),
+        ("d-start", false, true, true),
+        ("e-empty", false, true, true),
+        ("f-text", false, true, false),
+        ("g-machine", true, true, false),
+        ("h-link", true, false, false),
+    ];
+    let table: Vec<_> = table.map(|(name, a, b, c)| (name.to_owned(), a, b, c)).into();
+    assert_eq!(rows, table);
 }
 
 #[test]

@@ -78,14 +78,14 @@ fn store(config: &Config) -> Store {
     };
     let plugins = found.into_iter().map(|found| match found {
         Ok(snapshot) => PluginFact { file: files::file(&snapshot.path), manifest: Ok(snapshot.manifest) },
-        Err((path, error)) => PluginFact {
-            file: files::file(&path),
+        Err(refused) => PluginFact {
+            file: files::file(&refused.path),
             manifest: Err(Refusal {
-                owner: match error {
+                owner: match refused.error {
                     SnapshotError::Owner { owner } => Some(owner),
                     _ => None,
                 },
-                why: error.to_string(),
+                why: refused.error.to_string(),
             }),
         },
     });

@@ -17,7 +17,9 @@ pub(super) fn route(config: &Config, args: &RouteArgs) -> Result<RouteReply, Fai
     for plugin in found {
         match plugin {
             Ok(snapshot) => plugins.push(snapshot),
-            Err((path, error)) => note(&format!("warning: {} is passed over: {error}", path.display())),
+            Err(file) => {
+                note(&format!("warning: {} is passed over: {}", file.path.display(), file.error));
+            }
         }
     }
     let manifests: Vec<_> = plugins.iter().map(|plugin| &plugin.manifest).collect();

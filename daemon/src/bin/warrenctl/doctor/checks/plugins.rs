@@ -78,12 +78,20 @@ fn file(plugin: &PluginFact, who: &Who) -> Option<Finding> {
     }
 }
 
+/// What follows when nothing tells the prefixes of a handler.
+const UNKNOWN: &str = ", and no prefixes are stated: where its file does not tell them, tasks that no handler takes are \
+                       put aside";
+
 fn handler(handler: &Rostered) -> Option<Finding> {
     match &handler.origin {
         Some(origin) if handler.is_missing => Some(error(
             &format!("handlers.{}", handler.name),
-            format!("{origin}: there is no plugin `{}` that can be loaded", handler.plugin),
-            "put its .so into the plugins directory, or correct the name",
+            format!(
+                "{origin}: there is no plugin `{}` that can be loaded{}",
+                handler.plugin,
+                if handler.prefixes.is_empty() { UNKNOWN } else { "" }
+            ),
+            "put its .so into the plugins directory, mend that, or correct the name; and state `prefixes`",
         )),
         Some(origin) if handler.prefixes.is_empty() => Some(Finding::new(
             Severity::Warning,
