@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Limits, Retry};
 use crate::control::api::RouteReply;
-use crate::host::HostSpec;
+use crate::host::{HostSpec, OutputBounds};
 use crate::plugin::Snapshot;
 use crate::router::Router;
 
@@ -93,7 +93,7 @@ impl Generation {
             settings_json: self.settings_json.clone(),
             create_timeout,
             grace: self.limits.grace,
-            max_output: self.limits.max_output,
+            output: OutputBounds { bytes: self.limits.max_output, lines: self.limits.max_output_lines },
             bounds: self.limits.bounds,
         }
     }

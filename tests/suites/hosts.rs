@@ -5,5 +5,7 @@
 mod ends;
 #[path = "hosts/frames.rs"]
 mod frames;
+#[path = "hosts/logs.rs"]
+mod logs;
 #[path = "hosts/refused.rs"]
 mod refused;

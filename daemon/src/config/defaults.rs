@@ -56,6 +56,7 @@ impl Default for Limits {
             max_rss: 0,
             idle_timeout: Duration::from_secs(60),
             max_output: 64 * 1024,
+            max_output_lines: 1000,
             breaker: None,
             bounds: Bounds::default(),
         }

@@ -196,6 +196,9 @@ fn limits(table: &mut Reader) -> Limits {
         max_rss: table.size("max_rss", 0..=1 << 50).unwrap_or(default.max_rss),
         idle_timeout: table.duration("idle_timeout", second..=MAX_DURATION).unwrap_or(default.idle_timeout),
         max_output: table.size("max_output", 0..=16 << 20).unwrap_or(default.max_output),
+        max_output_lines: table
+            .integer("max_output_lines", 0..=1_000_000)
+            .map_or(default.max_output_lines, i64::unsigned_abs),
         breaker: breaker(table),
         bounds: bounds::read(table),
     }

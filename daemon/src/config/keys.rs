@@ -32,6 +32,7 @@ pub(super) const HANDLER: &[&str] = &[
     "max_rss",
     "idle_timeout",
     "max_output",
+    "max_output_lines",
     "breaker",
     "memory",
     "cpus",

@@ -168,8 +168,10 @@ pub struct Limits {
     pub max_rss: u64,
     /// Reap a warm host that idled this long.
     pub idle_timeout: Duration,
-    /// Bytes of stdout and stderr kept per task for the log.
+    /// Bytes of each of stdout, stderr and what it logs that go to the log per task.
     pub max_output: u64,
+    /// Lines of each of them.
+    pub max_output_lines: u64,
     /// Lets a handler rest that fails almost always; `None`: never.
     pub breaker: Option<Breaker>,
     /// What its hosts may use.

@@ -126,6 +126,7 @@ fn handler(handler: &Handler) -> Value {
         max_rss,
         idle_timeout,
         max_output,
+        max_output_lines,
         breaker,
         bounds,
     } = &handler.limits;
@@ -144,6 +145,7 @@ fn handler(handler: &Handler) -> Value {
         "max_rss": format_size(*max_rss),
         "idle_timeout": duration(*idle_timeout),
         "max_output": format_size(*max_output),
+        "max_output_lines": max_output_lines,
         "memory": format_size(*memory),
         "cpus": f64::from(*millicpus) / 1000.0,
         "cpu_time": duration(*cpu_time),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(super) use fields::{Buffer, Malformed, Reader, put_bytes, put_frame};
 
-use super::{FollowUp, HostTask, Outcome, Report, Seq, TaskError, TaskResult};
+use super::{FollowUp, HostTask, Outcome, OutputBounds, Report, Seq, TaskError, TaskResult};
 
 /// Most bytes of a frame to a host: a task is bounded by `daemon.max_task_bytes` long before.
 pub(super) const MAX_TO_HOST: usize = 256 << 20;
@@ -65,6 +65,8 @@ pub(super) struct Init {
     pub(super) cpu_time: Duration,
     /// Open files.
     pub(super) max_files: u32,
+    /// What a task may log.
+    pub(super) output: OutputBounds,
 }
 
 impl Init {
@@ -76,6 +78,8 @@ impl Init {
             out.extend_from_slice(&self.memory.to_le_bytes());
             out.extend_from_slice(&nanos(self.cpu_time).to_le_bytes());
             out.extend_from_slice(&self.max_files.to_le_bytes());
+            out.extend_from_slice(&self.output.bytes.to_le_bytes());
+            out.extend_from_slice(&self.output.lines.to_le_bytes());
             put_bytes(out, self.handler.as_bytes());
             put_bytes(out, self.settings_json.as_bytes());
         });
@@ -90,6 +94,7 @@ impl Init {
             memory: r.u64()?,
             cpu_time: Duration::from_nanos(r.u64()?),
             max_files: r.u32()?,
+            output: OutputBounds { bytes: r.u64()?, lines: r.u64()? },
             handler: r.text()?,
             settings_json: r.text()?,
         };
@@ -122,6 +127,25 @@ pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
             put_bytes(out, value.as_bytes());
         }
     });
+}
+
+/// Appends a line that a handler logs.
+pub(super) fn put_log(out: &mut Vec<u8>, seq: Seq, level: i32, message: &str, fields: &[(String, String)]) {
+    put_frame(out, from_host::LOG, |out| {
+        out.extend_from_slice(&seq.to_le_bytes());
+        out.extend_from_slice(&level.to_le_bytes());
+        put_bytes(out, message.as_bytes());
+        out.extend_from_slice(&(fields.len() as u32).to_le_bytes());
+        for (key, value) in fields {
+            put_bytes(out, key.as_bytes());
+            put_bytes(out, value.as_bytes());
+        }
+    });
+}
+
+/// What a line counts for, against the bounds on them.
+pub(super) fn log_bytes(message: &str, fields: &[(String, String)]) -> u64 {
+    (message.len() + fields.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()) as u64
 }
 
 /// Appends the order to finish what was sent and end.

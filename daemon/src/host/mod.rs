@@ -3,6 +3,7 @@
 //! the same executable.
 
 mod bounds;
+mod budget;
 mod cgroup;
 mod death;
 mod descendants;
@@ -23,6 +24,7 @@ use crate::config::Bounds;
 use crate::plugin::Snapshot;
 
 pub use bounds::not_in_force;
+pub use budget::OutputBounds;
 pub use cgroup::{Controllers, Groups};
 pub use run::run_if_host;
 pub use spawn::{Spawner, become_subreaper};
@@ -47,8 +49,8 @@ pub struct HostSpec {
     pub create_timeout: Duration,
     /// How long it may take to end when asked to.
     pub grace: Duration,
-    /// Most bytes of output per task and stream that become [`HostEvent::Output`].
-    pub max_output: u64,
+    /// What becomes [`HostEvent::Output`] and [`HostEvent::Log`].
+    pub output: OutputBounds,
     /// What it may use of the machine.
     pub bounds: Bounds,
 }

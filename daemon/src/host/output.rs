@@ -1,6 +1,6 @@
 //! What a handler and its children print, as lines for the log: bounded per task, whatever they print.
 
-use super::{HostEvent, Seq};
+use super::{HostEvent, OutputBounds, Seq};
 
 /// Longest line; a longer one comes in parts.
 const MAX_LINE: usize = 8 << 10;
@@ -9,18 +9,19 @@ const MAX_LINE: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct Lines {
     stderr: bool,
-    /// Bytes a task may have in the log.
-    max: u64,
+    /// What a task may have in the log.
+    max: OutputBounds,
     /// The task that the counts below are of.
     seq: Seq,
     passed: u64,
+    passed_lines: u64,
     dropped: u64,
     partial: Vec<u8>,
 }
 
 impl Lines {
-    pub(super) fn new(stderr: bool, max: u64) -> Self {
-        Self { stderr, max, seq: 0, passed: 0, dropped: 0, partial: Vec::new() }
+    pub(super) fn new(stderr: bool, max: OutputBounds) -> Self {
+        Self { stderr, max, seq: 0, passed: 0, passed_lines: 0, dropped: 0, partial: Vec::new() }
     }
 
     /// Takes what was read while `seq` ran; what is over the bound is counted and forgotten.
@@ -30,8 +31,8 @@ impl Lines {
             self.seq = seq;
         }
         while !bytes.is_empty() {
-            let room = usize::try_from(self.max - self.passed).unwrap_or(usize::MAX);
-            if room == 0 {
+            let room = usize::try_from(self.max.bytes - self.passed).unwrap_or(usize::MAX);
+            if room == 0 || self.passed_lines >= self.max.lines {
                 self.dropped += bytes.len() as u64;
                 return;
             }
@@ -60,11 +61,13 @@ impl Lines {
             emit(HostEvent::Output { seq: self.seq, stderr: self.stderr, line });
         }
         self.passed = 0;
+        self.passed_lines = 0;
         self.dropped = 0;
         self.partial.shrink_to(MAX_LINE);
     }
 
     fn line(&mut self, emit: &mut impl FnMut(HostEvent)) {
+        self.passed_lines += 1;
         let line = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
         let line = String::from_utf8_lossy(line).into_owned();
         emit(HostEvent::Output { seq: self.seq, stderr: self.stderr, line });
@@ -77,6 +80,10 @@ mod tests {
     use super::*;
 
     fn lines_of(max: u64, chunks: &[(Seq, &[u8])]) -> Vec<(Seq, String)> {
+        lines_within(OutputBounds { bytes: max, lines: 100 }, chunks)
+    }
+
+    fn lines_within(max: OutputBounds, chunks: &[(Seq, &[u8])]) -> Vec<(Seq, String)> {
         let mut lines = Lines::new(false, max);
         let mut out = Vec::new();
         let mut emit = |event| match event {
@@ -108,6 +115,13 @@ mod tests {
             lines_of(5, &[(1, b"abc\ndefghi"), (1, b"jkl\n"), (2, b"xy\n")]),
             [line(1, "abc"), line(1, "d"), line(1, "… 9 bytes more"), line(2, "xy")]
         );
+    }
+
+    #[test]
+    fn lines_are_bounded_as_well_as_bytes() {
+        let max = OutputBounds { bytes: 1000, lines: 2 };
+        let expected = [line(1, ""), line(1, ""), line(1, "… 3 bytes more"), line(2, "x"), line(2, "")];
+        assert_eq!(lines_within(max, &[(1, b"\n\n\n"), (1, b"\n\n"), (2, b"x\n\n")]), expected);
     }
 
     #[test]

@@ -18,12 +18,13 @@ use tokio::sync::Notify;
 use self::agreed::Agreed;
 use self::link::{Link, register};
 use self::listen::{Pumped, READS_PER_TURN};
+use super::budget::LogBudgets;
 use super::death::{self, Death};
 use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST, Malformed};
 use super::output::Lines;
 use super::ring::{self, Ledger};
 use super::stage::{Facts, Stage};
-use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError};
+use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, OutputBounds, Seq, Spawner, TaskError};
 use crate::config::Bounds;
 
 /// Bytes read from a host at once.
@@ -50,6 +51,7 @@ struct Inner {
     link: RefCell<Option<Rc<Link>>>,
     stdout: RefCell<Lines>,
     stderr: RefCell<Lines>,
+    logs: RefCell<LogBudgets>,
     agreed: RefCell<Agreed>,
     quitting: Cell<bool>,
     killed: Cell<bool>,
@@ -85,6 +87,7 @@ impl Host {
             memory: if spawner.controllers().memory { 0 } else { spec.bounds.memory },
             cpu_time: spec.bounds.cpu_time,
             max_files: spec.bounds.max_files,
+            output: spec.output,
         };
         init.put(&mut out);
         let inner = Rc::new(Inner {
@@ -96,8 +99,9 @@ impl Host {
             out: RefCell::new(out),
             input: RefCell::new(Buffer::new(CHUNK, MAX_FROM_HOST)),
             link: RefCell::default(),
-            stdout: RefCell::new(Lines::new(false, spec.max_output)),
-            stderr: RefCell::new(Lines::new(true, spec.max_output)),
+            stdout: RefCell::new(Lines::new(false, spec.output)),
+            stderr: RefCell::new(Lines::new(true, spec.output)),
+            logs: RefCell::new(LogBudgets::new(most_that_arrives(spec.output), Instant::now())),
             agreed: RefCell::default(),
             quitting: Cell::new(false),
             killed: Cell::new(false),
@@ -182,6 +186,14 @@ impl Host {
     pub fn counters(&self) -> Option<(Seq, Seq)> {
         ring::counters(&self.0.link()?.ring).ok()
     }
+}
+
+/// What a host that keeps to its bounds on log lines cannot exceed: a budget that is renewed by the clock may be so by
+/// another minute here than there, and what was left out is told as well.
+fn most_that_arrives(bounds: OutputBounds) -> OutputBounds {
+    const TOLD: OutputBounds = OutputBounds { bytes: 4096, lines: 16 };
+    let twice = |bound: u64, told| bound.saturating_mul(2).saturating_add(told);
+    OutputBounds { bytes: twice(bounds.bytes, TOLD.bytes), lines: twice(bounds.lines, TOLD.lines) }
 }
 
 impl Drop for Host {

@@ -7,7 +7,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::record::Record;
-use super::writer::Queue;
+use super::writer::{Queue, Source};
 
 /// Puts every event that passes the filter into the log queue.
 pub(super) struct Forward {
@@ -26,7 +26,7 @@ impl<S: Subscriber> Layer<S> for Forward {
         let mut fields = Fields { message: String::new(), record: Record::new(metadata, "") };
         event.record(&mut fields);
         let Fields { message, record } = fields;
-        self.queue.push(record.with_message(message));
+        self.queue.push(Source::Own, record.with_message(message));
     }
 }
 

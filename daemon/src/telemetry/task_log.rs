@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::record::{Record, TaskPart};
 use super::site;
-use super::writer::Queue;
+use super::writer::{Queue, Source};
 use crate::host::{Outcome, TaskError};
 use crate::registry::Generation;
 use crate::settlement::{DeadReason, Settlement};
@@ -174,7 +174,7 @@ impl TaskLog {
             for (name, value) in fields {
                 record.foreign(name, value);
             }
-            self.push(record);
+            self.push_of(Source::Handler, record);
         }
     }
 
@@ -184,13 +184,17 @@ impl TaskLog {
         if self.handler_enabled(Level::INFO) {
             let mut record = about(task, site::handler(Level::INFO), "").with_message(line.to_owned());
             record.field("stream", if stderr { "stderr" } else { "stdout" });
-            self.push(record);
+            self.push_of(Source::Handler, record);
         }
     }
 
     fn push(&self, record: Record) {
+        self.push_of(Source::Own, record);
+    }
+
+    fn push_of(&self, source: Source, record: Record) {
         if let Some(inner) = &self.inner {
-            inner.queue.push(record);
+            inner.queue.push(source, record);
         }
     }
 }

@@ -13,7 +13,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::journald::Journal;
-use super::writer::{Sink, Writer};
+use super::writer::{OF_HANDLERS, QUEUE, Sink, Writer};
 use super::{Finished, Guard, TaskRef, assemble};
 use crate::config::{Limits, Log, LogTarget};
 use crate::host::{Outcome, TaskError};
@@ -227,17 +227,27 @@ fn a_stuck_terminal_costs_lines_but_never_blocks_and_the_loss_is_told() {
     let log = guard.task_log();
     log.handler_output(TaskRef::default(), false, "first");
     at_the_terminal.recv_timeout(Duration::from_secs(10)).expect("the log thread writes");
-    for _ in 0..super::writer::QUEUE + 100 {
+    for _ in 0..OF_HANDLERS + 100 {
         log.handler_output(TaskRef::default(), false, "more");
+    }
+    // A flood of handlers' lines leaves room for what Warren has to say.
+    for _ in 0..QUEUE - OF_HANDLERS + 7 {
+        log.recounted(TaskRef::default(), 1);
     }
     drop(release);
     guard.flush();
     let lines = pages.lines();
-    assert_eq!(lines.len(), 1 + super::writer::QUEUE + 1, "the queue's worth, and a line about the loss");
+    assert_eq!(lines.len(), 1 + QUEUE + 2, "the queue's worth, and two lines about the loss");
     assert_eq!(
-        lines.last().map(String::as_str),
-        Some("WARN  log lines were lost: the log is too slow  lost=100")
+        lines[lines.len() - 2..],
+        [
+            "WARN  log lines were lost: the log is too slow  lost=7",
+            "WARN  lines of handlers were lost: they log and print more than the log takes  lost=100"
+        ]
     );
+    let own = lines.iter().filter(|line| line.contains("started before")).count();
+    assert_eq!(own, QUEUE - OF_HANDLERS);
+    assert_eq!(guard.lost_lines(), 107);
 }
 
 #[test]

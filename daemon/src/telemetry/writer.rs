@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,9 @@ use super::text;
 /// Records that may wait for the log thread. At 5 ms a turn that is 1.6 million a second; when the journal or the
 /// terminal stands still, the queue holds some 3 MB and the rest is dropped and counted.
 pub(super) const QUEUE: usize = 8192;
+/// Of these, records of what handlers log and print: the rest is room that only Warren's own records use, so that a
+/// handler's flood costs its own lines and not those about the tasks of others.
+pub(super) const OF_HANDLERS: usize = QUEUE / 2;
 /// The log thread rests this long after each turn. While it rests, putting a record into the queue wakes nobody,
 /// so that logging every task costs no system call on the data path.
 const REST: Duration = Duration::from_millis(5);
@@ -39,7 +42,24 @@ pub(super) enum Sink {
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
     sender: SyncSender<Item>,
-    dropped: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Records that handlers are the source of, waiting.
+    of_handlers: AtomicUsize,
+    /// Lost since the start: those of handlers, and Warren's own.
+    dropped: [AtomicU64; 2],
+}
+
+/// Whose record it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A handler's.
+    Handler,
+    /// Warren's own.
+    Own,
 }
 
 /// The log thread, seen from outside.
@@ -50,16 +70,29 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 enum Item {
-    Record(Box<Record>),
+    Record(Source, Box<Record>),
     Flush(SyncSender<()>),
 }
 
 impl Queue {
-    /// Queues a record; when the queue is full it is lost and counted.
-    pub(super) fn push(&self, record: Record) {
-        if self.sender.try_send(Item::Record(Box::new(record))).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+    /// Queues a record; when the queue is full, or what of it is a handler's to fill, the record is lost and counted.
+    pub(super) fn push(&self, source: Source, record: Record) {
+        let waiting = &self.counts.of_handlers;
+        let is_handlers = source == Source::Handler;
+        if is_handlers && waiting.fetch_add(1, Ordering::Relaxed) >= OF_HANDLERS
+            || self.sender.try_send(Item::Record(source, Box::new(record))).is_err()
+        {
+            if is_handlers {
+                waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.counts.dropped[source as usize].fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Counts {
+    fn lost(&self, source: Source) -> u64 {
+        self.dropped[source as usize].load(Ordering::Relaxed)
     }
 }
 
@@ -67,15 +100,15 @@ impl Writer {
     /// Starts the log thread. It ends when every [`Queue`] is gone.
     pub(super) fn start(sink: Sink) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let queue = Queue { sender, dropped: Arc::new(AtomicU64::new(0)) };
-        let dropped = Arc::clone(&queue.dropped);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || run(sink, &receiver, &dropped))?;
+        let queue = Queue { sender, counts: Arc::default() };
+        let counts = Arc::clone(&queue.counts);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || run(sink, &receiver, &counts))?;
         Ok(Self { queue })
     }
 
     /// Lines lost since the start.
     pub(super) fn lost(&self) -> u64 {
-        self.queue.dropped.load(Ordering::Relaxed)
+        self.queue.counts.lost(Source::Own) + self.queue.counts.lost(Source::Handler)
     }
 
     pub(super) fn queue(&self) -> Queue {
@@ -100,22 +133,34 @@ impl Writer {
     }
 }
 
-fn run(mut sink: Sink, receiver: &Receiver<Item>, dropped: &AtomicU64) {
-    let (mut text, mut told) = (String::new(), 0);
+fn run(mut sink: Sink, receiver: &Receiver<Item>, counts: &Counts) {
+    const LOSSES: [(Source, &str); 2] = [
+        (Source::Own, "log lines were lost: the log is too slow"),
+        (Source::Handler, "lines of handlers were lost: they log and print more than the log takes"),
+    ];
+    let (mut text, mut told) = (String::new(), [0; 2]);
     while let Ok(first) = receiver.recv() {
         let mut waiting = Vec::new();
         for item in std::iter::once(first).chain(receiver.try_iter().take(QUEUE)) {
             match item {
-                Item::Record(record) => sink.put(&record, &mut text),
+                Item::Record(source, record) => {
+                    if source == Source::Handler {
+                        counts.of_handlers.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    sink.put(&record, &mut text);
+                }
                 Item::Flush(done) => waiting.push(done),
             }
         }
-        let lost = dropped.load(Ordering::Relaxed) - told;
-        if lost > 0 {
-            told += lost;
-            let mut record = Record::new(&site::LOSS, "log lines were lost: the log is too slow");
-            record.field("lost", lost.to_string());
-            sink.put(&record, &mut text);
+        for (source, message) in LOSSES {
+            let told = &mut told[source as usize];
+            let lost = counts.lost(source) - *told;
+            if lost > 0 {
+                *told += lost;
+                let mut record = Record::new(&site::LOSS, message);
+                record.field("lost", lost.to_string());
+                sink.put(&record, &mut text);
+            }
         }
         sink.write(&mut text);
         for done in &waiting {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use warren::config::Bounds;
-use warren::host::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Seq, Spawner};
+use warren::host::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, OutputBounds, Report, Seq, Spawner};
 use warren::plugin::Snapshot;
 
 /// Longer than anything here takes on a loaded machine; only a failing test waits this long.
@@ -48,7 +48,7 @@ pub(crate) fn spec(settings: &str) -> HostSpec {
         settings_json: settings.into(),
         create_timeout: BOUND,
         grace: BOUND,
-        max_output: 4096,
+        output: OutputBounds { bytes: 4096, lines: 100 },
         bounds: Bounds::default(),
     }
 }

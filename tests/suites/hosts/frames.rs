@@ -3,11 +3,12 @@
 use warren_tests::{Broker, Daemon, Home, Keys, Node};
 
 /// What a task of the evil fixture does, and what is said of its host.
-const FRAMES: [(&str, &str); 5] = [
+const FRAMES: [(&str, &str); 6] = [
     ("ready", "a second time that it is ready"),
     ("report 99", "a report of a task that it was not given"),
     ("withdraw 2", "back a task that it was not asked for"),
     ("word 99", "word of a task that it was not given"),
+    ("lines 3000", "more log lines than were agreed"),
     ("stray", "bytes after the last field"),
 ];
 

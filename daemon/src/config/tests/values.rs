@@ -26,7 +26,7 @@ fn every_key_lands_in_its_place() {
          [queues.mail]\nprefetch = 2\nworkers = 3\ntype = 'quorum'\ndead_type = 'classic'\ndeduplicate = '1h'\n\
          [plugins]\ndirs = ['/a', 'b']\nprobe_timeout = '3s'\n\
          [handlers.x]\nplugin = 'p'\nprefixes = ['X y']\nqueues = ['mail']\nworkers = 1\ntimeout = '1m'\n\
-         grace = '1s'\nmax_tasks = 9\nmax_rss = '64MiB'\nidle_timeout = '9s'\nmax_output = '1KiB'\n\
+         grace = '1s'\nmax_tasks = 9\nmax_rss = '64MiB'\nidle_timeout = '9s'\nmax_output = '1KiB'\nmax_output_lines = 7\n\
          memory = '64MiB'\ncpus = 1.5\ncpu_time = '3s'\nmax_files = 256\nmax_processes = 32\n\
          retry = { attempts = 1, delay = '1s', factor = 1, max_delay = '2s', jitter = 0 }\n\
          breaker = { rate = 0.5, tasks = 3 }\n\
@@ -42,6 +42,7 @@ fn every_key_lands_in_its_place() {
     assert_eq!((&*x.name, &*x.plugin), ("x", "p"));
     assert_eq!(x.limits.timeout, Some(Duration::from_secs(60)));
     assert_eq!(x.limits.max_rss, 64 << 20);
+    assert_eq!((x.limits.max_output, x.limits.max_output_lines), (1024, 7));
     let bounds = Bounds {
         memory: 64 << 20,
         millicpus: 1500,

@@ -134,6 +134,7 @@ fn the_initial_frame_is_read_as_it_was_written() {
         memory: 64 << 20,
         cpu_time: Duration::from_millis(1500),
         max_files: 256,
+        output: OutputBounds { bytes: 5, lines: 6 },
         parent: 77,
         handler: "backup".into(),
         settings_json: "{}".into(),

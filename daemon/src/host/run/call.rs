@@ -218,23 +218,15 @@ pub(super) unsafe extern "C" fn log(
         .map(|i| unsafe { fields.add(i).read() })
         .map(|field| (bounded(field.key, abi::MAX_WORD_BYTES), bounded(field.value, abi::MAX_LOG_BYTES)))
         .collect();
-    put_log(shared, level, &message, &fields);
+    log_line(shared, level, &message, &fields);
 }
 
-/// Sends a line, within its bounds already, to the daemon's log.
-fn put_log(shared: &Shared, level: i32, message: &str, fields: &[(String, String)]) {
-    shared.outbox.append(|out| {
-        put_frame(out, from_host::LOG, |out| {
-            out.extend_from_slice(&shared.gate.running().to_le_bytes());
-            out.extend_from_slice(&level.clamp(abi::LOG_ERROR, abi::LOG_TRACE).to_le_bytes());
-            put_bytes(out, message.as_bytes());
-            out.extend_from_slice(&(fields.len() as u32).to_le_bytes());
-            for (key, value) in fields {
-                put_bytes(out, key.as_bytes());
-                put_bytes(out, value.as_bytes());
-            }
-        });
-    });
+/// Sends a line to the daemon's log, as far as the bounds of the task allow it.
+fn log_line(shared: &Shared, level: i32, message: &str, fields: &[(String, String)]) {
+    let level = level.clamp(abi::LOG_ERROR, abi::LOG_TRACE);
+    if !shared.log(level, message, fields) {
+        return;
+    }
     if level <= abi::LOG_WARN {
         // The next thing the handler does may be to crash, and this line may say why.
         shared.outbox.flush();
@@ -256,7 +248,7 @@ unsafe extern "C" fn set_result(ctx: *mut c_void, content_type: Bytes, body: Byt
         }
     }
     if !answer.note.is_empty() {
-        put_log(shared, abi::LOG_WARN, &answer.note, &[]);
+        log_line(shared, abi::LOG_WARN, &answer.note, &[]);
     }
 }
 

@@ -23,7 +23,8 @@ mod setup;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use warren_plugin::abi;
 
@@ -34,8 +35,9 @@ use self::ledger::Ledger;
 use self::outbox::Outbox;
 use self::plugin::Plugin;
 use self::rlimits::CpuBound;
+use super::budget::{LeftOut, LogBudgets};
 use super::descendants;
-use super::frame::{Init, ReportFrame, TaskFrame, from_host, put_error, put_frame};
+use super::frame::{Init, ReportFrame, TaskFrame, from_host, log_bytes, put_error, put_frame, put_log};
 use super::{Outcome, Seq, TaskError};
 
 /// When the arguments say that this process is a plugin host, runs it and never returns. The first statement
@@ -54,6 +56,32 @@ struct Shared {
     gate: Gate,
     outbox: Outbox,
     sinks: Sinks,
+    logs: Mutex<LogBudgets>,
+}
+
+impl Shared {
+    /// Sends a line that the plugin logs, within the bounds of the running task. Whether it was sent.
+    fn log(&self, level: i32, message: &str, fields: &[(String, String)]) -> bool {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let seq = self.gate.running();
+        let line = (seq, level, log_bytes(message, fields));
+        let passes = logs.admit(line, Instant::now(), |seq, level, left| self.tell(seq, level, left));
+        if passes {
+            self.outbox.append(|out| put_log(out, seq, level, message, fields));
+        }
+        passes
+    }
+
+    /// Says what of a task's lines was left out.
+    fn tell(&self, seq: Seq, level: i32, left_out: LeftOut) {
+        self.outbox.append(|out| put_log(out, seq, level, &left_out.message(), &[]));
+    }
+
+    /// The running task has ended.
+    fn settle_logs(&self) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.settle(|seq, level, left| self.tell(seq, level, left));
+    }
 }
 
 /// Exit status of a host that could not load or create its plugin, having said why.
@@ -69,7 +97,7 @@ fn run() -> i32 {
         Err(error) => return unusable(setup::socket_of_a_new_host(), &error),
     };
     let setup::Channel { socket, plugin: library, ring, control, input } = channel;
-    let shared = match share(socket) {
+    let shared = match share(socket, &init) {
         Ok(shared) => shared,
         Err((socket, error)) => return unusable(socket, &error),
     };
@@ -107,11 +135,14 @@ fn setup_failed(error: &io::Error) -> TaskError {
     TaskError { code: "host".into(), message, retry_after: None }
 }
 
-fn share(socket: OwnedFd) -> Result<&'static Shared, (OwnedFd, io::Error)> {
+fn share(socket: OwnedFd, init: &Init) -> Result<&'static Shared, (OwnedFd, io::Error)> {
     match Gate::new() {
-        Ok(gate) => {
-            Ok(Box::leak(Box::new(Shared { gate, outbox: Outbox::new(socket), sinks: Sinks::default() })))
-        }
+        Ok(gate) => Ok(Box::leak(Box::new(Shared {
+            gate,
+            outbox: Outbox::new(socket),
+            sinks: Sinks::default(),
+            logs: Mutex::new(LogBudgets::new(init.output, Instant::now())),
+        }))),
         Err(error) => Err((socket, error)),
     }
 }
@@ -189,7 +220,7 @@ impl Server {
 
     /// Runs one task, which starts at `now`; returns when it ended.
     fn run(&mut self, task: &TaskFrame<'_>, now: i64) -> Result<i64, descendants::Unreachable> {
-        let Shared { gate, outbox, sinks } = self.shared;
+        let Shared { gate, outbox, sinks, .. } = self.shared;
         if self.spoiled {
             gate.pass_over(task.seq);
             self.skip(task.seq);
@@ -237,6 +268,7 @@ impl Server {
         duration: Duration,
     ) {
         let Shared { outbox, sinks, .. } = self.shared;
+        self.shared.settle_logs();
         self.spoiled = sinks.close(|written| {
             let (outcome, error) = call::judge(status, cancel, written);
             let done = outcome == Outcome::Done;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -112,9 +113,13 @@ impl Inner {
                 HostEvent::Progress { seq, permille: permille.min(1000), note }
             }
             from_host::LOG => {
-                let (seq, level) = (r.u64()?, r.i32()?);
+                let (seq, level, message, fields) = (r.u64()?, r.i32()?, r.text()?, r.pairs()?);
                 self.agreed.borrow().mention(seq)?;
-                HostEvent::Log { seq, level, message: r.text()?, fields: r.pairs()? }
+                let bytes = frame::log_bytes(&message, &fields);
+                if !self.logs.borrow_mut().admit((seq, level, bytes), Instant::now(), |_, _, _| {}) {
+                    return Err(Malformed("more log lines than were agreed"));
+                }
+                HostEvent::Log { seq, level, message, fields }
             }
             from_host::CREATE_FAILED | from_host::SETUP_FAILED => {
                 let error = frame::parse_error(&mut r)?;

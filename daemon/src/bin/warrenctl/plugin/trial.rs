@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use warren::config::{Bounds, Limits, Plugins};
-use warren::host::{HostSpec, Spawner, TaskError, become_subreaper};
+use warren::host::{HostSpec, OutputBounds, Spawner, TaskError, become_subreaper};
 use warren::plugin::Snapshot;
 
 use super::inspect;
@@ -54,7 +54,7 @@ impl Trial {
                 plugin: Arc::new(plugin),
                 create_timeout: Plugins::default().probe_timeout,
                 grace: Limits::default().grace,
-                max_output: Limits::default().max_output,
+                output: output(&Limits::default()),
                 bounds: Bounds::default(),
             },
         };
@@ -83,7 +83,7 @@ impl Trial {
         self.spec.settings_json = Arc::from(handler.settings_json.as_str());
         self.spec.create_timeout = config.plugins.probe_timeout;
         self.spec.grace = handler.limits.grace;
-        self.spec.max_output = handler.limits.max_output;
+        self.spec.output = output(&handler.limits);
         self.spec.bounds = handler.limits.bounds;
         if let Some(prefixes) = &handler.prefixes {
             self.prefixes.clone_from(prefixes);
@@ -115,6 +115,11 @@ pub(super) fn words(error: &TaskError) -> String {
         (code, "") => code.to_owned(),
         (code, message) => format!("{code}: {message}"),
     }
+}
+
+/// What of a task's lines is shown.
+fn output(limits: &Limits) -> OutputBounds {
+    OutputBounds { bytes: limits.max_output, lines: limits.max_output_lines }
 }
 
 fn settings(argument: Option<&str>) -> Result<String, Failure> {
