@@ -5,7 +5,8 @@ mod wanted;
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream;
 
 use crate::config::{Config, Limits};
 use crate::control::api::ReloadRow;
@@ -62,7 +63,7 @@ pub async fn plan(
         })
         .collect();
     let mut slots = Vec::new();
-    for (slot, row) in join_all(probes).await {
+    for (slot, row) in stream::iter(probes).buffered(PROBES).collect::<Vec<_>>().await {
         rows.push(row);
         slots.extend(slot);
     }
@@ -73,6 +74,9 @@ pub async fn plan(
     rows.sort_by(|a, b| a.handler.cmp(&b.handler));
     Ok(Plan { registry: Registry { slots, router, claims }, rows })
 }
+
+/// Handlers that are probed at once: each probe is a process, and has some descriptors open.
+const PROBES: usize = 64;
 
 /// What a reload does with a plugin that nothing configures and that cannot do without: no handler, no error.
 const UNUSED: &str = "unused";

@@ -27,6 +27,17 @@ fn the_unit_gives_a_drain_the_time_it_may_take() {
 }
 
 #[test]
+fn the_unit_comes_back_from_every_end_but_a_configuration_that_cannot_work() {
+    assert_eq!((value("Restart"), value("RestartPreventExitStatus")), ("always", "78"));
+}
+
+#[test]
+fn the_unit_leaves_the_machine_some_of_its_memory() {
+    let share = value("MemoryMax").strip_suffix('%').expect("a share of the machine's");
+    assert!((50..100).contains(&share.parse::<u32>().expect("a number")));
+}
+
+#[test]
 fn the_units_runtime_directory_is_where_the_control_socket_is() {
     let directory = format!("/run/{}", value("RuntimeDirectory"));
     assert_eq!(Daemon::new(&Environment::new()).socket.parent(), Some(directory.as_ref()));

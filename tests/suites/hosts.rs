@@ -7,5 +7,9 @@ mod ends;
 mod frames;
 #[path = "hosts/logs.rs"]
 mod logs;
+#[path = "hosts/machine.rs"]
+mod machine;
 #[path = "hosts/refused.rs"]
 mod refused;
+#[path = "hosts/secrets.rs"]
+mod secrets;

@@ -65,8 +65,15 @@ impl Default for Limits {
 
 impl Default for Bounds {
     fn default() -> Self {
-        // What a login shell gives. More breaks programs that use select(2), and hides a leak for longer.
-        Self { memory: 0, millicpus: 0, cpu_time: Duration::ZERO, max_files: 1024, max_processes: 0 }
+        Self {
+            memory: 0,
+            millicpus: 0,
+            cpu_time: Duration::ZERO,
+            // What a login shell gives. More breaks programs that use select(2), and hides a leak for longer.
+            max_files: 1024,
+            // More than a task starts that is well, and few enough that a fork bomb leaves room for all others.
+            max_processes: 512,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod data_thread;
+mod process;
 mod pulse;
 mod reloads;
 mod requests;
@@ -65,6 +66,7 @@ struct Refusal(u8, anyhow::Error);
 
 /// Runs the daemon until it is told to stop. Errors before logging is set up go to stderr, one per line.
 pub fn run(path: &Path) -> ExitCode {
+    let sealed = process::seal();
     let environment: Environment = std::env::vars().collect();
     let loaded = match Config::load(path, &environment) {
         Ok(loaded) => loaded,
@@ -83,6 +85,13 @@ pub fn run(path: &Path) -> ExitCode {
     };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Err(error) = sealed {
+        tracing::warn!(%error, "plugin hosts can read the memory of warrend: it cannot be made undumpable");
+    }
+    if let Err(error) = process::raise_open_files() {
+        tracing::error!("not started: {error:#}");
+        return ExitCode::from(exit::CONFIG);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -179,8 +179,12 @@ impl Lane {
         self.pause_starts(now);
     }
 
-    /// A host ended with nothing to show for it: wait before the next, twice as long as the last time.
+    /// A host ended with nothing to show for it: wait before the next, twice as long as the last time. Hosts that were
+    /// started together count as one.
     pub(super) fn pause_starts(&mut self, now: Instant) {
+        if self.start_after.is_some_and(|at| now < at) {
+            return;
+        }
         self.start_after = Some(now + self.start_backoff);
         self.start_backoff = (self.start_backoff * 2).min(START_BACKOFF.1);
     }

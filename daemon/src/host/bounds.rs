@@ -18,7 +18,9 @@ pub fn not_in_force(bounds: &Bounds, controllers: Controllers) -> Vec<String> {
     if bounds.millicpus > 0 && !controllers.cpu {
         needs("cpus", "cpu");
     }
-    if bounds.max_processes > 0 && !controllers.pids {
+    // The default is for where it can hold; who states another bound counts on it.
+    let stated = bounds.max_processes > 0 && bounds.max_processes != Bounds::default().max_processes;
+    if stated && !controllers.pids {
         needs("max_processes", "pids");
     }
     if u64::from(bounds.max_files) > most_files {
@@ -44,6 +46,7 @@ mod tests {
         assert!(faults.len() == 1 && faults[0].contains("max_processes") && faults[0].contains("Delegate="));
         let none = not_in_force(&bounds, Controllers::default());
         assert!(none.len() == 2 && none[0].starts_with("cpus "), "{none:?}");
+        assert_eq!(not_in_force(&Bounds::default(), Controllers::default()), Vec::<String>::new());
         let files = Bounds { max_files: u32::MAX, ..Bounds::default() };
         assert!(not_in_force(&files, all)[0].contains("LimitNOFILE"));
     }

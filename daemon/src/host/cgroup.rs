@@ -297,7 +297,12 @@ mod tests {
         assert_eq!(read("cpu.max").as_deref(), Some("150000 100000"));
         assert_eq!(read("pids.max").as_deref(), Some("32"));
         let group = groups.create(2, "orders", &Bounds::default()).unwrap();
-        assert_eq!(fs::read_dir(&group.path).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_to_string(group.path.join("pids.max")).unwrap(),
+            "512",
+            "there is no bound but this"
+        );
+        assert_eq!(fs::read_dir(&group.path).unwrap().count(), 1);
     }
 
     #[test]

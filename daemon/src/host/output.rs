@@ -13,15 +13,16 @@ pub(super) struct Lines {
     max: OutputBounds,
     /// The task that the counts below are of.
     seq: Seq,
+    /// Bytes that passed, the lines that they made, and bytes that did not pass.
     passed: u64,
-    passed_lines: u64,
+    made: u64,
     dropped: u64,
     partial: Vec<u8>,
 }
 
 impl Lines {
     pub(super) fn new(stderr: bool, max: OutputBounds) -> Self {
-        Self { stderr, max, seq: 0, passed: 0, passed_lines: 0, dropped: 0, partial: Vec::new() }
+        Self { stderr, max, seq: 0, passed: 0, made: 0, dropped: 0, partial: Vec::new() }
     }
 
     /// Takes what was read while `seq` ran; what is over the bound is counted and forgotten.
@@ -32,7 +33,7 @@ impl Lines {
         }
         while !bytes.is_empty() {
             let room = usize::try_from(self.max.bytes - self.passed).unwrap_or(usize::MAX);
-            if room == 0 || self.passed_lines >= self.max.lines {
+            if room == 0 || self.made >= self.max.lines {
                 self.dropped += bytes.len() as u64;
                 return;
             }
@@ -61,13 +62,13 @@ impl Lines {
             emit(HostEvent::Output { seq: self.seq, stderr: self.stderr, line });
         }
         self.passed = 0;
-        self.passed_lines = 0;
+        self.made = 0;
         self.dropped = 0;
         self.partial.shrink_to(MAX_LINE);
     }
 
     fn line(&mut self, emit: &mut impl FnMut(HostEvent)) {
-        self.passed_lines += 1;
+        self.made += 1;
         let line = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
         let line = String::from_utf8_lossy(line).into_owned();
         emit(HostEvent::Output { seq: self.seq, stderr: self.stderr, line });

@@ -32,6 +32,8 @@ const CHUNK: usize = 16 << 10;
 /// How long a host may live on with its socket closed: a process closes its descriptors first and is dead
 /// next.
 const EOF_GRACE: Duration = Duration::from_secs(1);
+/// The pause before what the machine was short of is asked for again.
+const SHORTAGE: Duration = Duration::from_millis(100);
 /// How old a look at a host's memory may be: reading it costs more than a small task.
 const RSS_EVERY: Duration = Duration::from_secs(1);
 
@@ -334,8 +336,14 @@ impl Inner {
     async fn write_rest(&self, link: &Link) {
         loop {
             self.blocked.notified().await;
-            let Ok(socket) = link.socket.get_ref().try_clone() else { continue };
-            let Ok(socket) = register(socket, Interest::WRITABLE) else { continue };
+            let socket = loop {
+                let clone = link.socket.get_ref().try_clone();
+                match clone.and_then(|socket| register(socket, Interest::WRITABLE)) {
+                    Ok(socket) => break socket,
+                    // The machine is short of descriptors, and the host waits for the rest of its task.
+                    Err(_) => tokio::time::sleep(SHORTAGE).await,
+                }
+            };
             while self.write(link) {
                 if let Ok(mut guard) = socket.writable().await
                     && self.write(link)

@@ -2,22 +2,41 @@
 //! plugin`.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Spawner, TaskError};
+use super::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Spawner, Stage, TaskError};
 
 /// Lines of a host's output that a failed probe quotes: a crash often says why on standard error.
 const QUOTED_LINES: usize = 5;
 
+/// The first pause before a host is probed again that the machine had nothing to start with; doubled each time.
+const SHORTAGE: Duration = Duration::from_millis(50);
+
 /// Starts a host, waits until its handler is created and has it end. The error is the plugin's own when it
-/// gave one; else its code is `timeout`, `crash`, `load`, `abi` or `spawn`. Runs on a current-thread runtime,
-/// inside a `LocalSet` or not.
+/// gave one; else its code is `timeout`, `crash`, `load`, `abi`, `spawn` or `host`. What the machine is short of for the
+/// last two is waited for, as long as the plugin's own part may take. Runs on a current-thread runtime, inside a
+/// `LocalSet` or not.
 pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> {
+    let until = Instant::now() + spec.create_timeout;
+    let mut pause = SHORTAGE;
+    loop {
+        let exit = try_once(spec, spawner).await;
+        let short = exit.as_ref().is_some_and(|exit| exit.stage == Stage::Spawning);
+        if !short || Instant::now() + pause >= until {
+            return exit.and_then(|exit| exit.create_error).map_or(Ok(()), Err);
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// How the host of one try ended.
+async fn try_once(spec: &HostSpec, spawner: &Spawner) -> Option<Exit> {
     let mut printed: Vec<String> = Vec::new();
-    let exit = LocalSet::new()
+    let mut exit = LocalSet::new()
         .run_until(async {
             let (mut host, mut events) = start(spec, spawner);
             while let Some(event) = events.recv().await {
@@ -35,12 +54,13 @@ pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> 
             }
             None
         })
-        .await;
-    let Some(mut error) = exit.and_then(|exit| exit.create_error) else { return Ok(()) };
-    if error.code == "crash" && !printed.is_empty() {
+        .await?;
+    if let Some(error) =
+        exit.create_error.as_mut().filter(|error| error.code == "crash" && !printed.is_empty())
+    {
         error.message = format!("{}; it printed: {}", error.message, printed.join(" | "));
     }
-    Err(error)
+    Some(exit)
 }
 
 /// Runs one task in a host of its own and has that end. `on_event` gets everything but the report and the

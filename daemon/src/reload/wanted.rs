@@ -105,7 +105,10 @@ pub(super) fn wanted(
         let next = match affected {
             Some(old) if is_free(&old.handler) => Some(kept(old, file)),
             Some(_) => continue,
-            None => refused(file, current).filter(|next| is_free(&next.handler)),
+            None => refused(file, current).filter(|next| {
+                let is_named = config.handlers.iter().any(|handler| handler.plugin == next.plugin_name);
+                !is_named && is_free(&next.handler)
+            }),
         };
         match next {
             Some(next) => wanted.push(next),

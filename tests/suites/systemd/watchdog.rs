@@ -37,6 +37,18 @@ fn one_that_is_stopped_by_a_signal_comes_back() {
 }
 
 #[test]
+fn one_that_a_handler_asks_to_end_comes_back() {
+    let machine = Machine::start(Network::Shared);
+    let service = running(&machine, "systemd_asked");
+    let pid = service.pid();
+    // As `pkill -u warren` in a handler's script does: not systemctl's doing, and an exit without an error.
+    service.kill("TERM");
+    assert_back(&service, pid);
+    assert!(service.systemctl("stop"));
+    service.wait_show("ActiveState", |state| state == "inactive");
+}
+
+#[test]
 fn one_whose_data_path_is_stuck_is_aborted_without_a_core_and_comes_back() {
     let machine = Machine::start(Network::Shared);
     let service = running(&machine, "systemd_stuck");

@@ -51,6 +51,9 @@ pub(crate) fn head(status: &Status) -> String {
     if let Some(error) = &broker.last_error {
         let _ = write!(text, "\n        last error: {}", clean(error));
     }
+    if let Some(fault) = &status.machine_fault {
+        let _ = write!(text, "\nmachine {}", clean(fault));
+    }
     if let Some(reload) = &status.last_reload {
         let ago = span(since(reload.at_ms));
         let result = if reload.ok { "ok" } else { "FAILED" };

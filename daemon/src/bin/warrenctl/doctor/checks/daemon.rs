@@ -76,6 +76,10 @@ fn answers(status: &Status, config: Option<&Config>) -> Vec<Finding> {
         let what = "the broker takes no copies from it: retries and dead letters wait".to_owned();
         find(Severity::Warning, &place, what, "rabbitmq-diagnostics alarms, then make room");
     }
+    if let Some(fault) = &status.machine_fault {
+        let remedy = "raise LimitNOFILE=, TasksMax= or MemoryMax= of the unit, or make room; it is tried again by itself";
+        find(Severity::Error, &place, fault.clone(), remedy);
+    }
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
         let faults = reload.handlers.iter().filter_map(|row| row.error.as_deref());
         let why = reload.error.as_deref().into_iter().chain(faults).collect::<Vec<_>>().join("; ");
@@ -267,6 +271,7 @@ mod tests {
             (with(&|s| s.version = "0.0.1".into()), vec![(Warning, "warrend is 0.0.1")]),
             (with(&|s| s.broker.state = "blocked".into()), vec![(Warning, "takes no copies")]),
             (with(&|s| s.last_reload = Some(failed.clone())), vec![(Warning, "reload failed: no mount")]),
+            (with(&|s| s.machine_fault = Some("no host: EMFILE".into())), vec![(Error, "no host: EMFILE")]),
             (with(&|s| s.log_lines_lost = 5), vec![(Note, "5 log lines")]),
             (with(&|s| s.handlers = vec![failing("failing")]), vec![(Fine, ""), (Error, "create failed")]),
             (with(&|s| s.handlers = vec![failing("suspended")]), vec![(Fine, ""), (Warning, "suspended")]),
