@@ -5,6 +5,8 @@
 mod ends;
 #[path = "hosts/frames.rs"]
 mod frames;
+#[path = "hosts/links.rs"]
+mod links;
 #[path = "hosts/logs.rs"]
 mod logs;
 #[path = "hosts/machine.rs"]

@@ -22,7 +22,7 @@ const FILES: [(&str, Spoil, &str); 13] = [
     ("no-symbol", |home, name| torture(home, name, &["-DNO_SYMBOL"]), "warren_plugin_v1"),
     ("runpath", |home, name| torture(home, name, &["-Wl,--enable-new-dtags,-rpath,$ORIGIN"]), "$ORIGIN"),
     ("writable", writable, "chmod"),
-    ("link", |home, name| symlink("/bin/true", plugin_path(home, name)).expect("link"), "symbolic link"),
+    ("link", linked, "symbolic link"),
     ("directory", |home, name| fs::create_dir(plugin_path(home, name)).expect("mkdir"), "a directory"),
     ("executable", |home, name| drop(home.install_bytes(name, &read("/bin/true"))), ""),
 ];
@@ -174,6 +174,15 @@ fn other_machine(home: &Home, name: &str) {
 fn writable(home: &Home, name: &str) {
     torture(home, name, &[]);
     fs::set_permissions(plugin_path(home, name), fs::Permissions::from_mode(0o666)).expect("mode");
+}
+
+/// To where everybody may put another file.
+fn linked(home: &Home, name: &str) {
+    let open = home.path("open");
+    fs::create_dir(&open).expect("a directory");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("mode");
+    fs::copy(artefacts::plugin("fixture-scenario"), open.join("plugin")).expect("copy");
+    symlink(open.join("plugin"), plugin_path(home, name)).expect("link");
 }
 
 fn read(path: impl AsRef<Path>) -> Vec<u8> {

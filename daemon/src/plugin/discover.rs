@@ -71,7 +71,7 @@ impl Refused {
     pub fn is_trusted(&self) -> bool {
         !matches!(
             self.error,
-            SnapshotError::Symlink
+            SnapshotError::Symlink { .. }
                 | SnapshotError::Owner { .. }
                 | SnapshotError::Writable { .. }
                 | SnapshotError::Directory { .. }

@@ -3,6 +3,7 @@
 mod discover;
 mod elf;
 mod inspect;
+mod links;
 mod report;
 #[cfg(test)]
 mod sample;

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::inspect::{self, InspectError, inspect};
-use super::{Manifest, Snapshot};
+use super::{Manifest, Snapshot, links};
 
 /// A larger file is no plugin: each snapshot is held in memory as long as a generation uses it.
 pub const MAX_PLUGIN_BYTES: u64 = 256 * 1024 * 1024;
@@ -29,9 +29,18 @@ pub enum SnapshotError {
     /// It is not there.
     #[error("there is no such file")]
     Missing,
-    /// A symbolic link could be turned to another file behind the daemon's back.
-    #[error("it is a symbolic link; put the plugin itself there, e.g. with `install -m 644`")]
-    Symlink,
+    /// A symbolic link that others could turn to another file behind the daemon's back.
+    #[error(
+        "it is a symbolic link, and {} on its way {fault}: only root and the daemon's user may decide where it leads; \
+         `chown root` and `chmod go-w` that, or put the plugin itself there with `install -m 644`",
+        .place.display()
+    )]
+    Symlink {
+        /// What on the way is not to be trusted.
+        place: PathBuf,
+        /// Why.
+        fault: String,
+    },
     /// A directory, a FIFO, a device.
     #[error("it is {0}, not a regular file")]
     NotRegular(&'static str),
@@ -128,8 +137,15 @@ pub(super) fn claim(path: &Path, refusal: &SnapshotError) -> Option<Manifest> {
     inspect::claim(&bytes)
 }
 
-/// Opens a plugin file without following a link at its end, and checks on the open file that nobody but root and the
-/// daemon's own user can change it.
+/// How a plugin file is opened: never through a link, and without waiting for the other end of a FIFO.
+pub(super) const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+/// Opens a plugin file, and checks on the open file that nobody but root and the daemon's own user can change it. A link
+/// is followed where the same holds for all of its way.
 pub(super) fn open_trusted(path: &Path) -> Result<File, SnapshotError> {
     let (directory, name) = split(path)?;
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -141,14 +157,13 @@ pub(super) fn open_trusted(path: &Path) -> Result<File, SnapshotError> {
     if mode & 0o1002 == 0o002 {
         return Err(SnapshotError::Directory { directory, mode: mode & 0o7777 });
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT => SnapshotError::Missing,
-        Errno::LOOP => SnapshotError::Symlink,
-        Errno::NXIO => SnapshotError::NotRegular("a socket or a device"),
-        errno => system("open it")(errno),
-    })?;
-    let file = File::from(fd);
+    let file = match rustix::fs::openat(&parent, name, FILE, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => links::open(path)?,
+        Err(Errno::NOENT) => return Err(SnapshotError::Missing),
+        Err(Errno::NXIO) => return Err(SnapshotError::NotRegular("a socket or a device")),
+        Err(errno) => return Err(system("open it")(errno)),
+    };
     check_trust(&stat(&file)?)?;
     Ok(file)
 }
@@ -238,6 +253,6 @@ pub(super) fn hex(digest: &[u8]) -> String {
     })
 }
 
-fn system(doing: &'static str) -> impl Fn(Errno) -> SnapshotError {
+pub(super) fn system(doing: &'static str) -> impl Fn(Errno) -> SnapshotError {
     move |errno| SnapshotError::System { doing, error: errno.into() }
 }

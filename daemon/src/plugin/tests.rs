@@ -84,10 +84,6 @@ fn files_that_others_could_change_are_refused_with_the_remedy() {
     chmod(&path, 0o755);
     assert!(Snapshot::take(&path).is_ok());
 
-    let link = dir.path().join("link.so");
-    symlink(&path, &link).unwrap();
-    assert!(refusal(&link).starts_with("it is a symbolic link"));
-
     let open = dir.path().join("open");
     fs::create_dir(&open).unwrap();
     let inside = put(&open, "demo.so", good());
@@ -95,6 +91,73 @@ fn files_that_others_could_change_are_refused_with_the_remedy() {
     assert!(refusal(&inside).starts_with("everyone may replace files in its directory (mode 777)"));
     chmod(&open, 0o1777);
     assert!(Snapshot::take(&inside).is_ok(), "sticky: only the owner replaces files");
+}
+
+#[test]
+fn a_link_is_followed_where_nobody_else_can_turn_it() {
+    let (dir, elsewhere) = (directory(), directory());
+    // As volumes of Kubernetes are laid out, and then as package managers link files.
+    fs::create_dir(dir.path().join("..v1")).unwrap();
+    put(&dir.path().join("..v1"), "demo.so", good());
+    symlink("..v1", dir.path().join("..data")).unwrap();
+    let link = dir.path().join("demo.so");
+    symlink("..data/demo.so", &link).unwrap();
+    let snapshot = Snapshot::take(&link).unwrap();
+    assert_eq!((snapshot.path.as_path(), snapshot.manifest.name.as_str()), (link.as_path(), "demo"));
+    let far = dir.path().join("far.so");
+    symlink(put(elsewhere.path(), "demo.so", good()), &far).unwrap();
+    assert!(Snapshot::take(&far).is_ok());
+    let up = dir.path().join("up.so");
+    symlink(format!("../{}/demo.so", elsewhere.path().file_name().unwrap().display()), &up).unwrap();
+    assert!(Snapshot::take(&up).is_ok());
+
+    for mode in [0o777, 0o775] {
+        chmod(elsewhere.path(), mode);
+        let expected = format!(
+            "it is a symbolic link, and {} on its way may be changed by others (mode {mode:03o})",
+            elsewhere.path().display()
+        );
+        assert!(refusal(&far).starts_with(&expected), "{}", refusal(&far));
+    }
+    chmod(elsewhere.path(), 0o1777);
+    assert!(Snapshot::take(&far).is_ok(), "sticky: only the owner replaces files");
+    chmod(&elsewhere.path().join("demo.so"), 0o664);
+    assert!(refusal(&far).starts_with("others may write to it"));
+}
+
+#[test]
+fn a_link_that_leads_nowhere_or_in_a_circle_is_refused_or_not_there() {
+    let dir = directory();
+    let link = |name: &str, target: &str| {
+        let link = dir.path().join(name);
+        symlink(target, &link).unwrap();
+        link
+    };
+    assert_eq!(refusal(&link("gone.so", "nothing.so")), "there is no such file");
+    assert_eq!(refusal(&link("not.so", "gone.so/x")), "there is no such file");
+    assert_eq!(refusal(&link("self.so", ".")), "it is a directory, not a regular file");
+    assert!(refusal(&link("circle.so", "circle.so")).contains("too many links"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("fifo"), Mode::from_raw_mode(0o644)).unwrap();
+    assert_eq!(refusal(&link("fifo.so", "fifo")), "it is a FIFO, not a regular file");
+}
+
+#[test]
+fn a_link_that_others_own_or_lies_among_theirs_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("not tested: only root can make files of others");
+    }
+    let (dir, theirs) = (directory(), directory());
+    let link = dir.path().join("demo.so");
+    symlink(put(theirs.path(), "demo.so", good()), &link).unwrap();
+    std::os::unix::fs::chown(theirs.path(), Some(4242), None).unwrap();
+    let expected =
+        format!("it is a symbolic link, and {} on its way belongs to user id 4242", theirs.path().display());
+    assert!(refusal(&link).starts_with(&expected), "{}", refusal(&link));
+    std::os::unix::fs::chown(theirs.path(), Some(0), None).unwrap();
+    std::os::unix::fs::lchown(&link, Some(4242), None).unwrap();
+    let expected =
+        format!("it is a symbolic link, and {} on its way belongs to user id 4242", link.display());
+    assert!(refusal(&link).starts_with(&expected), "{}", refusal(&link));
 }
 
 #[test]
@@ -258,8 +321,11 @@ fn report_tells_every_fact_and_every_problem() {
     assert_eq!(good_report.sha256, Snapshot::take(&path).unwrap().sha256);
 
     chmod(&path, 0o666);
+    let open = dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    chmod(&open, 0o777);
     let link = dir.path().join("link.so");
-    symlink(&path, &link).unwrap();
+    symlink(put(&open, "demo.so", good()), &link).unwrap();
     assert_eq!(report(&path).unwrap().problems.len(), 1);
     let linked = report(&link).unwrap();
     assert!(!linked.ok && linked.problems[0].starts_with("it is a symbolic link"));
