@@ -3,6 +3,7 @@
 mod headers;
 mod moment;
 pub mod own;
+pub mod sameness;
 #[cfg(test)]
 mod tests;
 pub mod trace;

@@ -7,8 +7,9 @@
 //! | `file` | a generation of it on disk |
 //! | `store` | the thread that owns the files |
 //!
-//! A task is known by its `message_id`, `type` and body together: an id that a producer uses again for something else
-//! must not make that disappear. One without an id of its producer's is never taken for another.
+//! A task is known by its `message_id`, its body and all that its handler or its sender sees of it (see
+//! [`crate::task::sameness`]): an id that a producer uses again for something else must not make that disappear. One
+//! without an id of its producer's is never taken for another.
 //!
 //! What is promised: a task whose record was written is not run again by this daemon or its successor on the same
 //! state directory, also after SIGKILL. The record is handed to the thread before the acknowledgement to the broker's
@@ -36,6 +37,7 @@ pub use window::Generation;
 
 use self::store::{MAX_AGE, Order, Store};
 use self::window::{MAX_PER_GENERATION, Window};
+use crate::task::sameness;
 
 /// The longest window: what is left on disk is removed after that.
 pub const MAX_WINDOW: Duration = MAX_AGE;
@@ -89,13 +91,10 @@ pub struct Shown {
 impl Fingerprint {
     /// `None`: the producer gave it no id.
     pub fn of(properties: &BasicProperties, body: &[u8]) -> Option<Self> {
-        let id = properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty())?;
-        let kind = properties.kind().as_ref().map_or("", ShortString::as_str);
+        properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty())?;
         let mut digest = Sha256::new();
-        for part in [id.as_bytes(), kind.as_bytes(), body] {
-            digest.update((part.len() as u64).to_le_bytes());
-            digest.update(part);
-        }
+        sameness::write_task(properties, &mut |bytes| digest.update(bytes));
+        digest.update(body);
         digest.finalize().first_chunk().map(|front| Self(u128::from_le_bytes(*front)))
     }
 }
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_known_by_its_id_type_and_body_together() {
+    fn a_task_is_known_by_its_id_its_body_and_what_its_handler_and_sender_see() {
         let task = print("1", "mail", "to me");
         assert_eq!(task, print("1", "mail", "to me"));
         for other in [
@@ -225,6 +224,11 @@ mod tests {
         ] {
             assert_ne!(task, other);
         }
+        let asked = |reply_to: &str| {
+            let properties = BasicProperties::default().with_message_id("1".into());
+            Fingerprint::of(&properties.with_reply_to(reply_to.into()), b"to me")
+        };
+        assert_ne!(asked("alice"), asked("carol"), "each waits for an answer of its own");
         assert_eq!(print("", "mail", "to me"), None);
         assert_eq!(Fingerprint::of(&BasicProperties::default(), b"to me"), None);
     }

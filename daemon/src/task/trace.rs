@@ -18,6 +18,11 @@ pub fn id(headers: Option<&FieldTable>) -> Option<&str> {
     trace_id(traceparent)
 }
 
+/// Whether this header belongs to the trace context.
+pub fn is_trace_header(name: &str) -> bool {
+    [TRACEPARENT, TRACESTATE].contains(&name)
+}
+
 /// Puts the trace context of `from` into the headers of what comes of it. Headers that have a `traceparent` of their
 /// own keep both as they are, because a `tracestate` belongs to its `traceparent`.
 pub fn inherit(headers: &mut FieldTable, from: Option<&FieldTable>) {
