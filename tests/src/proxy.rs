@@ -1,5 +1,7 @@
 //! A TCP proxy before a broker, for faults of the network: it cuts connections with a reset, stalls (everything stays
-//! open and nothing passes), refuses, and forwards again. It knows nothing of AMQP.
+//! open and nothing passes), refuses, and forwards again; or it spoils some of what the broker sends.
+
+mod spoil;
 
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::sync::mpsc as std_mpsc;
@@ -13,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use self::spoil::{Marker, Spoiler};
 use crate::wait::BOUND;
 
 /// Bytes read at once: a few frames.
@@ -51,6 +54,7 @@ struct Orders {
 struct Relays {
     alive: Mutex<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>,
     counts: Mutex<Counts>,
+    spoilt: Marker,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -68,6 +72,7 @@ impl Proxy {
         let relays = Arc::new(Relays {
             alive: Mutex::new(std_mpsc::channel()),
             counts: Mutex::new(Counts::default()),
+            spoilt: Marker::default(),
         });
         let thread = std::thread::spawn({
             let (receiver, relays) = (orders.subscribe(), relays.clone());
@@ -126,6 +131,12 @@ impl Proxy {
     /// Everything passes again.
     pub fn forward(&self) {
         self.set(Mode::Forward);
+    }
+
+    /// From now on every frame of the broker's whose payload ends with these bytes, say a message's body, comes with a wrong
+    /// end: no client can read it. No bytes: none does.
+    pub fn spoil(&self, ending: &[u8]) {
+        self.relays.spoilt.set(ending);
     }
 
     fn set(&self, mode: Mode) {
@@ -197,7 +208,7 @@ async fn accept(
                 let generation = orders.borrow().generation;
                 let (orders, relays, alive) = (orders.clone(), relays.clone(), relays.enter());
                 tokio::spawn(async move {
-                    relay(client, target, orders, generation).await;
+                    relay(client, target, orders, generation, relays.spoilt.stream()).await;
                     relays.count(|counts| counts.open -= 1);
                     drop(alive);
                 });
@@ -219,7 +230,13 @@ async fn rebind(port: u16) -> TcpListener {
 }
 
 /// One connection, until either side closes it or it is cut.
-async fn relay(mut client: TcpStream, target: u16, orders: watch::Receiver<Orders>, generation: u64) {
+async fn relay(
+    mut client: TcpStream,
+    target: u16,
+    orders: watch::Receiver<Orders>,
+    generation: u64,
+    spoiler: Spoiler,
+) {
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         // Nobody there: what a load balancer before a dead broker does.
         let _ = client.set_zero_linger();
@@ -232,8 +249,8 @@ async fn relay(mut client: TcpStream, target: u16, orders: watch::Receiver<Order
         _ = cut.wait_for(|orders| orders.generation > generation) => true,
         _ = async {
             tokio::join!(
-                pump(client_end.0, server_end.1, orders.clone()),
-                pump(server_end.0, client_end.1, orders.clone()),
+                pump(client_end.0, server_end.1, orders.clone(), None),
+                pump(server_end.0, client_end.1, orders.clone(), Some(spoiler)),
             )
         } => false,
     };
@@ -244,7 +261,12 @@ async fn relay(mut client: TcpStream, target: u16, orders: watch::Receiver<Order
 }
 
 /// Passes bytes in one direction until there are no more.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: watch::Receiver<Orders>) {
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut orders: watch::Receiver<Orders>,
+    mut spoiler: Option<Spoiler>,
+) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = from.read(&mut chunk).await.unwrap_or(0);
@@ -252,7 +274,11 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: watch::
         if orders.wait_for(|orders| orders.mode != Mode::Stall).await.is_err() || read == 0 {
             break;
         }
-        if to.write_all(&chunk[..read]).await.is_err() {
+        let written = match &mut spoiler {
+            Some(spoiler) => to.write_all(&spoiler.take(&chunk[..read])).await,
+            None => to.write_all(&chunk[..read]).await,
+        };
+        if written.is_err() {
             break;
         }
     }

@@ -119,7 +119,7 @@ impl Rig {
     /// Waits until this queue is consumed.
     pub fn consuming_queue(&self, name: &str) -> ConsumerId {
         let wanted = |event: &LinkEvent| match event {
-            LinkEvent::Consuming { consumer, queue } if &**queue == name => Some(*consumer),
+            LinkEvent::Consuming { consumer, queue, .. } if &**queue == name => Some(*consumer),
             _ => None,
         };
         self.wait("a consumer of the queue", wanted).0

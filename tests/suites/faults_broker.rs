@@ -3,8 +3,10 @@
 mod faults_broker {
     mod alarm;
     mod copies;
+    mod culprit;
     mod large_bodies;
     mod losses;
+    mod redelivered;
     mod silence;
     mod stage;
     mod timeout;

@@ -106,6 +106,13 @@ impl Link {
         self.subscriptions.room.set_max_task_bytes(bytes);
     }
 
+    /// Tries again at once every queue that is left alone because of what it delivers.
+    pub fn retry_quarantined(&self) {
+        for session in &self.sessions {
+            session.tell(Command::Retry);
+        }
+    }
+
     /// Cancels every consumer. Returns when what the broker had already sent has been handed over as deliveries (the
     /// engine gives them back) and each consumer has ended, or after a bound. What is open can still be settled.
     pub fn stop_consuming(&self) -> impl Future<Output = ()> + use<> {

@@ -10,10 +10,15 @@
 //!                └─────────────┘
 //! ```
 //!
+//! Which queues are due is also decided in `probation.rs`: one whose messages end the connection is left alone.
+//!
 //! A queue has one entry and an entry one stage, so that there is never a second consumer; every stage but `Live` ends
 //! within a bound, because `session.rs` bounds every question to the broker.
 
+#[cfg(test)]
+mod culprits;
 mod end;
+mod probation;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -22,8 +27,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::end::End;
+pub(super) use self::end::{End, Loss};
 use self::end::{Next, next};
+use self::probation::{Probation, Record, Trust};
 use super::ConsumerId;
 use super::backoff::{Backoff, CAP};
 use crate::config::Queue;
@@ -42,7 +48,7 @@ pub(super) enum Event {
     /// It did not.
     DialFailed(String),
     /// The connection is gone, or does not answer.
-    Lost(String),
+    Lost(Loss),
     /// The broker confirmed the consumer.
     Consuming(Arc<str>, ConsumerId),
     /// The queue cannot be consumed.
@@ -62,6 +68,8 @@ pub(super) enum Event {
     Released(ConsumerId),
     /// Consume exactly these.
     Queues(Vec<Queue>),
+    /// Try again what was given up for a while.
+    Retry,
     /// Cancel every consumer; say when none is left. The connection stays until all is settled.
     Stop,
     /// The same, and nobody waits.
@@ -91,6 +99,8 @@ pub(super) enum Action {
     Away(String),
     /// Say why a queue is not consumed.
     Unusable(Arc<str>, String),
+    /// Say that what comes from a queue ended the connection, how, and how long it is left alone.
+    Quarantine(Arc<str>, String, Duration),
     /// Tell whoever asked to stop that no consumer is left.
     NoneLeft,
     /// Close what is open, in an orderly manner, and end.
@@ -112,6 +122,7 @@ pub(super) struct Machine {
     turn: usize,
     addresses: usize,
     backoff: Backoff,
+    probation: Probation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +148,8 @@ struct Entry {
     backoff: Backoff,
     /// When it became live.
     since: Duration,
+    trust: Trust,
+    record: Record,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +176,7 @@ impl Machine {
             turn: 0,
             addresses: addresses.max(1),
             backoff: Backoff::default(),
+            probation: Probation::default(),
         };
         machine.want(queues, Duration::ZERO, &mut Vec::new());
         machine
@@ -177,13 +191,14 @@ impl Machine {
         match event {
             Event::Dialled => self.phase = Phase::Up { since: now, served: false },
             Event::DialFailed(why) => self.dial_failed(why, now, &mut todo),
-            Event::Lost(why) => self.lost(why, now, &mut todo),
+            Event::Lost(loss) => self.lost(loss, now, &mut todo),
             Event::Consuming(name, id) => self.consuming(&name, id, now, &mut todo),
             Event::Unusable(name, why) => self.unusable(name, why, now, &mut todo),
             Event::Ended { id, end, connected } => self.ended(id, end, connected, now, &mut todo),
             Event::Settled(id) => self.settled(id, &mut todo),
             Event::Released(id) => self.kept.retain(|(kept, _)| *kept != id),
             Event::Queues(queues) if !self.leaving => self.want(&queues, now, &mut todo),
+            Event::Retry => self.end_quarantines(now),
             Event::Time | Event::Queues(_) => {}
             Event::Stop => {
                 self.stopping = true;
@@ -198,12 +213,13 @@ impl Machine {
 
     /// When to come back with [`Event::Time`] if nothing else happens before; never later than [`CAP`] from now.
     pub(super) fn wake(&self, now: Duration) -> Duration {
-        let latest = now + CAP;
+        let latest = self.judgement().unwrap_or(Duration::MAX).min(now + CAP);
         match self.phase {
             Phase::Waiting { until } => until.min(latest),
             // A queue that is due and not asked for waits for a place, which an event makes free.
             Phase::Up { .. } if self.asked() < MAX_ASKED => {
-                let due = self.queues.iter().filter_map(|entry| match entry.stage {
+                let admitted = self.queues.iter().filter(|entry| self.admits(entry));
+                let due = admitted.filter_map(|entry| match entry.stage {
                     Stage::Idle(due) => Some(due),
                     _ => None,
                 });
@@ -228,9 +244,11 @@ impl Machine {
     }
 
     /// Every tag is void, and every queue due as soon as there is a connection again.
-    fn lost(&mut self, why: String, now: Duration, todo: &mut Vec<Action>) {
+    fn lost(&mut self, loss: Loss, now: Duration, todo: &mut Vec<Action>) {
         let Phase::Up { since, served } = self.phase else { return };
+        let Loss { why, by_content } = loss;
         todo.push(Action::HangUp(why.clone()));
+        self.judge_loss(by_content, &why, now, todo);
         self.kept.clear();
         for entry in &mut self.queues {
             entry.stage = Stage::Idle(now);
@@ -292,7 +310,7 @@ impl Machine {
                     entry.stage = Stage::Idle(now + entry.backoff.lost_after(lasted, false));
                 }
             }
-            Next::Reconnect { why } => self.lost(why, now, todo),
+            Next::Reconnect(loss) => self.lost(loss, now, todo),
         }
     }
 
@@ -319,6 +337,8 @@ impl Machine {
                     stage: Stage::Idle(now),
                     backoff: Backoff::default(),
                     since: now,
+                    trust: Trust::Trusted,
+                    record: Record::default(),
                 });
             }
         }
@@ -329,7 +349,10 @@ impl Machine {
                     entry.stage = Stage::Leaving(id);
                     todo.push(Action::Cancel(id));
                 }
-                Stage::Idle(_) if wanted != entry.wanted.as_ref() => entry.stage = Stage::Idle(now),
+                Stage::Idle(_) if wanted != entry.wanted.as_ref() => {
+                    entry.stage = Stage::Idle(now);
+                    entry.end_quarantine(now);
+                }
                 _ => {}
             }
             entry.wanted = wanted.cloned();
@@ -342,6 +365,7 @@ impl Machine {
         if self.leaving && self.queues.is_empty() && std::mem::take(&mut self.stopping) {
             todo.push(Action::NoneLeft);
         }
+        self.judge_time(matches!(self.phase, Phase::Up { .. }), now);
         match self.phase {
             Phase::Waiting { .. } | Phase::Dialling if self.leaving => self.end(todo),
             Phase::Waiting { until } if until <= now => {
@@ -358,9 +382,12 @@ impl Machine {
 
     fn subscribe_due(&mut self, now: Duration, todo: &mut Vec<Action>) {
         let free = MAX_ASKED.saturating_sub(self.asked());
-        let due =
-            self.queues.iter_mut().filter(|entry| matches!(entry.stage, Stage::Idle(due) if due <= now));
-        for entry in due.take(free) {
+        let is_due =
+            |entry: &Entry| matches!(entry.stage, Stage::Idle(due) if due <= now) && self.admits(entry);
+        let due: Vec<usize> =
+            (0..self.queues.len()).filter(|n| is_due(&self.queues[*n])).take(free).collect();
+        for n in due {
+            let entry = &mut self.queues[n];
             if let Some(queue) = &entry.wanted {
                 entry.stage = Stage::Asked(queue.window());
                 todo.push(Action::Subscribe(queue.clone()));

@@ -27,6 +27,7 @@ mod wire;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub(crate) use backoff::Backoff;
 pub use declare::{Ensured, QueueError, declare_delay_queue, declare_work_queue};
@@ -96,6 +97,8 @@ pub enum LinkEvent {
         consumer: ConsumerId,
         /// Its queue.
         queue: Arc<str>,
+        /// Deliveries that it may have unsettled.
+        window: u16,
     },
     /// A delivery.
     Delivery(Delivery),
@@ -112,12 +115,38 @@ pub enum LinkEvent {
         /// Which.
         consumer: ConsumerId,
     },
+    /// The broker has seen everything that was sent on a subscription's channel before then.
+    Seen {
+        /// Which.
+        consumer: ConsumerId,
+        /// When.
+        before: Instant,
+    },
+    /// A delivery goes back without having been handed over, because there is no room for its body now.
+    Withheld {
+        /// By which subscription it came.
+        consumer: ConsumerId,
+    },
+    /// A stopped subscription has come to its end, and the broker has seen every settlement on it.
+    Released {
+        /// Which.
+        consumer: ConsumerId,
+    },
     /// One queue cannot be consumed; the supervisor keeps trying, the others are not disturbed.
     Unusable {
         /// Which.
         queue: Arc<str>,
         /// Why, with the remedy (permission, stream queue).
         why: String,
+    },
+    /// What comes from one queue ends the connection, and with it every other subscription. It is left alone for a while.
+    Quarantined {
+        /// Which.
+        queue: Arc<str>,
+        /// What the connection ended with.
+        why: String,
+        /// It is tried again after this.
+        wait: Duration,
     },
     /// No link; the supervisor keeps trying.
     Away {

@@ -10,16 +10,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{LocalBoxFuture, join_all, pending};
+use futures_util::future::{FutureExt, LocalBoxFuture, join_all, pending};
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use lapin::options::BasicCancelOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::CAP;
-use super::declare::{QueueError, answered, declare_work_queue};
+use super::declare::{QueueError, answered, declare_work_queue, loss_of};
 use super::dial::{Dialled, dial_one};
-use super::link::{Action, End, Event, Machine};
+use super::link::{Action, End, Event, Loss, Machine};
 use super::status::Status;
 use super::subscription::{CONSUMER_TAG, SessionId, Subscriptions};
 use super::{ConsumerId, LinkEvent};
@@ -32,6 +32,8 @@ const CHECK: Duration = Duration::from_secs(5);
 pub(super) enum Command {
     /// Consume exactly these.
     Queues(Vec<Queue>),
+    /// Try again at once what was given up for a while.
+    Retry,
     /// Cancel every consumer; answer when what was buffered has been handed over.
     Stop(oneshot::Sender<()>),
     /// Cancel every consumer, and end when every tag is settled.
@@ -81,6 +83,8 @@ struct Connection {
 /// The end of a job.
 enum Done {
     Dialled(usize, Box<Dialled>),
+    /// The connection is gone, as far as the job was told.
+    Lost(String),
     /// Whatever the machine is to know of it.
     Event(Option<Event>),
 }
@@ -137,12 +141,14 @@ impl Supervisor {
                 command = next_command(&mut self.commands) => self.on_command(command),
                 Some(done) = self.jobs.next() => self.on_done(done),
                 Some((id, end)) = self.ends.recv() => {
-                    let connected = self.is_connected();
-                    self.events.push_back(Event::Ended { id, end, connected });
+                    self.on_end(id, end);
                 }
                 () = settled.notified() => self.note_settled(),
-                why = failure(&mut self.connection) => self.look(&why),
-                _ = check.tick() => self.look("the connection is gone"),
+                loss = failure(self.connection.as_mut()) => self.on_report(loss),
+                _ = check.tick() => {
+                    self.look("the connection is gone");
+                    self.ask_what_was_seen();
+                }
                 () = sleep_until(wake) => self.events.push_back(Event::Time),
             }
         }
@@ -152,6 +158,7 @@ impl Supervisor {
     fn on_command(&mut self, command: Option<Command>) {
         let event = match command {
             Some(Command::Queues(queues)) => Event::Queues(queues),
+            Some(Command::Retry) => Event::Retry,
             Some(Command::Stop(done)) => {
                 self.stopping = Some(done);
                 Event::Stop
@@ -180,15 +187,46 @@ impl Supervisor {
                 // It may have ended before there was a listener.
                 self.look("the connection is gone");
             }
+            Done::Lost(why) => self.lost(Loss::plain(why)),
             Done::Event(event) => self.events.extend(event),
+        }
+    }
+
+    /// The connection is gone. Its own reports say why: whoever noticed may only know that it is, or what came before.
+    fn lost(&mut self, mut loss: Loss) {
+        while let Some(report) = failure(self.connection.as_mut()).now_or_never() {
+            if !loss.by_content {
+                loss = report;
+            }
+        }
+        self.events.push_back(Event::Lost(loss));
+    }
+
+    /// A consumer's stream has ended.
+    fn on_end(&mut self, id: ConsumerId, end: End) {
+        match end {
+            end if self.is_connected() => {
+                self.events.push_back(Event::Ended { id, end, connected: true });
+            }
+            End::Connection(loss) => self.lost(loss),
+            End::Channel(why) => self.lost(Loss::plain(why)),
+            End::Cancelled => self.lost(Loss::plain("the connection is gone")),
+        }
+    }
+
+    /// An error of the connection's, or of one of its channels.
+    fn on_report(&mut self, loss: Loss) {
+        if self.is_connected() {
+            self.look(&loss.why);
+        } else {
+            self.lost(loss);
         }
     }
 
     /// Looks whether the connection, and the channels that nobody reads from any more, are still there.
     fn look(&mut self, why: &str) {
         if self.connection.is_some() && !self.is_connected() {
-            self.events.push_back(Event::Lost(why.to_owned()));
-            return;
+            return self.lost(Loss::plain(why));
         }
         for id in self.machine.kept() {
             let event = match self.subscriptions.get(id) {
@@ -197,6 +235,19 @@ impl Supervisor {
                 None => Event::Released(id),
             };
             self.events.push_back(event);
+        }
+    }
+
+    /// Has the broker say that it has seen the settlements up to here: those of a lost link are in doubt otherwise.
+    fn ask_what_was_seen(&self) {
+        for (id, one) in self.subscriptions.unseen(self.id) {
+            let (subscriptions, before) = (self.subscriptions.clone(), std::time::Instant::now());
+            self.jobs.push(Box::pin(async move {
+                if one.round_trip().await.is_ok() {
+                    subscriptions.tell(LinkEvent::Seen { consumer: id, before });
+                }
+                Done::Event(None)
+            }));
         }
     }
 
@@ -220,6 +271,9 @@ impl Supervisor {
             Action::Release(id) => self.release(id),
             Action::Away(why) => self.subscriptions.tell(LinkEvent::Away { why }),
             Action::Unusable(queue, why) => self.subscriptions.tell(LinkEvent::Unusable { queue, why }),
+            Action::Quarantine(queue, why, wait) => {
+                self.subscriptions.tell(LinkEvent::Quarantined { queue, why, wait });
+            }
             Action::NoneLeft => {
                 // Whoever asked may have stopped waiting.
                 let _ = self.stopping.take().map(|done| done.send(()));
@@ -249,15 +303,15 @@ impl Supervisor {
                 Ok(()) => subscriptions.subscribe(session, &dialled, &queue, ended).await,
                 Err(error) => Err(error),
             };
-            Done::Event(Some(match subscribed {
-                Ok(id) => Event::Consuming(queue.name, id),
-                Err(QueueError::Link(why)) => Event::Lost(why),
+            match subscribed {
+                Ok(id) => Done::Event(Some(Event::Consuming(queue.name, id))),
+                Err(QueueError::Link(why)) => Done::Lost(why),
                 // Without heartbeats nothing else tells that the broker is gone.
                 Err(QueueError::Silent { .. }) if dialled.connection.configuration().heartbeat() == 0 => {
-                    Event::Lost("the broker does not answer".to_owned())
+                    Done::Lost("the broker does not answer".to_owned())
                 }
-                Err(error) => Event::Unusable(queue.name, error.to_string()),
-            }))
+                Err(error) => Done::Event(Some(Event::Unusable(queue.name, error.to_string()))),
+            }
         }));
     }
 
@@ -284,8 +338,10 @@ impl Supervisor {
         let subscriptions = self.subscriptions.clone();
         self.jobs.push(Box::pin(async move {
             if let Some(one) = subscriptions.get(id) {
-                let _ = one.barrier().await;
-                subscriptions.remove(id);
+                match one.barrier().await {
+                    Ok(()) => subscriptions.released(id),
+                    Err(error) => subscriptions.lost(id, &error.to_string()),
+                }
             }
             Done::Event(Some(Event::Released(id)))
         }));
@@ -328,11 +384,11 @@ async fn next_command(commands: &mut Option<mpsc::UnboundedReceiver<Command>>) -
 }
 
 /// The next error that the connection, or one of its channels, reports.
-async fn failure(connection: &mut Option<Connection>) -> String {
+async fn failure(connection: Option<&mut Connection>) -> Loss {
     if let Some(connection) = connection {
         while let Some(report) = connection.reports.next().await {
             if let lapin::Event::Error(error) = report {
-                return super::declare::words(&error);
+                return loss_of(&error);
             }
         }
     }

@@ -14,7 +14,7 @@ use lapin::types::{FieldTable, ShortString};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::declare::{LinkError, QueueError, answered, open_channel, words};
+use super::declare::{LinkError, QueueError, answered, loss_of, open_channel};
 use super::dial::Dialled;
 use super::link::End;
 use super::settler::{Frame, Settler};
@@ -47,10 +47,13 @@ pub(super) struct Subscription {
     pub(super) session: SessionId,
     pub(super) queue: Arc<str>,
     pub(super) channel: Channel,
+    window: u16,
     settler: RefCell<Settler>,
     notes: Arc<Notes>,
     /// Deliveries whose body was withheld, with its size: each goes back to the queue when there is room for it.
     withheld: RefCell<VecDeque<(u64, u64)>>,
+    /// Something was settled that the broker is not known to have seen.
+    unseen: Cell<bool>,
     /// No delivery comes any more; what is open can still be settled.
     stopped: Cell<bool>,
     /// The channel is gone: what its buffer still holds is void.
@@ -95,15 +98,18 @@ impl Subscriptions {
             session,
             queue: queue.name.clone(),
             channel,
+            window: queue.window(),
             settler: RefCell::default(),
             notes: dialled.notes.clone(),
             withheld: RefCell::default(),
+            unseen: Cell::new(false),
             stopped: Cell::new(false),
             lost: Cell::new(false),
             pump: RefCell::default(),
         });
         self.all.borrow_mut().insert(id, subscription.clone());
-        self.tell(LinkEvent::Consuming { consumer: id, queue: queue.name.clone() });
+        let window = queue.window();
+        self.tell(LinkEvent::Consuming { consumer: id, queue: queue.name.clone(), window });
         let pump = tokio::task::spawn_local(pump(self.clone(), id, subscription.clone(), consumer, ended));
         *subscription.pump.borrow_mut() = Some(pump.abort_handle());
         Ok(id)
@@ -135,6 +141,7 @@ impl Subscriptions {
                 "no room for one more large body; it goes back"
             );
             subscription.withheld.borrow_mut().push_back((tag, size));
+            self.tell(LinkEvent::Withheld { consumer: id });
             return;
         }
         if let Some(altered) = note.as_ref().and_then(|note| note.altered.as_ref()) {
@@ -172,6 +179,7 @@ impl Subscriptions {
             subscription.give_back_withheld(&mut settler, &self.room);
             if !settler.is_flushed() {
                 settler.flush(|frame| subscription.send(frame));
+                subscription.unseen.set(true);
                 failpoint!("settle::after-ack");
                 finished |= subscription.stopped.get() && settler.is_done();
             }
@@ -187,8 +195,17 @@ impl Subscriptions {
     }
 
     /// Everything of it is settled and seen by the broker.
-    pub(super) fn remove(&self, id: ConsumerId) {
-        self.all.borrow_mut().remove(&id);
+    pub(super) fn released(&self, id: ConsumerId) {
+        if self.all.borrow_mut().remove(&id).is_some() {
+            self.tell(LinkEvent::Released { consumer: id });
+        }
+    }
+
+    /// Of a session's subscriptions, those with a settlement that the broker is not known to have seen.
+    pub(super) fn unseen(&self, session: SessionId) -> Vec<(ConsumerId, Rc<Subscription>)> {
+        let all = self.all.borrow();
+        let unseen = all.iter().filter(|(_, one)| one.session == session && one.unseen.replace(false));
+        unseen.map(|(id, one)| (*id, one.clone())).collect()
     }
 
     /// A redelivery is on its way to the engine. When it comes from the channel of a stopped consumer that the broker
@@ -237,6 +254,12 @@ impl Subscription {
                 return;
             }
         }
+    }
+
+    /// Waits for an answer of the broker's, which it gives when it has seen what was sent before. Nothing changes, and no
+    /// queue is asked: one that does not answer would hold up what comes after.
+    pub(super) async fn round_trip(&self) -> Result<(), LinkError> {
+        answered(self.channel.basic_qos(self.window, BasicQosOptions::default())).await
     }
 
     /// Waits until the broker has seen all that was sent: it answers a channel's frames in order. Without this, an
@@ -309,8 +332,8 @@ fn hand_over(
             None
         }
         Some(Err(error)) => {
-            let why = words(&error);
-            Some(if error.is_amqp_soft_error() { End::Channel(why) } else { End::Connection(why) })
+            let loss = loss_of(&error);
+            Some(if error.is_amqp_soft_error() { End::Channel(loss.why) } else { End::Connection(loss) })
         }
         None => Some(End::Cancelled),
     }

@@ -59,8 +59,12 @@ pub struct BrokerStatus {
 pub struct QueueStatus {
     /// Its name.
     pub name: String,
-    /// `consuming`, `away`, `paused`, `draining`, `stuck` (all that it may hold are tasks that cannot be settled).
+    /// `consuming`, `away`, `paused`, `draining`, `stuck` (all that it may hold are tasks that cannot be settled),
+    /// `quarantined` (what it delivers ends the connection).
     pub state: String,
+    /// Why it is not consumed, and what to do, when it is quarantined.
+    #[serde(default)]
+    pub held: Option<String>,
     /// Configured prefetch.
     pub prefetch: u16,
     /// Configured workers.

@@ -1,4 +1,6 @@
 //! Deliveries come in: adopted, routed into a lane, or settled at once because nothing can run them.
+//!
+//! What a redelivery means is decided here, when it arrives: [`Losses`](super::losses::Losses) has the rules.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -19,11 +21,8 @@ use super::Engine;
 use super::drain::Phase;
 use super::flight::{Claim, Flight, FlightKey, State, Verdict};
 use super::lane::LaneKey;
+use super::losses::{REDELIVERED_WITHIN, Redelivery};
 use super::queues::QueueKey;
-
-/// How long a finished task whose link was lost waits for its redelivery. The broker redelivers as soon as a
-/// consumer is there again, so that minutes without one mean that another consumer took it.
-pub(super) const ORPHAN_LIFE: Duration = Duration::from_mins(5);
 
 impl Engine {
     pub(super) fn on_link(&mut self, event: LinkEvent) {
@@ -36,20 +35,26 @@ impl Engine {
                 self.broker.connects += 1;
                 "connected".clone_into(&mut self.broker.state);
             }
-            LinkEvent::Consuming { consumer, queue } => {
+            LinkEvent::Consuming { consumer, queue, window } => {
                 tracing::info!(%queue, "consuming");
-                self.queues.consuming(consumer, &queue);
+                if let Some(key) = self.queues.consuming(consumer, &queue, self.now) {
+                    self.losses.consuming(consumer, key, window);
+                }
             }
             LinkEvent::Stopped { consumer } => {
                 let queue = self.queues.fed_by(consumer);
-                self.queues.lost(consumer);
+                self.queues.lost(consumer, self.now);
                 self.on_stopped(queue);
             }
+            LinkEvent::Seen { consumer, before } => self.losses.seen(consumer, before),
+            LinkEvent::Released { consumer } => self.losses.released(consumer),
+            LinkEvent::Withheld { consumer } => self.losses.withheld(consumer),
             LinkEvent::Unusable { queue, why } => {
                 tracing::error!(%queue, error = %why, "the queue cannot be consumed; trying again");
                 self.remember(None, None, &why);
                 self.broker.last_error = Some(why);
             }
+            LinkEvent::Quarantined { queue, why, wait } => self.on_quarantined(&queue, &why, wait),
             LinkEvent::Lost { consumer, why } => self.on_lost(consumer, &why),
             LinkEvent::Away { why } => {
                 tracing::warn!(error = %why, "the broker is away; trying again");
@@ -88,8 +93,16 @@ impl Engine {
             self.link.requeue(delivery.consumer, delivery.tag);
             return;
         }
-        if delivery.redelivered && self.adopt(queue, &delivery) {
-            return;
+        let mut suspect = false;
+        if delivery.redelivered {
+            if self.adopt(queue, &delivery) {
+                return;
+            }
+            match self.losses.explain(queue, &delivery) {
+                Redelivery::Ended => return self.settle_again(&delivery),
+                Redelivery::Explained => {}
+                Redelivery::Unexplained => suspect = true,
+            }
         }
         let now = UnixMs::now();
         let times = match delivery.altered() {
@@ -110,9 +123,10 @@ impl Engine {
                 if let Some(odd) = odd {
                     self.note_odd(queue, &odd);
                 }
+                let flight = Flight { suspect, ..self.flight(queue, delivery) };
                 match wait {
-                    Some(wait) => self.send_on(queue, delivery, wait),
-                    None => self.route(queue, delivery),
+                    Some(wait) => self.send_on(flight, wait),
+                    None => self.route(flight),
                 }
             }
         }
@@ -130,8 +144,7 @@ impl Engine {
     }
 
     /// A delayed task between two waits goes into the next one. Nothing is counted: it has not been tried.
-    fn send_on(&mut self, queue: QueueKey, delivery: Delivery, wait: Wait) {
-        let mut flight = self.flight(queue, delivery);
+    fn send_on(&mut self, mut flight: Flight, wait: Wait) {
         flight.state = State::Settling;
         let key = self.flights.insert(flight);
         self.publish_on(key, wait);
@@ -147,6 +160,7 @@ impl Engine {
             id: identity.id,
             attempt: identity.attempt,
             redeliveries: identity.redeliveries,
+            suspect: false,
             prefix: self.no_prefix.clone(),
             argument: 0..0,
             lane: 0,
@@ -164,11 +178,10 @@ impl Engine {
         }
     }
 
-    /// Finds the lane of a new delivery.
-    fn route(&mut self, queue: QueueKey, delivery: Delivery) {
-        let flight = self.flight(queue, delivery);
+    /// Finds the lane of a delivery.
+    fn route(&mut self, flight: Flight) {
         let Some(mut flight) = self.unless_duplicate(flight) else { return };
-        let (name, limit) = (&self.queues[queue].config.name, self.config.daemon.max_task_bytes);
+        let (name, limit) = (&self.queues[flight.queue].config.name, self.config.daemon.max_task_bytes);
         let delivery = flight.delivery.clone();
         match task::route(&self.registry.router, name, &delivery.properties, &delivery.body, limit) {
             Err(refusal) => match self.claimant(&flight, refusal.reason) {
@@ -231,15 +244,7 @@ impl Engine {
     /// Routes a waiting flight anew, after its lane was retired.
     pub(super) fn reroute(&mut self, key: FlightKey) {
         let flight = self.flights.remove(key);
-        let Flight { claim: Claim::Held(consumer, tag), queue, delivery, .. } = flight else {
-            return; // nobody holds it: the broker redelivers it
-        };
-        let Ok(mut delivery) = Rc::try_unwrap(delivery) else {
-            unreachable!("only a settling flight shares its delivery");
-        };
-        delivery.consumer = consumer;
-        delivery.tag = tag;
-        self.route(queue, delivery);
+        self.route(flight);
     }
 
     /// Dead-letters a task that no handler can run, or shall.
@@ -259,26 +264,39 @@ impl Engine {
         self.park(flight, &format!("handler {} is not running: {}", absent.handler, absent.why), None);
     }
 
+    fn on_quarantined(&mut self, queue: &str, cause: &str, wait: Duration) {
+        let why = format!(
+            "queue `{queue}`: what it delivers ends the connection ({cause}); it is left alone for {wait:?} so that \
+             other queues go on, then tried again, or at once by `warrenctl reload`. Look at its first messages on the \
+             broker's management page or with `rabbitmqadmin get queue={queue} count=5`, and remove the bad one there"
+        );
+        tracing::error!(QUEUE = queue, error = %why, "queue quarantined");
+        self.remember(None, None, &why);
+        self.queues.quarantined(queue, &why);
+    }
+
     fn on_lost(&mut self, consumer: ConsumerId, why: &str) {
         tracing::warn!(error = why, "subscription lost; the broker redelivers what was not settled");
         self.broker.last_error = Some(why.to_owned());
-        self.queues.lost(consumer);
-        let mut dropped = Vec::new();
+        self.queues.lost(consumer, self.now);
+        let (mut in_hand, mut dropped) = (0, Vec::new());
         for (key, flight) in &mut self.flights {
             if !matches!(flight.claim, Claim::Held(held, _) if held == consumer) {
                 continue;
             }
+            in_hand += 1;
             if matches!(flight.state, State::Waiting) {
                 dropped.push(key);
             } else {
-                flight.claim = Claim::Orphan(self.now);
+                flight.claim = Claim::Orphan(self.queues[flight.queue].consumed_for(self.now));
                 self.orphans.push(key);
             }
         }
         for key in dropped {
             let flight = self.forget_waiting(key);
-            self.unstarted.note(&flight.delivery);
+            self.losses.unstarted(flight.queue, &flight.delivery);
         }
+        self.losses.lost(consumer, in_hand, |queue| self.queues[queue].consumed_for(self.now));
     }
 
     /// Takes a waiting flight out of its lane and the table.
@@ -304,24 +322,43 @@ impl Engine {
         tracing::info!(task_id = %flight.id.text, "redelivery adopted: the task runs or has finished here");
         match std::mem::replace(&mut flight.state, State::Settling) {
             State::Finished(verdict) => self.carry_out(key, *verdict),
-            State::Copied => {
-                self.link.ack(delivery.consumer, delivery.tag);
-                self.flights.remove(key);
-            }
+            State::Copied => self.acknowledge(key),
             goes_on => flight.state = goes_on,
         }
         true
     }
 
-    /// Drops finished orphans that nobody adopted.
+    /// A redelivery of a task that ended here: everything that belongs to it was done, only its acknowledgement was lost.
+    fn settle_again(&mut self, delivery: &Delivery) {
+        tracing::info!(
+            task_id = %task::identify(&delivery.properties).id.text,
+            "redelivery acknowledged: the task ended here, its acknowledgement was lost with the link"
+        );
+        self.link.ack(delivery.consumer, delivery.tag);
+        self.losses.ended(delivery.consumer, delivery, self.now);
+    }
+
+    /// Acknowledges a flight that is done with, and remembers it for as long as the broker may not have seen that.
+    pub(super) fn acknowledge(&mut self, key: FlightKey) {
+        let flight = self.flights.remove(key);
+        let Claim::Held(consumer, tag) = flight.claim else {
+            unreachable!("only what is held can be acknowledged");
+        };
+        self.link.ack(consumer, tag);
+        self.losses.ended(consumer, &flight.delivery, self.now);
+    }
+
+    /// Drops finished orphans that nobody adopted, and what is known of those that ended before.
     pub(super) fn expire_orphans(&mut self) {
-        let now = self.now;
-        let flights = &mut self.flights;
+        let (now, queues, flights) = (self.now, &self.queues, &mut self.flights);
+        self.losses.expire(|queue| queues[queue].consumed_for(now));
         self.orphans.retain(|key| {
             let flight = &flights[*key];
             let Claim::Orphan(since) = flight.claim else { return false };
+            let queue = &queues[flight.queue];
             let ended = matches!(flight.state, State::Finished(_) | State::Copied);
-            let expired = ended && now >= since + ORPHAN_LIFE;
+            let taken = queue.consumed_for(now) >= since + REDELIVERED_WITHIN;
+            let expired = ended && (taken || !queue.configured);
             if expired {
                 flights.remove(*key);
             }

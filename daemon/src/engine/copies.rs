@@ -238,10 +238,9 @@ impl Engine {
         }
         let flight = &mut self.flights[key];
         match flight.claim {
-            Claim::Held(consumer, tag) => {
+            Claim::Held(..) => {
                 failpoint!("settle::before-ack");
-                self.link.ack(consumer, tag);
-                self.flights.remove(key);
+                self.acknowledge(key);
             }
             Claim::Orphan(_) => flight.state = State::Copied,
         }

@@ -47,12 +47,12 @@ impl Engine {
         }
     }
 
-    /// A task that was delivered before, and not given back from here unstarted, may be what ended the daemon that had
-    /// it; only `redelivered` tells on a queue that does not count. Immediately before it starts, it is copied with its
-    /// own count, so that tasks that merely waited beside it never pay. True: it does not start now.
+    /// A task that was delivered before, which nothing explains that this daemon lived through, may be what ended the
+    /// daemon that had it; only `redelivered` tells on a queue that does not count. Immediately before it starts, it is
+    /// copied with its own count, so that tasks that merely waited beside it never pay. True: it does not start now.
     fn recount(&mut self, key: FlightKey) -> bool {
         let flight = &self.flights[key];
-        if !flight.delivery.redelivered || self.unstarted.contains(&flight.delivery) {
+        if !flight.suspect {
             return false;
         }
         let starts = flight.redeliveries.saturating_add(1);
@@ -90,9 +90,6 @@ impl Engine {
         let flight = &mut self.flights[key];
         self.queues[queue].waits.observe(self.now.saturating_duration_since(flight.arrived));
         flight.state = State::Sent;
-        if flight.delivery.redelivered {
-            self.unstarted.forget(&flight.delivery);
-        }
         let properties = &flight.delivery.properties;
         slot.host.send(&HostTask {
             seq,

@@ -90,7 +90,8 @@ impl Engine {
         if let Some(lane) = self.lanes.all.get_mut(&flight.lane) {
             lane.waiting_of(flight.queue).retain(|waiting| *waiting != key);
         }
-        self.unstarted.note(&self.flights[key].delivery);
+        let flight = &self.flights[key];
+        self.losses.unstarted(flight.queue, &flight.delivery);
         let error = TaskError::default();
         self.carry_out(key, Verdict { settlement: Settlement::Requeue, error, follow_ups: Vec::new() });
     }

@@ -136,8 +136,7 @@ impl Engine {
             Settlement::Ack if verdict.follow_ups.is_empty() && !flight.wants_reply() => {
                 self.count(key, |counts| counts.done += 1);
                 failpoint!("settle::before-ack");
-                self.link.ack(consumer, tag);
-                self.flights.remove(key);
+                self.acknowledge(key);
             }
             // It was started and then stopped in good order, so its start was not cut short by our end. The next daemon
             // could not tell from a plain return, and would count it.
@@ -229,7 +228,8 @@ impl Engine {
         let flight = &mut self.flights[key];
         if let Claim::Orphan(_) = flight.claim {
             self.orphans.retain(|orphan| *orphan != key);
-            self.flights.remove(key);
+            let flight = self.flights.remove(key);
+            self.losses.unstarted(flight.queue, &flight.delivery);
             return; // the broker redelivers it
         }
         if !matches!(self.phase, Phase::Running) {

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::broker::{ConsumerId, Delivery, reply};
 use crate::dedup::Fingerprint;
 use crate::host::{FollowUp, TaskError, TaskResult};
 use crate::settlement::{CancelCause, Settlement};
-use crate::task::TaskId;
+use crate::task::{TaskId, sameness};
 
 use super::lane::LaneKey;
 use super::queues::QueueKey;
@@ -34,6 +34,8 @@ pub(super) struct Flight {
     pub(super) attempt: u32,
     /// How often its start was cut short by the daemon's own end.
     pub(super) redeliveries: u32,
+    /// It was delivered before, and may be what ended the daemon that had it.
+    pub(super) suspect: bool,
     /// The prefix that matched.
     pub(super) prefix: Arc<str>,
     /// Where its argument text stands in the body.
@@ -67,8 +69,9 @@ pub(super) struct Flight {
 pub(super) enum Claim {
     /// This subscription, by this tag.
     Held(ConsumerId, u64),
-    /// Nobody: its link was lost. A redelivery of the same message may adopt it.
-    Orphan(Instant),
+    /// Nobody: its link was lost, when its queue had been consumed for so long. A redelivery of the same message may
+    /// adopt it.
+    Orphan(Duration),
 }
 
 /// How far a flight is.
@@ -119,12 +122,10 @@ impl Flight {
             .to_owned()
     }
 
-    /// Whether `other` is the same message again: same id where the producer gave one, same type and body.
-    /// Two equal messages without an id are interchangeable, so that swapping them loses nothing.
+    /// Whether `other` is the same message again. Two messages that are equal in everything are interchangeable: each
+    /// run stands for one of them, so that swapping them loses nothing.
     pub(super) fn is_same_message(&self, other: &Delivery) -> bool {
         let mine = &self.delivery;
-        mine.properties.message_id() == other.properties.message_id()
-            && mine.properties.kind() == other.properties.kind()
-            && mine.body == other.body
+        sameness::is_same_message((&mine.properties, &mine.body), (&other.properties, &other.body))
     }
 }

@@ -15,12 +15,12 @@ mod hold;
 mod hosts;
 mod lane;
 mod odd;
+mod losses;
 mod queues;
 mod standing;
 mod status;
 mod stuck;
 mod swap;
-mod unstarted;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -44,8 +44,8 @@ use self::drain::Phase;
 use self::flight::FlightKey;
 use self::flights::Flights;
 use self::lane::Lanes;
+use self::losses::Losses;
 use self::queues::Queues;
-use self::unstarted::Unstarted;
 
 /// Events handled in one turn before hosts and the broker get what the turn decided. Large enough that a full
 /// window costs one write per host and one ack, small enough that a turn stays under a millisecond.
@@ -174,18 +174,18 @@ pub struct Engine {
     queues: Queues,
     lanes: Lanes,
     flights: Flights,
-    /// Flights whose link was lost. At most a window per queue and link; see `arrival::ORPHAN_LIFE`.
+    /// Flights whose link was lost. At most a window per queue and link; see `losses::REDELIVERED_WITHIN`.
     orphans: Vec<FlightKey>,
     /// Flights that wait for their twin, or for what an earlier daemon remembered. Some may have left by now.
     held_back: Vec<FlightKey>,
     /// Which tasks were done, where that is asked for.
     dedup: Dedup,
-    /// What went back without having been started.
-    unstarted: Unstarted,
     /// The last copy that the broker did not take: when, and why.
     not_taken: Option<(Instant, String)>,
     /// When settling tasks were last looked through for those that cannot be settled.
     stuck_at: Instant,
+    /// What is known of deliveries that are not in hand any more.
+    losses: Losses,
     phase: Phase,
     broker: BrokerStatus,
     errors: VecDeque<RecentError>,
@@ -241,9 +241,9 @@ pub async fn run(
         orphans: Vec::new(),
         held_back: Vec::new(),
         dedup: Dedup::new(&config.daemon.state_dir),
-        unstarted: Unstarted::default(),
         not_taken: None,
         stuck_at: Instant::now(),
+        losses: Losses::default(),
         phase: Phase::Running,
         broker: BrokerStatus { state: "connecting".to_owned(), ..BrokerStatus::default() },
         errors: VecDeque::new(),
@@ -345,6 +345,7 @@ impl Engine {
         match command {
             Command::Swap(config, registry, reply) => {
                 self.reconfigure(config);
+                self.link.retry_quarantined();
                 self.adopt_registry(registry);
                 let _ = reply.send(());
             }

@@ -1,6 +1,7 @@
 //! The configured queues as the engine sees them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::broker::ConsumerId;
 use crate::config;
@@ -18,8 +19,14 @@ pub(super) struct QueueState {
     pub(super) config: Arc<config::Queue>,
     /// The live subscription, if there is one.
     pub(super) consumer: Option<ConsumerId>,
+    /// For how long it was consumed by earlier subscriptions.
+    consumed: Duration,
+    /// When the live one began.
+    since: Instant,
     /// Still configured. A removed queue stays until its flights are settled.
     pub(super) configured: bool,
+    /// Why it is left alone, when what it delivers ends the connection; a sentence with the remedy.
+    pub(super) quarantine: Option<String>,
     /// An operator paused it: no consumer, no starts.
     pub(super) paused: bool,
     /// Hosts busy with its tasks; at most `workers`.
@@ -63,6 +70,9 @@ impl Queues {
                 None => self.list.push(QueueState {
                     config,
                     consumer: None,
+                    consumed: Duration::ZERO,
+                    quarantine: None,
+                    since: Instant::now(),
                     configured: true,
                     paused: false,
                     busy_hosts: 0,
@@ -80,18 +90,21 @@ impl Queues {
     }
 
     /// A queue's new subscription.
-    pub(super) fn consuming(&mut self, consumer: ConsumerId, name: &str) {
-        if let Some(key) = self.list.iter().position(|q| &*q.config.name == name) {
-            self.list[key].consumer = Some(consumer);
-            self.by_consumer.push((consumer, key));
-        }
+    pub(super) fn consuming(&mut self, consumer: ConsumerId, name: &str, now: Instant) -> Option<QueueKey> {
+        let key = self.list.iter().position(|q| &*q.config.name == name)?;
+        let queue = &mut self.list[key];
+        queue.consumed = queue.consumed_for(now);
+        (queue.consumer, queue.since, queue.quarantine) = (Some(consumer), now, None);
+        self.by_consumer.push((consumer, key));
+        Some(key)
     }
 
     /// A subscription ended.
-    pub(super) fn lost(&mut self, consumer: ConsumerId) {
+    pub(super) fn lost(&mut self, consumer: ConsumerId, now: Instant) {
         self.by_consumer.retain(|(c, _)| *c != consumer);
         for queue in &mut self.list {
             if queue.consumer == Some(consumer) {
+                queue.consumed = queue.consumed_for(now);
                 queue.consumer = None;
             }
         }
@@ -128,6 +141,13 @@ impl Queues {
         wanted.map(|q| config::Queue::clone(&q.config)).collect()
     }
 
+    /// What comes from a queue ends the connection, and it is left alone.
+    pub(super) fn quarantined(&mut self, name: &str, why: &str) {
+        if let Some(queue) = self.list.iter_mut().find(|queue| &*queue.config.name == name) {
+            queue.quarantine = Some(why.to_owned());
+        }
+    }
+
     /// A configured queue by its name.
     pub(super) fn named(&self, name: &str) -> Option<QueueKey> {
         self.list.iter().position(|q| q.configured && &*q.config.name == name)
@@ -140,6 +160,14 @@ impl Queues {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &QueueState> {
         self.list.iter()
+    }
+}
+
+impl QueueState {
+    /// For how long it has been consumed since the start, all subscriptions together.
+    pub(super) fn consumed_for(&self, now: Instant) -> Duration {
+        let live = self.consumer.map_or(Duration::ZERO, |_| now.saturating_duration_since(self.since));
+        self.consumed + live
     }
 }
 

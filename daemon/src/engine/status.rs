@@ -43,11 +43,13 @@ impl Engine {
                     (false, _) if queue.paused => "paused",
                     (false, Some(_)) if queue.is_stuck() => "stuck",
                     (false, Some(_)) => "consuming",
+                    (false, None) if queue.quarantine.is_some() => "quarantined",
                     (false, None) => "away",
                 };
                 QueueStatus {
                     name: queue.config.name.to_string(),
                     state: state.to_owned(),
+                    held: queue.quarantine.clone().filter(|_| state == "quarantined"),
                     prefetch: queue.config.prefetch,
                     workers: queue.config.workers,
                     unsettled: (queue.stuck.tasks > 0).then(|| Unsettled {
@@ -196,7 +198,10 @@ impl Engine {
             }
             (Phase::Running, false) => {
                 let why = self.broker.last_error.as_deref().unwrap_or("connecting");
-                format!("not consuming ({why}): {running} running")
+                match self.queues.iter().find_map(|queue| queue.quarantine.as_deref()) {
+                    Some(quarantine) => format!("{quarantine}: {running} running"),
+                    None => format!("not consuming ({why}): {running} running"),
+                }
             }
         };
         let unready = match &self.phase {

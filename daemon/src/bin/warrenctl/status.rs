@@ -114,6 +114,9 @@ fn queues(queues: &[QueueStatus]) -> String {
         if let Some(delays) = &queue.delays {
             let _ = writeln!(text, "  {name}: {}", clean(delays));
         }
+        if let Some(why) = &queue.held {
+            let _ = writeln!(text, "  {name}: {}", clean(why));
+        }
         if let Some(fault) = queue.deduplication.as_ref().and_then(|memory| memory.fault.as_ref()) {
             let fault = clean(fault);
             let _ = writeln!(text, "  {name}: finished tasks are remembered in memory only: {fault}");

@@ -1,5 +1,15 @@
 //! What the end of a consumer means. Pure.
 
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::broker) struct Loss {
+    /// In the broker's words, the system's or the client library's.
+    pub(in crate::broker) why: String,
+    /// What came over it was no proper AMQP, to one end or the other. That says something of the messages that were
+    /// delivered; a lost network, or a broker that ends, does not.
+    pub(in crate::broker) by_content: bool,
+}
+
 /// How a consumer's stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::broker) enum End {
@@ -8,7 +18,7 @@ pub(in crate::broker) enum End {
     /// The broker closed the channel.
     Channel(String),
     /// The connection is gone.
-    Connection(String),
+    Connection(Loss),
 }
 
 /// What follows from the end of a consumer.
@@ -22,10 +32,14 @@ pub(super) enum Next {
         why: String,
     },
     /// All tags of the connection are void; connect again.
-    Reconnect {
-        /// Why it ended.
-        why: String,
-    },
+    Reconnect(Loss),
+}
+
+impl Loss {
+    /// Of a connection that just went away.
+    pub(in crate::broker) fn plain(why: impl Into<String>) -> Self {
+        Self { why: why.into(), by_content: false }
+    }
 }
 
 /// Decides. `cancelled`: we cancelled this consumer. `connected`: the connection still stands.
@@ -35,10 +49,11 @@ pub(super) fn next(end: End, cancelled: bool, connected: bool) -> Next {
         End::Cancelled if connected => Next::Resubscribe {
             why: "the broker cancelled the consumer (queue deleted, or its node left)".to_owned(),
         },
-        End::Cancelled => Next::Reconnect { why: "the connection is gone".to_owned() },
+        End::Cancelled => Next::Reconnect(Loss::plain("the connection is gone")),
         // A channel error comes first even when we asked to cancel: what was open on it is void.
         End::Channel(why) if connected => Next::Resubscribe { why },
-        End::Channel(why) | End::Connection(why) => Next::Reconnect { why },
+        End::Channel(why) => Next::Reconnect(Loss::plain(why)),
+        End::Connection(loss) => Next::Reconnect(loss),
     }
 }
 
@@ -48,11 +63,11 @@ mod tests {
 
     #[test]
     fn every_end_leads_to_the_supervisor_and_only_our_own_cancel_is_final() {
-        let (gone, soft) = (|| End::Connection("reset".to_owned()), || End::Channel("406".to_owned()));
+        let (gone, soft) = (|| End::Connection(Loss::plain("reset")), || End::Channel("406".to_owned()));
         let kind = |next| match next {
             Next::Stopped => "stopped",
             Next::Resubscribe { .. } => "resubscribe",
-            Next::Reconnect { .. } => "reconnect",
+            Next::Reconnect(_) => "reconnect",
         };
         let table = [
             (End::Cancelled, true, true, "stopped"),

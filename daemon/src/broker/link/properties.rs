@@ -10,6 +10,8 @@ use super::*;
 /// More than are asked for at once.
 const QUEUES: usize = MAX_ASKED + 4;
 const ADDRESSES: usize = 2;
+/// The longest quarantine, and trials of all queues at their longest.
+const RECOVERY: Duration = Duration::from_mins(30 + 10);
 
 /// What the world does next. An index chooses among what there is.
 #[derive(Debug, Clone)]
@@ -20,7 +22,8 @@ enum Step {
     Ended(prop::sample::Index, End, bool),
     /// Of a consumer that was cancelled.
     Cancelled(prop::sample::Index),
-    Lost,
+    /// Whether because of what came over it.
+    Lost(bool),
     Settled(prop::sample::Index),
     /// Of a stopped consumer: the broker closed its channel.
     Closed(prop::sample::Index),
@@ -38,14 +41,14 @@ fn step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![
         Just(End::Cancelled),
         Just(End::Channel("channel".to_owned())),
-        Just(End::Connection("connection".to_owned())),
+        Just(End::Connection(Loss::plain("connection"))),
     ];
     prop_oneof![
         60 => any::<bool>().prop_map(Step::Dialled),
         200 => (index(), prop::bool::weighted(0.8)).prop_map(|(at, ok)| Step::Answered(at, ok)),
         40 => (index(), end, any::<bool>()).prop_map(|(at, end, up)| Step::Ended(at, end, up)),
         60 => index().prop_map(Step::Cancelled),
-        10 => Just(Step::Lost),
+        10 => any::<bool>().prop_map(Step::Lost),
         40 => index().prop_map(Step::Settled),
         10 => index().prop_map(Step::Closed),
         40 => index().prop_map(Step::Released),
@@ -144,6 +147,7 @@ impl World {
             }
             Action::Away(_) => assert!(!self.connected),
             Action::Unusable(name, _) => assert!(self.wanted.contains_key(&name)),
+            Action::Quarantine(name, ..) => assert!(!self.connected && self.wanted.contains_key(&name)),
             Action::NoneLeft => {
                 assert!(std::mem::replace(&mut self.stopping, false), "nobody asked");
                 assert!(self.asked.is_empty() && self.consumers.is_empty());
@@ -169,6 +173,7 @@ impl World {
         assert_eq!(self.machine.phase == Phase::Dialling, self.dialling);
         assert_eq!(matches!(self.machine.phase, Phase::Up { .. }), self.connected);
         assert!(!self.leaving || self.connected, "leaves without an end");
+        self.check_trust();
         for (name, window) in &self.wanted {
             let entry = self.machine.queues.iter().find(|entry| entry.name == *name).expect("an entry");
             let at_broker = self.consumers.iter().find(|(_, (queue, ..))| queue == name);
@@ -179,10 +184,20 @@ impl World {
                 Stage::Idle(due) => {
                     assert!(at_broker.is_none());
                     assert!(due <= self.now + CAP, "{name} is due at {due:?}, now is {:?}", self.now);
-                    let full = self.asked.len() == MAX_ASKED;
+                    let full = self.asked.len() == MAX_ASKED || !self.machine.admits(entry);
                     assert!(due > self.now || !self.connected || full, "{name} is due and not asked for");
                 }
             }
+        }
+    }
+
+    /// Nobody is a suspect while nothing is tried, and what is not trusted is not consumed.
+    fn check_trust(&self) {
+        let is = |trust: Trust| self.machine.queues.iter().any(|entry| entry.trust == trust);
+        assert!(!is(Trust::Suspect) || is(Trust::Tried), "a suspect is left waiting");
+        for entry in &self.machine.queues {
+            let kept_back = matches!(entry.trust, Trust::Suspect | Trust::Quarantined(_));
+            assert!(!kept_back || matches!(entry.stage, Stage::Idle(_)), "{entry:?} is consumed");
         }
     }
 
@@ -206,7 +221,9 @@ impl World {
                     self.cancelled(*at.get(&cancelled));
                 }
             }
-            Step::Lost => self.give(Event::Lost("lost".to_owned())),
+            Step::Lost(by_content) => {
+                self.give(Event::Lost(Loss { why: "lost".to_owned(), by_content }));
+            }
             Step::Settled(at) if !self.kept.is_empty() => {
                 let id = *at.get(&self.kept.keys().copied().collect::<Vec<_>>());
                 self.give(Event::Settled(id));
@@ -284,7 +301,7 @@ impl World {
 
     /// From now on everything goes well: what is under way ends as it should, and time passes.
     fn recover(&mut self) {
-        let end = self.now + 4 * CAP;
+        let end = self.now + 4 * CAP + RECOVERY;
         while !self.ended && self.now < end {
             if self.dialling {
                 self.dialled(true);

@@ -64,8 +64,8 @@ fn from_the_start_to_consuming_and_through_a_loss() {
         &mut machine,
         60 * SECOND,
         [
-            (Event::Lost(reset()), vec![Action::HangUp(reset()), away("reset")]),
-            (Event::Lost(reset()), vec![]),
+            (Event::Lost(Loss::plain(reset())), vec![Action::HangUp(reset()), away("reset")]),
+            (Event::Lost(Loss::plain(reset())), vec![]),
         ],
     );
     play(
@@ -105,7 +105,7 @@ fn an_address_that_answers_and_does_not_serve_is_not_the_next_one_again() {
         if served {
             machine.on(consuming("a", 1), Duration::ZERO);
         }
-        machine.on(Event::Lost("closed at once".to_owned()), Duration::ZERO);
+        machine.on(Event::Lost(Loss::plain("closed at once")), Duration::ZERO);
         assert_eq!(machine.on(Event::Time, SECOND), [Action::Dial(next)], "served: {served}");
     }
 }
@@ -206,7 +206,7 @@ fn the_end_of_a_consumer_voids_it_alone_and_the_end_of_the_connection_all() {
     play(
         &mut machine,
         22 * SECOND,
-        [(ended(2, End::Connection(why())), vec![Action::HangUp(why()), away("404")])],
+        [(ended(2, End::Connection(Loss::plain(why()))), vec![Action::HangUp(why()), away("404")])],
     );
 }
 
@@ -258,7 +258,7 @@ fn without_a_connection_every_request_to_end_is_answered_at_once() {
         let mut dialling = fresh();
         dialling.on(Event::Time, Duration::ZERO);
         let mut waiting = consumes(&[("a", 1)]);
-        waiting.on(Event::Lost("reset".to_owned()), Duration::ZERO);
+        waiting.on(Event::Lost(Loss::plain("reset")), Duration::ZERO);
         for mut machine in [fresh(), dialling, waiting] {
             play(&mut machine, Duration::ZERO, [(event.clone(), expected.clone()), (Event::Dialled, vec![])]);
         }
@@ -274,7 +274,7 @@ fn a_loss_while_it_leaves_is_the_end() {
         &mut machine,
         SECOND,
         [(
-            Event::Lost("reset".to_owned()),
+            Event::Lost(Loss::plain("reset")),
             vec![Action::HangUp("reset".to_owned()), Action::NoneLeft, Action::End],
         )],
     );

@@ -131,6 +131,11 @@ fn queue(queue: &QueueStatus) -> Option<Finding> {
     let fault = queue.deduplication.as_ref().and_then(|memory| memory.fault.as_ref());
     let unsettled = queue.unsettled.as_ref();
     match (queue.state.as_str(), fault) {
+        ("quarantined", _) => find(
+            Severity::Error,
+            queue.held.clone().unwrap_or_else(|| "what it delivers ends the connection".into()),
+            "remove the message that cannot be read, then warrenctl reload",
+        ),
         ("stuck", _) if let Some(Unsettled { tasks, why }) = unsettled => find(
             Severity::Error,
             format!("it takes no tasks: none of the {tasks} that it may hold can be settled: {why}"),
@@ -250,6 +255,11 @@ mod tests {
         let partly = QueueStatus { state: "consuming".into(), ..stuck.clone() };
         let early =
             QueueStatus { delays: Some("`q.retry.250` is short".into()), unsettled: None, ..partly.clone() };
+        let quarantined = QueueStatus {
+            state: "quarantined".into(),
+            held: Some("what it delivers ends the connection (cause)".into()),
+            ..away.clone()
+        };
         let table = [
             (
                 with(&|s| (s.ready, s.queues) = (false, vec![stuck.clone()])),
@@ -277,6 +287,10 @@ mod tests {
             (with(&|s| s.handlers = vec![failing("suspended")]), vec![(Fine, ""), (Warning, "suspended")]),
             (with(&|s| s.handlers = vec![failing("paused")]), vec![(Fine, ""), (Note, "paused")]),
             (with(&|s| s.queues = vec![away.clone()]), vec![(Fine, ""), (Error, "not consumed")]),
+            (
+                with(&|s| s.queues = vec![quarantined.clone()]),
+                vec![(Fine, ""), (Error, "ends the connection")],
+            ),
         ];
         for (status, expected) in table {
             let findings = check(&facts(status), None);
