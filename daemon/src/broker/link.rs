@@ -283,6 +283,7 @@ impl Machine {
     fn unusable(&mut self, name: Arc<str>, why: String, now: Duration, todo: &mut Vec<Action>) {
         let Some(entry) = self.queues.iter_mut().find(|entry| entry.name == name) else { return };
         entry.stage = Stage::Idle(now + entry.backoff.failed());
+        entry.stood();
         if entry.wanted.is_some() {
             todo.push(Action::Unusable(name, why));
         }
@@ -308,6 +309,7 @@ impl Machine {
                 if let Some(entry) = entry {
                     let lasted = now.saturating_sub(entry.since);
                     entry.stage = Stage::Idle(now + entry.backoff.lost_after(lasted, false));
+                    entry.stood();
                 }
             }
             Next::Reconnect(loss) => self.lost(loss, now, todo),

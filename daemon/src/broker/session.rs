@@ -140,9 +140,7 @@ impl Supervisor {
             tokio::select! {
                 command = next_command(&mut self.commands) => self.on_command(command),
                 Some(done) = self.jobs.next() => self.on_done(done),
-                Some((id, end)) = self.ends.recv() => {
-                    self.on_end(id, end);
-                }
+                Some((id, end)) = self.ends.recv() => self.on_end(id, end),
                 () = settled.notified() => self.note_settled(),
                 loss = failure(self.connection.as_mut()) => self.on_report(loss),
                 _ = check.tick() => {
@@ -204,6 +202,9 @@ impl Supervisor {
 
     /// A consumer's stream has ended.
     fn on_end(&mut self, id: ConsumerId, end: End) {
+        if self.subscriptions.get(id).is_none() {
+            return; // of a connection that was lost before
+        }
         match end {
             end if self.is_connected() => {
                 self.events.push_back(Event::Ended { id, end, connected: true });

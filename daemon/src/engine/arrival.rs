@@ -19,7 +19,7 @@ use crate::task::{self, Refusal, UnixMs};
 
 use super::Engine;
 use super::drain::Phase;
-use super::flight::{Claim, Flight, FlightKey, State, Verdict};
+use super::flight::{Claim, Flight, FlightKey, Orphan, State, Verdict};
 use super::lane::LaneKey;
 use super::losses::{REDELIVERED_WITHIN, Redelivery};
 use super::queues::QueueKey;
@@ -289,7 +289,7 @@ impl Engine {
                 dropped.push(key);
             } else {
                 flight.claim = Claim::Orphan(self.queues[flight.queue].consumed_for(self.now));
-                self.orphans.push(key);
+                self.orphans.push(Orphan { flight: key, digest: self.losses.digest(&flight.delivery) });
             }
         }
         for key in dropped {
@@ -311,12 +311,16 @@ impl Engine {
     /// A redelivery of a task that still runs here, or has finished: it is not run again, its new tag gets that
     /// outcome.
     fn adopt(&mut self, queue: QueueKey, delivery: &Delivery) -> bool {
-        let found = self.orphans.iter().position(|key| {
-            let flight = &self.flights[*key];
-            flight.queue == queue && flight.is_same_message(delivery)
+        if self.orphans.is_empty() {
+            return false;
+        }
+        let digest = self.losses.digest(delivery);
+        let found = self.orphans.iter().position(|orphan| {
+            let flight = &self.flights[orphan.flight];
+            orphan.digest == digest && flight.queue == queue && flight.is_same_message(delivery)
         });
         let Some(at) = found else { return false };
-        let key = self.orphans.swap_remove(at);
+        let key = self.orphans.swap_remove(at).flight;
         let flight = &mut self.flights[key];
         flight.claim = Claim::Held(delivery.consumer, delivery.tag);
         tracing::info!(task_id = %flight.id.text, "redelivery adopted: the task runs or has finished here");
@@ -352,15 +356,15 @@ impl Engine {
     pub(super) fn expire_orphans(&mut self) {
         let (now, queues, flights) = (self.now, &self.queues, &mut self.flights);
         self.losses.expire(|queue| queues[queue].consumed_for(now));
-        self.orphans.retain(|key| {
-            let flight = &flights[*key];
+        self.orphans.retain(|orphan| {
+            let flight = &flights[orphan.flight];
             let Claim::Orphan(since) = flight.claim else { return false };
             let queue = &queues[flight.queue];
             let ended = matches!(flight.state, State::Finished(_) | State::Copied);
             let taken = queue.consumed_for(now) >= since + REDELIVERED_WITHIN;
             let expired = ended && (taken || !queue.configured);
             if expired {
-                flights.remove(*key);
+                flights.remove(orphan.flight);
             }
             !expired
         });

@@ -227,7 +227,7 @@ impl Engine {
     pub(super) fn give_back_to_lane(&mut self, key: FlightKey) {
         let flight = &mut self.flights[key];
         if let Claim::Orphan(_) = flight.claim {
-            self.orphans.retain(|orphan| *orphan != key);
+            self.orphans.retain(|orphan| orphan.flight != key);
             let flight = self.flights.remove(key);
             self.losses.unstarted(flight.queue, &flight.delivery);
             return; // the broker redelivers it

@@ -74,6 +74,14 @@ pub(super) enum Claim {
     Orphan(Duration),
 }
 
+/// A flight that nobody may settle, in the list of those.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Orphan {
+    pub(super) flight: FlightKey,
+    /// Of its message: whoever looks for a redelivery's run compares the messages of one flight, not of all.
+    pub(super) digest: u64,
+}
+
 /// How far a flight is.
 #[derive(Debug)]
 pub(super) enum State {

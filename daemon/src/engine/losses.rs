@@ -93,6 +93,11 @@ struct Count {
 }
 
 impl Losses {
+    /// What equal messages have in common.
+    pub(super) fn digest(&self, delivery: &Delivery) -> u64 {
+        self.digests.of(&delivery.properties, &delivery.body)
+    }
+
     /// A queue's new subscription.
     pub(super) fn consuming(&mut self, consumer: ConsumerId, queue: QueueKey, window: u16) {
         let feed = Feed { queue, window: usize::from(window), in_doubt: VecDeque::new() };
@@ -101,7 +106,7 @@ impl Losses {
 
     /// A delivery goes back without having been started.
     pub(super) fn unstarted(&mut self, queue: QueueKey, delivery: &Delivery) {
-        let digest = self.digests.of(&delivery.properties, &delivery.body);
+        let digest = self.digest(delivery);
         self.queues.entry(queue).or_default().unstarted.put(Duration::ZERO, digest);
     }
 

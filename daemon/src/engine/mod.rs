@@ -41,7 +41,7 @@ use crate::registry::Registry;
 use crate::telemetry::TaskLog;
 
 use self::drain::Phase;
-use self::flight::FlightKey;
+use self::flight::{FlightKey, Orphan};
 use self::flights::Flights;
 use self::lane::Lanes;
 use self::losses::Losses;
@@ -175,7 +175,7 @@ pub struct Engine {
     lanes: Lanes,
     flights: Flights,
     /// Flights whose link was lost. At most a window per queue and link; see `losses::REDELIVERED_WITHIN`.
-    orphans: Vec<FlightKey>,
+    orphans: Vec<Orphan>,
     /// Flights that wait for their twin, or for what an earlier daemon remembered. Some may have left by now.
     held_back: Vec<FlightKey>,
     /// Which tasks were done, where that is asked for.

@@ -31,6 +31,8 @@ struct Play {
     losses: usize,
     quarantined: Vec<(Arc<str>, Duration)>,
     dice: fastrand::Rng,
+    /// Cannot be consumed.
+    unusable: Option<Arc<str>>,
 }
 
 impl Play {
@@ -45,6 +47,7 @@ impl Play {
             losses: 0,
             quarantined: Vec::new(),
             dice: fastrand::Rng::with_seed(7),
+            unusable: None,
         }
     }
 
@@ -64,6 +67,9 @@ impl Play {
                 self.live.clear();
                 None
             }
+            Action::Subscribe(queue) if self.unusable.as_ref() == Some(&queue.name) => {
+                Some(Event::Unusable(queue.name, "refused".to_owned()))
+            }
             Action::Subscribe(queue) => {
                 let id = ConsumerId(self.next);
                 self.next += 1;
@@ -80,7 +86,7 @@ impl Play {
                 self.quarantined.push((name, wait));
                 None
             }
-            Action::Away(_) => None,
+            Action::Away(_) | Action::Unusable(..) => None,
             other => panic!("{other:?}"),
         }
     }
@@ -90,8 +96,7 @@ impl Play {
         self.give(Event::Time);
         loop {
             let lost = self.live.iter().filter_map(|(_, ends)| *ends).min();
-            if let Some(at) = lost.filter(|at| *at <= self.now) {
-                assert!(at <= self.now);
+            if lost.is_some_and(|at| at <= self.now) {
                 self.losses += 1;
                 self.give(Event::Lost(Loss { why: "no AMQP".to_owned(), by_content: true }));
                 continue;
@@ -168,6 +173,27 @@ fn a_quarantine_ends_when_an_operator_asks_and_when_the_queue_s_configuration_ch
         play.give(event);
         assert_eq!(play.consumed().len(), 2, "at once");
     }
+}
+
+/// While it alone is consumed, to prove what it does, it is paused, or turns out to be unusable.
+#[test]
+fn a_trial_ends_with_its_queue_and_the_others_are_consumed_again() {
+    let alone = || {
+        let mut play = Play::new(&[Queued::Good, Queued::Bad]);
+        while !play.machine.probation.alone {
+            play.until(play.now + Duration::from_millis(1));
+        }
+        play
+    };
+    let mut paused = alone();
+    paused.give(Event::Queues(vec![queue("0", 4)]));
+    paused.until(paused.now + Duration::from_secs(5));
+    assert_eq!(paused.consumed(), BTreeSet::from([0]));
+    let mut unusable = alone();
+    unusable.unusable = Some("1".into());
+    unusable.until(unusable.now + Duration::from_secs(5));
+    assert_eq!(unusable.consumed(), BTreeSet::from([0]));
+    assert_eq!((paused.quarantined.len(), unusable.quarantined.len()), (0, 0));
 }
 
 #[test]

@@ -13,10 +13,10 @@
 //! ```
 //!
 //! Half of the suspects are tried at a time, and consumed on while the next ones are; where a group fails, the culprit is
-//! looked for in that group first. A queue is quarantined only for a
-//! loss of a connection on which it alone was consumed: what is trusted may be trusted wrongly, because a message fails
-//! only sometimes or comes late. If it survives alone, everything else is suspect again and tried for longer. Only a
-//! queue that was quarantined before needs no such proof when its trial fails.
+//! looked for in that group first. A queue is quarantined only for the loss of a connection on which it alone was
+//! consumed: what is trusted may be trusted wrongly, because a message fails only sometimes or comes late. If it survives
+//! alone, everything else is suspect again and tried for longer. Only a queue that was quarantined before needs no such
+//! proof when its trial fails.
 //!
 //! A lost network and a broker that ends or refuses are no strikes, however often they come, and decide no trial.
 
@@ -64,7 +64,7 @@ pub(super) struct Probation {
     /// When connections ended because of what came over them, and no trial was to blame.
     strikes: Vec<Duration>,
     /// Nothing is consumed but the one queue that is tried.
-    alone: bool,
+    pub(super) alone: bool,
     /// Since when all that is tried is consumed.
     since: Option<Duration>,
     proof: Duration,
@@ -115,7 +115,7 @@ impl Machine {
         }
     }
 
-    /// Ends trials and quarantines whose time has come.
+    /// Ends trials and quarantines whose time has come, and trials of queues that are not wanted any more.
     pub(super) fn judge_time(&mut self, connected: bool, now: Duration) {
         for entry in &mut self.queues {
             if matches!(entry.trust, Trust::Quarantined(until) if until <= now) {
@@ -125,7 +125,8 @@ impl Machine {
         if !self.is_trying() {
             self.try_next();
         }
-        if !connected || !self.is_trying() || !self.tried().all(|entry| is_settled(entry, now)) {
+        let is_live = |entry: &Entry| matches!(entry.stage, Stage::Live(..));
+        if !connected || !self.is_trying() || !self.tried().all(is_live) {
             self.probation.since = None;
             return;
         }
@@ -157,7 +158,8 @@ impl Machine {
         if strikes.len() < STRIKES {
             return;
         }
-        strikes.clear();
+        self.probation = Probation { proof: self.probation.proof, ..Probation::default() };
+        self.keep_tried(&[]);
         self.suspect_all();
         self.try_next();
     }
@@ -181,14 +183,10 @@ impl Machine {
     fn trust_tried(&mut self) {
         if self.probation.alone {
             // It was suspected for the fault of one that was trusted.
-            self.probation.alone = false;
             self.probation.proof = (self.probation.proof * 2).min(PROOF.1);
             self.suspect_all();
         }
-        for entry in self.queues.iter_mut().filter(|entry| entry.trust == Trust::Tried) {
-            entry.trust = Trust::Trusted;
-            (entry.record.convictions, entry.record.failed_groups) = (0, 0);
-        }
+        self.queues.iter_mut().for_each(Entry::stood);
         self.try_next();
     }
 
@@ -201,7 +199,7 @@ impl Machine {
 
     /// Tries half of the most suspect. When there is none, the search is over.
     fn try_next(&mut self) {
-        self.probation.since = None;
+        (self.probation.since, self.probation.alone) = (None, false);
         let mut suspects: Vec<&mut Entry> =
             self.queues.iter_mut().filter(|entry| entry.trust == Trust::Suspect).collect();
         let most = suspects.iter().map(|entry| entry.record.failed_groups).max();
@@ -233,19 +231,18 @@ impl Machine {
 }
 
 impl Entry {
+    /// Its trial is over, if there was one: the connection stood it, or the queue gives nothing that could end it.
+    pub(super) fn stood(&mut self) {
+        if self.trust == Trust::Tried {
+            self.trust = Trust::Trusted;
+            (self.record.convictions, self.record.failed_groups) = (0, 0);
+        }
+    }
+
     /// It is tried as soon as nothing else is.
     pub(super) fn end_quarantine(&mut self, now: Duration) {
         if let Trust::Quarantined(until) = &mut self.trust {
             *until = now.min(*until);
         }
-    }
-}
-
-/// It is consumed, or it cannot be and proves nothing.
-fn is_settled(entry: &Entry, now: Duration) -> bool {
-    match entry.stage {
-        Stage::Live(..) => true,
-        Stage::Idle(due) => due > now,
-        Stage::Asked(_) | Stage::Leaving(_) => false,
     }
 }

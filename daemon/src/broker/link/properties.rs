@@ -299,10 +299,19 @@ impl World {
         self.give(Event::Queues(queues));
     }
 
+    fn is_cancelling(&self) -> bool {
+        self.consumers.values().any(|one| one.2)
+    }
+
     /// From now on everything goes well: what is under way ends as it should, and time passes.
     fn recover(&mut self) {
         let end = self.now + 4 * CAP + RECOVERY;
         while !self.ended && self.now < end {
+            let at_rest = self.connected && self.asked.is_empty() && self.kept.is_empty();
+            if at_rest && !self.leaving && self.consumers.len() == self.wanted.len() && !self.is_cancelling()
+            {
+                return;
+            }
             if self.dialling {
                 self.dialled(true);
             } else if let Some(name) = self.asked.keys().next().cloned() {
