@@ -14,7 +14,7 @@ SCRIPTS = scripts/setup scripts/demo scripts/brokers scripts/systemd-box scripts
 SUITES  = $(filter-out systemd,$(basename $(notdir $(wildcard tests/suites/*.rs))))
 BROKERS = trixie sid
 
-.PHONY: help setup build test test-brokers test-brokers-short test-systemd lint demo bench bench-memory soak deb install shipped place
+.PHONY: help setup build test test-brokers test-brokers-short test-systemd lint demo bench bench-memory soak attack deb install shipped place
 
 help:
 	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-systemd  the service on a real systemd, in throw-away boxes; as root'
 	@echo 'make lint     rustfmt, clippy, rustdoc, shellcheck'
 	@echo 'make soak     random faults while tasks run, and a ledger: [SOAK_MINUTES=10] [SOAK_SEED=] [SOAK_KEEP=1]'
+	@echo 'make attack   whatever a producer may send, at a daemon that has other tasks: [ATTACK_MINUTES=10] [ATTACK_SEED=]'
 	@echo 'make bench    what a task costs, beside plain consumers: [TASKS=200000] [ROUNDS=1] [PARTS="throughput latency failing recovery"]'
 	@echo 'make bench-memory  resident memory over a million tasks'
 	@echo 'make deb      a Debian package in target/deb: [DEB_VERSION=] [PROFILE=dev]'
@@ -77,6 +78,9 @@ bench-memory:
 
 soak: build
 	$(CARGO) run --quiet --locked --package warren-tests --bin soak
+
+attack: build
+	$(CARGO) run --quiet --locked --package warren-tests --bin attack
 
 # Puts a release build in place. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now
 # warrend.

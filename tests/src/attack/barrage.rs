@@ -55,10 +55,10 @@ impl Barrage {
         self.send(length, |fuzz| (None, fuzz.draw_ordinary()));
     }
 
-    /// Sends messages of all kinds.
-    pub(super) fn send_odd(&mut self, length: Length) {
+    /// Sends odd messages, of one kind or of all.
+    pub(super) fn send_odd(&mut self, only: Option<Kind>, length: Length) {
         self.send(length, |fuzz| {
-            let (kind, content) = fuzz.draw();
+            let (kind, content) = fuzz.draw(only);
             (Some(kind), content)
         });
     }

@@ -9,6 +9,8 @@ mod stage;
 
 use std::time::Duration;
 
+use crate::raw::fuzz::Kind;
+
 use self::barrage::Barrage;
 use self::canaries::Canaries;
 use self::stage::Stage;
@@ -30,6 +32,8 @@ pub enum Length {
 pub struct Attack {
     /// Decides the messages.
     pub seed: u64,
+    /// The only kind of messages; none: all kinds.
+    pub only: Option<Kind>,
     /// How long it goes on.
     pub length: Length,
     /// Messages in a second, at most. None: as fast as the broker confirms.
@@ -57,7 +61,7 @@ impl Attack {
         barrage.send_ordinary(Length::Time(self.baseline));
         let before = canaries.end();
         let canaries = Canaries::start(stage.node.port(), self.canary_every, "during");
-        barrage.send_odd(self.length);
+        barrage.send_odd(self.only, self.length);
         let during = canaries.end();
 
         let account = stage.settle(&mut barrage);

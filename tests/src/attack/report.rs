@@ -56,11 +56,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { sent, kinds, taken, refused, unknown, why, .. } = &self.tally;
         let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        let Account { done, dead, expired, held } = self.account;
+        let Account { done, dead, held } = self.account;
         writeln!(f, "seed        {}", self.seed)?;
         writeln!(f, "messages    {sent} sent: {}", kinds.join(", "))?;
         writeln!(f, "broker      {taken} taken, {refused} refused, {unknown} unknown {why}")?;
-        writeln!(f, "daemon      {done} done, {dead} dead, {expired} expired, {held} held")?;
+        writeln!(f, "daemon      {done} done, {dead} dead, {held} held")?;
         let consumers = if self.same_consumers { "the same consumers" } else { "OTHER CONSUMERS" };
         writeln!(f, "links       {}, {consumers}", self.connects)?;
         writeln!(f, "memory      {} KiB at most", self.peak_rss_kib)?;

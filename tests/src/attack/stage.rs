@@ -32,7 +32,6 @@ pub(super) struct Stage {
 pub(super) struct Account {
     pub(super) done: u64,
     pub(super) dead: u64,
-    pub(super) expired: u64,
     /// Not settled yet.
     pub(super) held: u64,
 }
@@ -46,13 +45,12 @@ impl Account {
         Self {
             done: count("done"),
             dead: count("dead"),
-            expired: count("expired"),
             held: held("running") + held("waiting") + held("settling"),
         }
     }
 
     pub(super) fn settled(&self) -> u64 {
-        self.done + self.dead + self.expired
+        self.done + self.dead
     }
 }
 
@@ -62,9 +60,9 @@ impl Stage {
         let home = Home::new(&node.uri(), ATTACKED);
         home.install("fixture-noop");
         home.install("fixture-ledger");
-        let ledger = home.scenario("ledger", "fixture-ledger", &format!("queues = [\"{CANARIES}\"]"));
+        let ledger = home.scenario("ledger", "ledger", &format!("queues = [\"{CANARIES}\"]"));
         let noop = format!(
-            "[handlers.noop]\nplugin = \"fixture-noop\"\nqueues = [\"{ATTACKED}\"]\n\
+            "[handlers.noop]\nplugin = \"noop\"\nqueues = [\"{ATTACKED}\"]\n\
              retry = {{ attempts = 2, delay = \"250ms\" }}\n"
         );
         let rest = format!("[queues.{CANARIES}]\nworkers = 2\n{ledger}{noop}");
