@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// Tells "stuck" from "slow" on a machine that does several things at once.
 pub const BOUND: Duration = Duration::from_secs(60);
 
+/// What a busy machine may add to a time that is bounded.
+pub const BUSY: Duration = Duration::from_secs(10);
+
 /// What can be asked for but not waited for (a queue's depth, a file) is asked for this often.
 const POLL: Duration = Duration::from_millis(10);
 /// Lines kept per stream. The longest test writes some ten thousand.

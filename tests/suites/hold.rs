@@ -42,7 +42,7 @@ fn a_plugin_whose_hosts_keep_dying_is_suspended_and_its_tasks_are_parked() {
     daemon.wait_count("dead", 5);
     let counts = daemon.counts();
     assert!(counts["parked"].as_u64() > Some(0), "{counts}");
-    assert_eq!(broker.take_all(&home.dead()).len(), 5);
+    broker.wait_depth(&home.dead(), 5);
     wait_state(&daemon, "scenario", "active");
     assert!(daemon.is_running());
 }
@@ -229,7 +229,7 @@ fn a_task_whose_starts_keep_being_cut_short_is_poison_and_others_only_carry_the_
     assert!(home.record().is_empty(), "it was not started");
 
     daemon.ask(&["queue", "pause", home.queue()]);
-    wait::until("no consumer", || (daemon.status()["queues"][0]["state"] == "paused").then_some(()));
+    wait::until("no consumer", || (broker.consumers(home.queue()) == Some(0)).then_some(()));
     redelivered(&broker, home.queue(), "ninth", 9);
     daemon.ask(&["queue", "resume", home.queue()]);
     daemon.wait_log(0, &["cut short", "task_id=ninth", "starts_cut_short=10"]);

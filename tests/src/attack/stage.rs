@@ -85,13 +85,16 @@ impl Stage {
 
     /// Waits until everything that the broker took is settled and nothing is left.
     pub(super) fn settle(&self, barrage: &mut Barrage) -> Account {
-        let mut account = Account::default();
+        let account = || Account::of(&self.daemon.status());
         let settled = wait::ask_within(SETTLE, || {
-            account = Account::of(&self.daemon.status());
-            let is_idle = account.held == 0 && barrage.depth() == Some(0);
-            (is_idle && account.settled() >= barrage.tally.taken).then_some(())
+            // Asked first, because it costs less.
+            (barrage.depth() == Some(0))
+                .then(account)
+                .filter(|account| account.held == 0 && account.settled() >= barrage.tally.taken)
         });
-        assert!(settled.is_some(), "not everything is settled: {account:?} of {:?}", barrage.tally);
+        let Some(account) = settled else {
+            panic!("not everything is settled: {:?} of {:?}", account(), barrage.tally);
+        };
         barrage.purge();
         account
     }

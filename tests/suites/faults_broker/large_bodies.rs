@@ -37,6 +37,7 @@ fn large_bodies_that_cannot_be_refused_at_once_wait_at_the_broker_and_not_in_the
 
     node.ctl(&["set_vm_memory_high_watermark", "0.4"]).expect("no alarm");
     daemon.wait_count("dead", u64::from(MESSAGES));
+    // Counted before it is confirmed.
     broker.wait_depth(&home.dead(), MESSAGES);
     broker.purge(&home.dead());
     wait_settled(&node, &broker, &daemon, &home);
