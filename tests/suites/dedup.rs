@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use lapin::BasicProperties;
 use rustix::process::Signal;
 use serde_json::Value;
 use warren_tests::ledger::{self, Entry};
@@ -64,6 +65,25 @@ fn a_task_that_comes_again_when_it_is_done_is_acknowledged_without_a_run() {
     assert!(daemon.terminate().success());
     assert_eq!(broker.depth(home.queue()), Some(0));
     wait_recorded(&home, 3);
+}
+
+/// Clients that count their requests from 1.
+#[test]
+fn requests_with_the_same_id_of_senders_that_each_wait_for_an_answer_both_run() {
+    let (home, broker) = stage("dedup_requests", "deduplicate = \"1h\"");
+    let daemon = Daemon::start(&home);
+    for who in ["alice", "carol"] {
+        let replies = format!("dedup_requests.{who}");
+        broker.declare(&replies, &[]);
+        let properties =
+            BasicProperties::default().with_message_id("1".into()).with_reply_to(replies.as_str().into());
+        broker.publish_with(home.queue(), properties.clone(), b"Ledger ok");
+        broker.publish_with(home.queue(), properties, b"Ledger ok");
+        assert_eq!(broker.take(&replies).header("x-warren-task").as_deref(), Some("1"));
+    }
+    daemon.wait_count("done", 2);
+    daemon.wait_count("deduplicated", 2);
+    assert_eq!(starts(&home, "1").len(), 2);
 }
 
 #[test]

@@ -122,8 +122,11 @@ impl Queues {
 
     /// Which queue takes no tasks, if one does not.
     pub(super) fn unready(&self) -> Option<String> {
-        let missing = self.iter().find(|q| q.configured && !q.paused && q.consumer.is_none());
-        match (missing, self.first_stuck()) {
+        let missing = || self.iter().filter(|q| q.configured && !q.paused && q.consumer.is_none());
+        if let Some(quarantine) = missing().find_map(|queue| queue.quarantine.clone()) {
+            return Some(quarantine);
+        }
+        match (missing().next(), self.first_stuck()) {
             (Some(queue), _) => Some(format!("queue `{}` is not consumed", queue.config.name)),
             (None, Some(queue)) => Some(format!("queue `{}` is stuck", queue.config.name)),
             (None, None) => None,

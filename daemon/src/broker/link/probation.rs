@@ -109,7 +109,9 @@ impl Machine {
                 self.probation.alone = true;
             }
             _ => {
-                tried.iter().for_each(|n| self.queues[*n].record.failed_groups += 1);
+                for n in &tried {
+                    self.queues[*n].record.failed_groups += 1;
+                }
                 self.keep_tried(&tried[..tried.len() / 2]);
             }
         }
