@@ -19,6 +19,16 @@ pub struct OutputBounds {
     pub lines: u64,
 }
 
+impl OutputBounds {
+    /// What of log lines a host that keeps to these cannot exceed: a budget that is renewed by the clock may be so by another
+    /// minute here than there, and what was left out is told as well.
+    pub(super) fn most_that_arrives(self) -> Self {
+        const TOLD: OutputBounds = OutputBounds { bytes: 4096, lines: 16 };
+        let twice = |bound: u64, told| bound.saturating_mul(2).saturating_add(told);
+        Self { bytes: twice(self.bytes, TOLD.bytes), lines: twice(self.lines, TOLD.lines) }
+    }
+}
+
 /// What is left out of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LeftOut {

@@ -2,6 +2,7 @@
 //! watches the process and its time limits, and reports its end. Nothing here blocks.
 
 mod agreed;
+mod ending;
 mod link;
 mod listen;
 
@@ -17,14 +18,13 @@ use tokio::sync::Notify;
 
 use self::agreed::Agreed;
 use self::link::{Link, register};
-use self::listen::{Pumped, READS_PER_TURN};
 use super::budget::LogBudgets;
-use super::death::{self, Death};
-use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST, Malformed};
+use super::death;
+use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST};
 use super::output::Lines;
-use super::ring::{self, Ledger};
-use super::stage::{Facts, Stage};
-use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, OutputBounds, Seq, Spawner, TaskError};
+use super::ring;
+use super::stage::Stage;
+use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError};
 use crate::config::Bounds;
 
 /// Bytes read from a host at once.
@@ -103,7 +103,7 @@ impl Host {
             link: RefCell::default(),
             stdout: RefCell::new(Lines::new(false, spec.output)),
             stderr: RefCell::new(Lines::new(true, spec.output)),
-            logs: RefCell::new(LogBudgets::new(most_that_arrives(spec.output), Instant::now())),
+            logs: RefCell::new(LogBudgets::new(spec.output.most_that_arrives(), Instant::now())),
             agreed: RefCell::default(),
             quitting: Cell::new(false),
             killed: Cell::new(false),
@@ -188,14 +188,6 @@ impl Host {
     pub fn counters(&self) -> Option<(Seq, Seq)> {
         ring::counters(&self.0.link()?.ring).ok()
     }
-}
-
-/// What a host that keeps to its bounds on log lines cannot exceed: a budget that is renewed by the clock may be so by
-/// another minute here than there, and what was left out is told as well.
-fn most_that_arrives(bounds: OutputBounds) -> OutputBounds {
-    const TOLD: OutputBounds = OutputBounds { bytes: 4096, lines: 16 };
-    let twice = |bound: u64, told| bound.saturating_mul(2).saturating_add(told);
-    OutputBounds { bytes: twice(bounds.bytes, TOLD.bytes), lines: twice(bounds.lines, TOLD.lines) }
 }
 
 impl Drop for Host {
@@ -382,62 +374,5 @@ impl Inner {
                 () = self.changed.notified() => {}
             }
         }
-    }
-
-    /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.
-    /// Pipes that a grandchild holds open are closed here all the same.
-    async fn bury(&self, link: &Link) {
-        let mut garbled = None;
-        loop {
-            match self.pump(link, READS_PER_TURN) {
-                Ok(Pumped::More) => {}
-                Ok(Pumped::Empty | Pumped::End) => break,
-                Err(Malformed(what)) => break garbled = Some(format!("; its last words were {what}")),
-            }
-        }
-        for (pipe, lines) in [(&link.stdout, &self.stdout), (&link.stderr, &self.stderr)] {
-            self.take_output(link, pipe, lines);
-            lines.borrow_mut().finish(&mut |event| self.emit(event));
-        }
-        let process = link.process.borrow_mut().take();
-        self.link.borrow_mut().take();
-        let ledger = ring::read(&link.ring).unwrap_or_default().within(self.agreed.borrow().sent());
-        let death = match process {
-            Some(process) => process.reap(self.quitting.get()).await,
-            None => Death { why: "ended".into(), ..Death::default() },
-        };
-        self.emit(HostEvent::Exited(self.exit(&death, ledger, garbled)));
-    }
-
-    /// What is to be told of the end.
-    fn exit(&self, death: &Death, ledger: Ledger, garbled: Option<String>) -> Exit {
-        let agreed = self.agreed.borrow();
-        let (sent, reported) = (agreed.sent(), agreed.reported());
-        let facts = Facts {
-            unusable: self.unusable.get(),
-            ready: agreed.is_ready(),
-            quitting: self.quitting.get(),
-            sent,
-            reported,
-            ledger: &ledger,
-        };
-        let stage = Stage::of(&facts, |after, to| agreed.owes(after, to));
-        let printing = if stage == Stage::Running { ledger.started } else { 0 };
-        let (ended, over) = death::explain(death, &self.bounds, self.short_of_memory.get() == Some(printing));
-        let verdict = self.verdict.take();
-        let orderly = stage == Stage::Quitting && death.success && verdict.is_none();
-        let (why, over) = match verdict {
-            Some(verdict) => (format!("{verdict}; {ended}"), None),
-            None => (format!("{ended}{}", garbled.unwrap_or_default()), over),
-        };
-        let crash = || TaskError { code: "crash".into(), message: why.clone(), retry_after: None };
-        let create_error = (!agreed.is_ready()).then(|| self.create_error.take().unwrap_or_else(crash));
-        let why = match &create_error {
-            Some(error) => format!("create failed: {}", error.message),
-            None => why,
-        };
-        let Ledger { started, ended, plain_done } = ledger;
-        let done_unreported = plain_done.into_iter().filter(|&seq| seq > reported).collect();
-        Exit { stage, orderly, why, create_error, started, done_unreported, ended, over }
     }
 }

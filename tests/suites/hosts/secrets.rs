@@ -18,7 +18,9 @@ fn a_host_gets_at_nothing_that_the_daemon_holds() {
     let broker = Broker::connect(&node.uri());
     let user = format!("--reuid={NOBODY}");
     let group = format!("--regid={NOBODY}");
-    let nobody = ["setpriv", &user, &group, "--clear-groups", "--pdeathsig", "KILL"];
+    // The socket to notify is the test's.
+    let nobody =
+        ["env", "-u", "NOTIFY_SOCKET", "setpriv", &user, &group, "--clear-groups", "--pdeathsig", "KILL"];
     let launcher: &[&str] = if rustix::process::geteuid().is_root() {
         chown(home.directory(), Some(NOBODY), Some(NOBODY)).expect("our own directory");
         &nobody
@@ -26,7 +28,7 @@ fn a_host_gets_at_nothing_that_the_daemon_holds() {
         &[]
     };
     let mut daemon = Daemon::spawn_by(launcher, &home, &[]);
-    daemon.wait_notified(0, "READY=1");
+    daemon.wait_log(0, &["INFO", "ready", "after_ms"]);
     broker.publish(home.queue(), "t", "Spy");
     let letter = broker.take(&home.dead());
     assert_eq!(letter.header("x-warren-error").as_deref(), Some("got:"), "{letter:?}");

@@ -1,0 +1,69 @@
+//! The end of a host: what it left is read, it is reaped, and what is known of its end is told.
+
+use super::Inner;
+use super::link::Link;
+use super::listen::{Pumped, READS_PER_TURN};
+use crate::host::death::{self, Death};
+use crate::host::frame::Malformed;
+use crate::host::ring::{self, Ledger};
+use crate::host::stage::{Facts, Stage};
+use crate::host::{Exit, HostEvent, TaskError};
+
+impl Inner {
+    /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.
+    /// Pipes that a grandchild holds open are closed here all the same.
+    pub(super) async fn bury(&self, link: &Link) {
+        let mut garbled = None;
+        loop {
+            match self.pump(link, READS_PER_TURN) {
+                Ok(Pumped::More) => {}
+                Ok(Pumped::Empty | Pumped::End) => break,
+                Err(Malformed(what)) => break garbled = Some(format!("; its last words were {what}")),
+            }
+        }
+        for (pipe, lines) in [(&link.stdout, &self.stdout), (&link.stderr, &self.stderr)] {
+            self.take_output(link, pipe, lines);
+            lines.borrow_mut().finish(&mut |event| self.emit(event));
+        }
+        let process = link.process.borrow_mut().take();
+        self.link.borrow_mut().take();
+        let ledger = ring::read(&link.ring).unwrap_or_default().within(self.agreed.borrow().sent());
+        let death = match process {
+            Some(process) => process.reap(self.quitting.get()).await,
+            None => Death { why: "ended".into(), ..Death::default() },
+        };
+        self.emit(HostEvent::Exited(self.exit(&death, ledger, garbled)));
+    }
+
+    /// What is to be told of the end.
+    fn exit(&self, death: &Death, ledger: Ledger, garbled: Option<String>) -> Exit {
+        let agreed = self.agreed.borrow();
+        let (sent, reported) = (agreed.sent(), agreed.reported());
+        let facts = Facts {
+            unusable: self.unusable.get(),
+            ready: agreed.is_ready(),
+            quitting: self.quitting.get(),
+            sent,
+            reported,
+            ledger: &ledger,
+        };
+        let stage = Stage::of(&facts, |after, to| agreed.owes(after, to));
+        let printing = if stage == Stage::Running { ledger.started } else { 0 };
+        let (ended, over) = death::explain(death, &self.bounds, self.short_of_memory.get() == Some(printing));
+        let verdict = self.verdict.take();
+        let orderly = stage == Stage::Quitting && death.success && verdict.is_none();
+        let (why, over) = match verdict {
+            Some(verdict) => (format!("{verdict}; {ended}"), None),
+            None => (format!("{ended}{}", garbled.unwrap_or_default()), over),
+        };
+        let crash = || TaskError { code: "crash".into(), message: why.clone(), retry_after: None };
+        let create_error = (!agreed.is_ready()).then(|| self.create_error.take().unwrap_or_else(crash));
+        let why = match &create_error {
+            Some(error) => format!("create failed: {}", error.message),
+            None => why,
+        };
+        let Ledger { started, ended, plain_done } = ledger;
+        let done_unreported = plain_done.into_iter().filter(|&seq| seq > reported).collect();
+        Exit { stage, orderly, why, create_error, started, done_unreported, ended, over }
+    }
+}
