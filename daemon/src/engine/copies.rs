@@ -47,8 +47,8 @@ pub(super) struct Again {
 /// What becomes of a task whose copy the broker refuses for what the message is.
 #[derive(Debug, Clone, Copy)]
 enum OnUnacceptable {
-    /// A dead letter: it was to run again.
-    Bury,
+    /// A dead letter: it was to run again, as a retry that was counted or for another reason.
+    Bury { retried: bool },
     /// It was to be a dead letter, and stays unacknowledged: lost is worse.
     Hold,
 }
@@ -81,7 +81,7 @@ impl Copied {
 impl Engine {
     pub(super) fn publish_again(&mut self, key: FlightKey, again: Again, error: TaskError) {
         let copy = self.copy_of(key, error);
-        self.spawn_copy(key, OnUnacceptable::Bury, async move || {
+        self.spawn_copy(key, OnUnacceptable::Bury { retried: again.failed }, async move || {
             let retry = RetryCopy {
                 delay: again.delay,
                 attempt: again.attempt,
@@ -96,7 +96,7 @@ impl Engine {
     /// Publishes a task that is not due yet to its next wait.
     pub(super) fn publish_on(&mut self, key: FlightKey, wait: Wait) {
         let copy = self.copy_of(key, TaskError::default());
-        self.spawn_copy(key, OnUnacceptable::Bury, async move || {
+        self.spawn_copy(key, OnUnacceptable::Bury { retried: false }, async move || {
             let retry = RetryCopy {
                 delay: Duration::ZERO,
                 attempt: copy.attempt,
@@ -153,8 +153,9 @@ impl Engine {
             while let Err(error) = publish().await {
                 let pause = match (&error, on_unacceptable) {
                     (PublishError::Closed, _) => return, // the daemon ends: the broker redelivers the original
-                    (PublishError::Unacceptable { .. }, OnUnacceptable::Bury) => {
-                        let _ = sender.send(Event::Unacceptable(key, error.to_string()));
+                    (PublishError::Unacceptable { .. }, OnUnacceptable::Bury { retried }) => {
+                        let _ =
+                            sender.send(Event::Unacceptable { flight: key, retried, why: error.to_string() });
                         return;
                     }
                     (PublishError::Unacceptable { .. }, OnUnacceptable::Hold) => UNACCEPTABLE,
@@ -179,9 +180,12 @@ impl Engine {
     }
 
     /// The broker never takes the copy that is to run again: the task is a dead letter instead.
-    pub(super) fn on_unacceptable(&mut self, key: FlightKey, why: String) {
+    pub(super) fn on_unacceptable(&mut self, key: FlightKey, retried: bool, why: String) {
         self.log.refused(self.task_ref(key), DeadReason::Refused);
-        self.count(key, |counts| counts.dead += 1);
+        self.count(key, |counts| {
+            counts.retried -= u64::from(retried);
+            counts.dead += 1;
+        });
         let handler = self.lanes.all.get(&self.flights[key].lane).map(|lane| lane.generation.handler.clone());
         let id = self.flights[key].id.text.clone();
         self.remember(handler.as_deref(), Some(&id), &why);

@@ -139,7 +139,11 @@ enum Event {
     /// The copy of a flight is refused for now; it is tried again.
     CopyRefused(FlightKey, String),
     /// The broker refuses the copy of a flight for what it is.
-    Unacceptable(FlightKey, String),
+    Unacceptable {
+        flight: FlightKey,
+        retried: bool,
+        why: String,
+    },
     /// What an earlier daemon remembered of a queue's finished tasks.
     Remembered(Arc<str>, Vec<Generation>),
     /// Every consumer has ended for the drain.
@@ -333,7 +337,7 @@ impl Engine {
             Event::Host(id, event) => self.on_host(id, event),
             Event::Copied(flight, result) => self.on_copied(flight, result),
             Event::CopyRefused(flight, why) => self.on_copy_refused(flight, &why),
-            Event::Unacceptable(flight, why) => self.on_unacceptable(flight, why),
+            Event::Unacceptable { flight, retried, why } => self.on_unacceptable(flight, retried, why),
             Event::Remembered(queue, found) => self.on_remembered(&queue, found),
             Event::ConsumersStopped => self.on_consumers_stopped(),
             Event::Command(command) => self.on_command(command),

@@ -83,6 +83,8 @@ fn a_body_that_the_broker_does_not_take_any_more_is_kept_and_told_until_it_does(
     assert_eq!(stage.letter("unroutable")["reason"], "unroutable");
     wait::until("ready again", || (daemon.status()["ready"] == true).then_some(()));
     assert_eq!(queue(&daemon)["state"], "consuming");
+    let counts = daemon.counts();
+    assert_eq!((&counts["dead"], &counts["retried"]), (&2.into(), &0.into()));
     stage.broker.publish(stage.home.queue(), "next", "Scenario ok");
     daemon.wait_count("done", 1);
 }
