@@ -17,8 +17,9 @@ use warren::config::QueueType;
 use crate::authority::Authority;
 use crate::release::Release;
 
-/// Tells "stuck" from "slow": a node answers within 3 to 6 seconds on an idle machine.
-const START_LIMIT: Duration = Duration::from_secs(90);
+/// Tells "stuck" from "slow": a node answers within 3 to 6 seconds on an idle machine, and took more than 90 on two cores
+/// with fourteen processes at work.
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// A task that was on its way back from its delay queue when the leader of its work queue died is sent again after
 /// this. RabbitMQ's default is three minutes.
