@@ -16,7 +16,7 @@
 //! | [`reload`] | config + plugins → a new registry, probed before it is swapped in |
 //! | [`daemon`] | owns everything: start, signals, drain |
 //! | [`control`] | HTTP over a Unix socket: what `warrenctl` speaks |
-//! | [`systemd`] [`telemetry`] | readiness and watchdog; logs |
+//! | [`systemd`] [`telemetry`] [`stderr`] | readiness and watchdog; logs; what is said before there is a log |
 //! | [`failpoint`] | places where a test kills or holds the daemon; not in what is installed |
 //!
 //! # Invariants
@@ -38,6 +38,9 @@
 //! 9. Whoever may publish to a queue can cost at most their own messages. lapin ends a connection over bytes that a
 //!    broker forwards, so the stream under it (`broker/wire`) makes every message readable first.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)] // see `stderr`
+
+mod blocking;
 pub mod broker;
 pub mod config;
 pub mod control;
@@ -51,6 +54,7 @@ pub mod registry;
 pub mod reload;
 pub mod router;
 pub mod settlement;
+pub mod stderr;
 pub mod systemd;
 pub mod task;
 pub mod telemetry;

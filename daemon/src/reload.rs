@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
+use crate::blocking;
 use crate::config::{Config, Limits};
 use crate::control::api::ReloadRow;
 use crate::host::{Spawner, probe};
@@ -44,7 +45,7 @@ pub async fn plan(
 ) -> Result<Plan, DiscoverError> {
     let dirs = config.plugins.dirs.clone();
     let found =
-        tokio::task::spawn_blocking(move || discover(&dirs)).await.expect("discover does not panic")?;
+        blocking::run("discover", move || discover(&dirs)).await.map_err(DiscoverError::NotLooked)??;
     let had_plugins = current.iter().any(|slot| matches!(slot, Slot::Active(_)));
     if found.is_empty() && had_plugins {
         return Err(DiscoverError::SuddenlyEmpty { dirs: config.plugins.dirs.clone() });

@@ -1,10 +1,12 @@
 //! One connection to the broker, within a bound and without a leak. lapin has neither a handshake timeout nor a way to
 //! end a connection attempt to a peer that stays silent, so the socket is ours and is shut down when time is up.
 
+use std::future::{Future, poll_fn};
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::task::{Poll, Waker};
 
 use async_rs::Runtime;
 use async_rs::traits::Reactor;
@@ -59,6 +61,8 @@ struct State {
     stage: Stage,
     socket: Option<OwnedFd>,
     cut: bool,
+    /// Of what waits for the attempt on lapin's thread.
+    waker: Option<Waker>,
 }
 
 /// Cuts the line when the attempt is given up, whoever drops it.
@@ -86,7 +90,7 @@ pub(super) async fn dial_one(
     let line = Line::default();
     let mut attempt = Attempt(Some(line.clone()));
     let insight = Insight { room, ..Insight::default() };
-    let connect = connector(line.clone(), insight.clone(), tls, broker.connect_timeout, user_timeout(broker));
+    let connect = connector(line.clone(), insight.clone(), tls, user_timeout(broker));
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "Warren".into())
@@ -114,6 +118,9 @@ impl Line {
     pub(super) fn cut(&self) {
         let mut state = self.state();
         state.cut = true;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
         if let Some(socket) = state.socket.take() {
             // Fails when the peer was faster; the socket is gone either way.
             let _ = shutdown(socket, Shutdown::Both);
@@ -122,6 +129,23 @@ impl Line {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does a part of the attempt; fails as soon as it is given up. A timer would not do: lapin's thread outlives the
+    /// runtime for a moment when the daemon ends, and a timer panics then.
+    async fn unless_cut<T>(&self, part: impl Future<Output = T>) -> std::io::Result<T> {
+        let mut part = pin!(part);
+        poll_fn(|context| {
+            {
+                let mut state = self.state();
+                if state.cut {
+                    return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+                }
+                state.waker = Some(context.waker().clone());
+            }
+            part.as_mut().poll(context).map(Ok)
+        })
+        .await
     }
 
     /// Notes how far the attempt came; fails when it was given up meanwhile.
@@ -145,7 +169,6 @@ fn connector(
     line: Line,
     insight: Insight,
     tls: OwnedTLSConfig,
-    limit: Duration,
     user_timeout: Option<u32>,
 ) -> impl AsyncFn(AMQPUri, Runtime<Kit>) -> lapin::Result<AsyncTcpStream<Wire>> + Send + Sync + 'static {
     let kit = Kit::current();
@@ -155,14 +178,10 @@ fn connector(
         line.reached(Stage::Connect)?;
         let mut failure = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            let stream = match tokio::time::timeout(limit, kit.tokio().tcp_connect_addr(address)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => {
+            let stream = match line.unless_cut(kit.tokio().tcp_connect_addr(address)).await? {
+                Ok(stream) => stream,
+                Err(error) => {
                     failure = error;
-                    continue;
-                }
-                Err(_) => {
-                    failure = std::io::ErrorKind::TimedOut.into();
                     continue;
                 }
             };
@@ -176,10 +195,7 @@ fn connector(
             let mut stage = Stage::Handshake;
             if uri.scheme == AMQPScheme::AMQPS {
                 stage = Stage::EncryptedHandshake;
-                let encrypting = stream.into_tls(&uri.authority.host, tls.as_ref());
-                stream = tokio::time::timeout(limit, encrypting)
-                    .await
-                    .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                stream = line.unless_cut(stream.into_tls(&uri.authority.host, tls.as_ref())).await??;
             }
             line.reached(stage)?;
             return Ok(AsyncTcpStream::Plain(kit.wire(stream, &insight)));

@@ -114,7 +114,7 @@ fn uris(table: &mut Reader, environment: &Environment) -> Option<(Vec<Secret>, O
 
 /// The file systemd made from `LoadCredential=broker-uri:…`, where there is one.
 fn credential(environment: &Environment) -> Option<PathBuf> {
-    let directory = environment.get("CREDENTIALS_DIRECTORY").filter(|d| !d.is_empty())?;
+    let directory = environment.get("CREDENTIALS_DIRECTORY")?;
     Some(Path::new(directory).join(CREDENTIAL)).filter(|file| file.exists())
 }
 

@@ -101,8 +101,8 @@ impl Daemon {
     pub fn new(environment: &Environment) -> Self {
         // systemd lists several directories with colons between them; the unit has one of each kind.
         let directory = |variable: &str, default: &str| {
-            let stated = environment.get(variable).and_then(|dirs| dirs.split(':').next());
-            PathBuf::from(stated.filter(|dir| !dir.is_empty()).unwrap_or(default))
+            let stated = environment.get(variable).and_then(|dirs| std::env::split_paths(dirs).next());
+            stated.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(default))
         };
         Self {
             socket_mode: SocketMode::Group,

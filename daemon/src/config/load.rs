@@ -12,8 +12,8 @@ use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
 use super::reader::{Reader, as_table};
 use super::tree::{self, Node, Table};
 use super::{
-    Config, Daemon, Environment, Log, LogTarget, Plugins, Queue, QueueType, SocketMode, broker, environment,
-    handlers, keys,
+    Config, Daemon, Environment, Log, LogTarget, Plugins, Queue, QueueType, SocketMode, broker, handlers,
+    keys, overrides,
 };
 
 /// Bound of one configuration file: far above any real one, far below what would hurt.
@@ -58,7 +58,7 @@ impl Config {
         }
         // What a file that could not be read would have said is not held against the others.
         let complete = problems.is_empty();
-        let overrides = environment::overrides(environment, &tree, &mut problems);
+        let overrides = overrides::read(environment, &tree, &mut problems);
         tree::merge(&mut tree, overrides);
         let config = validate(&tree, environment, files.clone(), complete, &mut problems);
         problems.finish(&files).map(|warnings| Loaded { config, warnings })
@@ -75,7 +75,7 @@ impl Config {
                 tree::merge(&mut tree, tree::parse(&file, &text, &mut passed_over));
             }
         }
-        let overrides = environment::overrides(environment, &tree, &mut passed_over);
+        let overrides = overrides::read(environment, &tree, &mut passed_over);
         tree::merge(&mut tree, overrides);
         daemon(&tree, environment, &mut passed_over).socket
     }

@@ -3,7 +3,7 @@
 //! | module | what it is for |
 //! | --- | --- |
 //! | `load` | files and environment → [`Config`], every error at once |
-//! | `tree` `environment` | where values come from: TOML with places, `WARREN_…` variables, merging |
+//! | `tree` `environment` `overrides` | where values come from: TOML with places, `WARREN_…` variables, merging |
 //! | `reader` `keys` | typed values out of a table; every known key |
 //! | `broker` `uri` `handlers` `bounds` | the tables that need more checking than a type and a range |
 //! | `diagnostic` | what an operator is told |
@@ -19,6 +19,7 @@ mod environment;
 mod handlers;
 mod keys;
 mod load;
+mod overrides;
 mod reader;
 mod show;
 #[cfg(test)]
@@ -27,9 +28,9 @@ mod tree;
 mod uri;
 
 pub use diagnostic::{ConfigErrors, Diagnostic, Place};
+pub use environment::Environment;
 pub use load::Loaded;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -289,6 +290,3 @@ pub enum LogTarget {
     /// Human text on stderr.
     Stderr,
 }
-
-/// Environment variables as the loader sees them; tests pass their own.
-pub type Environment = BTreeMap<String, String>;

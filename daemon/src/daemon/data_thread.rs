@@ -32,19 +32,25 @@ impl DataThread {
         let (engine, commands) = engine::channel();
         let (health, shown) =
             watch::channel(Health { line: "connecting to the broker".to_owned(), ..Health::default() });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("data path runtime")?;
+        let (built, is_built) = std::sync::mpsc::channel();
+        // The runtime is made where it runs: one that is not needed after all must not be dropped on another runtime.
         let thread = std::thread::Builder::new()
             .name("warren-data".to_owned())
             .stack_size(STACK)
             .spawn(move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(built.send(error)),
+                };
+                drop(built);
                 LocalSet::new()
                     .block_on(&runtime, engine::run(config, registry, spawner, log, commands, health));
             })
             .context("data path thread")?;
-        Ok((Self { thread }, engine, shown))
+        match is_built.recv() {
+            Ok(error) => Err(error).context("data path runtime"),
+            Err(_) => Ok((Self { thread }, engine, shown)),
+        }
     }
 
     /// Waits for the engine to end. A panic in it was reported by the panic hook.

@@ -23,9 +23,11 @@ use crate::config::{Config, ConfigErrors, Environment};
 use crate::control::server::{Request, Server};
 use crate::engine::{Command, EngineHandle, Health};
 use crate::host::{Groups, Spawner};
+use crate::plugin::DiscoverError;
 use crate::reload;
+use crate::stderr;
 use crate::systemd::Notifier;
-use crate::telemetry;
+use crate::telemetry::{self, InitError};
 
 pub use self::arguments::Arguments;
 use self::data_thread::DataThread;
@@ -67,11 +69,11 @@ struct Refusal(u8, anyhow::Error);
 /// Runs the daemon until it is told to stop. Errors before logging is set up go to stderr, one per line.
 pub fn run(path: &Path) -> ExitCode {
     let sealed = process::seal();
-    let environment: Environment = std::env::vars().collect();
+    let environment = Environment::of_process();
     let loaded = match Config::load(path, &environment) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprintln!("warrend: the configuration has errors, nothing was started\n{errors}");
+            stderr::print(&format!("warrend: the configuration has errors, nothing was started\n{errors}"));
             return ExitCode::from(exit::CONFIG);
         }
     };
@@ -79,8 +81,9 @@ pub fn run(path: &Path) -> ExitCode {
     let guard = match telemetry::init(&loaded.config.log, &environment) {
         Ok(guard) => Rc::new(guard),
         Err(error) => {
-            eprintln!("warrend: logging cannot be set up: {error:#}");
-            return ExitCode::from(exit::CONFIG);
+            stderr::print(&format!("warrend: logging cannot be set up: {error}"));
+            let code = if matches!(error, InitError::Config(_)) { exit::CONFIG } else { exit::SOFTWARE };
+            return ExitCode::from(code);
         }
     };
     for warning in &loaded.warnings {
@@ -131,9 +134,10 @@ async fn start(
         server = server.monitor(address).map_err(taken)?;
     }
     let mut numbers = 0;
-    let plan = reload::plan(&config, &[], &mut numbers, &spawner)
-        .await
-        .map_err(|error| Refusal(exit::CONFIG, error.into()))?;
+    let plan = reload::plan(&config, &[], &mut numbers, &spawner).await.map_err(|error| match error {
+        DiscoverError::NotLooked(_) => software(error.into()),
+        error => Refusal(exit::CONFIG, error.into()),
+    })?;
     reloads::log_rows(&plan.rows);
     reloads::warn_of_consumer_timeout(&config, &plan.registry.slots);
     reloads::warn_of_bounds(&config, &spawner);
@@ -143,7 +147,7 @@ async fn start(
             .map_err(software)?;
     let (requests, receiver) = mpsc::channel(REQUESTS);
     let serving = tokio::task::spawn_local(server.run(requests));
-    let notifier = Notifier::from_environment(environment).context("NOTIFY_SOCKET").map_err(software)?;
+    let notifier = Notifier::from_environment(environment);
     let daemon = Daemon {
         path: path.to_owned(),
         reloads: Reloads::new(slots, numbers, spawner),
@@ -284,6 +288,6 @@ impl Daemon {
 
 /// Loads the configuration again.
 fn load(path: &Path) -> Result<crate::config::Loaded, ConfigErrors> {
-    let environment: Environment = std::env::vars().collect();
+    let environment = Environment::of_process();
     Config::load(path, &environment)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::blocking;
 use crate::config::Config;
 use crate::control::api::{ReloadReply, ReloadRow};
 use crate::engine::Command;
@@ -84,7 +85,7 @@ impl Daemon {
         let (path, slots) = (self.path.clone(), self.reloads.slots.clone());
         let (mut numbers, spawner) = (self.reloads.numbers, self.reloads.spawner.clone());
         self.reloads.running = Some(tokio::task::spawn_local(async move {
-            let loaded = tokio::task::spawn_blocking(move || super::load(&path)).await;
+            let loaded = blocking::run("config", move || super::load(&path)).await;
             let loaded = match loaded {
                 Ok(Ok(loaded)) => loaded,
                 Ok(Err(errors)) => return Built { numbers, result: Err(format!("configuration: {errors}")) },

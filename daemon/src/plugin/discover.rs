@@ -26,6 +26,9 @@ pub enum DiscoverError {
         /// The system's answer.
         error: io::Error,
     },
+    /// Nobody could look: the system gives no thread.
+    #[error("cannot look into the plugins directories: {0}")]
+    NotLooked(io::Error),
     /// There were plugins, and now there is none. Found by the caller, who knows what was there before.
     #[error(
         "there is no plugin left in {}: nothing was changed, because a lost mount looks like that; to run without \

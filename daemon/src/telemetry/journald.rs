@@ -29,7 +29,7 @@ pub(super) struct Journal {
 
 /// Whether stderr leads to the journal: systemd names the device and inode of the stream it connected.
 pub(super) fn is_stderr(environment: &Environment) -> bool {
-    let Some((device, inode)) = environment.get("JOURNAL_STREAM").and_then(|s| s.split_once(':')) else {
+    let Some((device, inode)) = environment.text("JOURNAL_STREAM").and_then(|s| s.split_once(':')) else {
         return false;
     };
     rustix::fs::fstat(std::io::stderr())
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn only_a_stream_that_is_stderr_counts() {
-        let environment = |value: &str| Environment::from([("JOURNAL_STREAM".to_owned(), value.to_owned())]);
+        let environment = |value: &str| Environment::from_iter([("JOURNAL_STREAM", value)]);
         let stat = rustix::fs::fstat(std::io::stderr()).expect("stderr is open");
         assert!(is_stderr(&environment(&format!("{}:{}", stat.st_dev, stat.st_ino))));
         for other in [format!("{}:{}", stat.st_dev, stat.st_ino + 1), String::new(), "x:y".to_owned()] {

@@ -38,11 +38,22 @@ use writer::{Sink, Writer};
 ///
 /// # Errors
 /// A level that is none, a journal that is asked for and not there, a second call.
-pub fn init(log: &Log, environment: &Environment) -> anyhow::Result<Guard> {
-    let writer = Writer::start(sink(log.target, environment)?).context("cannot start the log thread")?;
+pub fn init(log: &Log, environment: &Environment) -> Result<Guard, InitError> {
+    let writer = Writer::start(sink(log.target, environment)?).map_err(InitError::Thread)?;
     let (guard, subscriber) = assemble(log, writer)?;
     tracing::subscriber::set_global_default(subscriber).context("logging is set up already")?;
     Ok(guard)
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// What is configured cannot be had.
+    #[error("{0:#}")]
+    Config(#[from] anyhow::Error),
+    /// The system gives no thread.
+    #[error("cannot start the log thread: {0}")]
+    Thread(std::io::Error),
 }
 
 /// Keeps the log thread. Dropped at the very end, it writes out what is queued (for a second at most).
@@ -114,7 +125,7 @@ fn sink(target: LogTarget, environment: &Environment) -> anyhow::Result<Sink> {
 
 fn stderr(environment: &Environment) -> Sink {
     let stderr = std::io::stderr();
-    let wanted = !environment.contains_key("NO_COLOR");
+    let wanted = environment.get("NO_COLOR").is_none();
     Sink::Text { color: wanted && stderr.is_terminal(), out: Box::new(stderr) }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use warren::config::{Config, Diagnostic, Place};
+use warren::config::{Config, Diagnostic, Environment, Place};
 use warren::plugin::{discover, target_conflicts};
 
 use crate::exit::Failure;
@@ -52,7 +52,7 @@ pub(crate) fn run(global: &Global, verb: &ConfigVerb) -> Result<(), Failure> {
 }
 
 fn check(global: &Global) -> Result<(), Failure> {
-    let loaded = Config::load(&place::config_file(global), &place::environment());
+    let loaded = Config::load(&place::config_file(global), &Environment::of_process());
     let rows =
         |diagnostics: &[Diagnostic]| diagnostics.iter().map(Diagnostic::to_json).collect::<Vec<Value>>();
     // The plugins on disk say which settings matter. Where they cannot be read, that is for doctor to tell.

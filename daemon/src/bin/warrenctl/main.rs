@@ -1,4 +1,5 @@
 //! `warrenctl`: publish tasks, ask and reload the daemon, check configuration and plugins.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // `output` is where it is written
 
 mod active;
 mod cancel;

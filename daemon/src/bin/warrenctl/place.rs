@@ -21,7 +21,8 @@ pub(crate) fn client(global: &Global) -> Client {
 
 /// The whole configuration, as the daemon would read it; warnings go to stderr.
 pub(crate) fn config(global: &Global) -> Result<Config, Failure> {
-    let loaded = Config::load(&config_file(global), &environment()).map_err(|errors| bad_config(&errors))?;
+    let loaded = Config::load(&config_file(global), &Environment::of_process())
+        .map_err(|errors| bad_config(&errors))?;
     for warning in &loaded.warnings {
         note(&format!("warning: {warning}"));
     }
@@ -53,13 +54,6 @@ pub(crate) fn bad_config(errors: &ConfigErrors) -> Failure {
     Failure::text(Code::Config, format!("{head}\n{errors}"))
 }
 
-/// The environment; what is not UTF-8 is none of ours.
-pub(crate) fn environment() -> Environment {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
 /// The configuration file that the command line means.
 pub(crate) fn config_file(global: &Global) -> PathBuf {
     let instance = global.instance.as_ref();
@@ -68,10 +62,10 @@ pub(crate) fn config_file(global: &Global) -> PathBuf {
 }
 
 fn socket(global: &Global) -> PathBuf {
-    let mut environment = environment();
+    let mut environment = Environment::of_process();
     if let Some(name) = &global.instance {
         // As systemd tells the daemon: the default of `daemon.socket` is in there.
-        environment.insert("RUNTIME_DIRECTORY".to_owned(), format!("/run/warren-{name}"));
+        environment.set("RUNTIME_DIRECTORY", format!("/run/warren-{name}"));
     }
     global.socket.clone().unwrap_or_else(|| Config::socket(&config_file(global), &environment))
 }

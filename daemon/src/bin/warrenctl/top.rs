@@ -106,7 +106,8 @@ fn live(client: Client, model: &mut Model, pace: Duration) -> Result<(), Failure
     let interrupted = interrupt::flag().map_err(failed)?;
     let (paces, new_paces) = mpsc::channel();
     let (sender, samples) = mpsc::channel();
-    thread::spawn(move || sampler(&client, pace, &new_paces, &sender));
+    let sampling = move || sampler(&client, pace, &new_paces, &sender);
+    thread::Builder::new().spawn(sampling).map_err(failed)?;
     let mut view = View { pace, is_frozen: false, scroll: 0 };
     let mut screen = Screen::open().map_err(failed)?;
     while !interrupted.load(Ordering::Relaxed) {

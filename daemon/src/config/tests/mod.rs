@@ -30,8 +30,7 @@ impl Files {
     }
 
     pub(super) fn load(&self, environment: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
-        let environment: Environment =
-            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let environment: Environment = environment.iter().copied().collect();
         Config::load(&self.path("warren.toml"), &environment)
     }
 

@@ -232,13 +232,13 @@ fn the_socket_is_found_where_the_loader_would_have_it() {
         ("conf.d/50.toml", "[daemon]\nmax_task_bytes = 'much'"),
     ]);
     let socket = |environment: &[(&str, &str)]| {
-        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let environment = environment.iter().copied().collect();
         Config::socket(&files.path("warren.toml"), &environment)
     };
     assert_eq!(socket(&[]), files.path("conf.d/run/second"));
     assert_eq!(socket(&[("WARREN_DAEMON__SOCKET", "")]), files.path("conf.d/run/second"));
     assert_eq!(socket(&[("WARREN_DAEMON__SOCKET", "/env")]), Path::new("/env"));
-    let nowhere = Environment::from([("RUNTIME_DIRECTORY".to_owned(), "/run/w".to_owned())]);
+    let nowhere = Environment::from_iter([("RUNTIME_DIRECTORY", "/run/w")]);
     assert_eq!(Config::socket(&files.path("none.toml"), &nowhere), files.path("conf.d/run/second"));
     assert_eq!(Config::socket(Path::new("/nowhere/w.toml"), &nowhere), Path::new("/run/w/control.sock"));
     assert_eq!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use warren::broker::survey::{addresses, survey};
-use warren::config::Config;
+use warren::config::{Config, Environment};
 use warren::control::api::Status;
 use warren::plugin::{SnapshotError, discover};
 
@@ -21,7 +21,7 @@ const CLIENT: &str = "warrenctl doctor";
 /// Everything that the checks judge.
 pub(super) fn facts(global: &Global) -> Result<Facts, Failure> {
     let config_file = place::config_file(global);
-    let config = Config::load(&config_file, &place::environment());
+    let config = Config::load(&config_file, &Environment::of_process());
     let client = place::client(global);
     let status = client.status();
     let pid = status.as_ref().ok().map(|status| status.pid);

@@ -33,7 +33,7 @@ fn systemctl(arguments: &[&str]) -> Option<String> {
     command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
     let (answer, answered) = mpsc::channel();
     // Nobody waits for it when it is late.
-    std::thread::spawn(move || answer.send(command.output()));
+    std::thread::Builder::new().spawn(move || answer.send(command.output())).ok()?;
     let output = answered.recv_timeout(SYSTEMCTL_LIMIT).ok()?.ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
