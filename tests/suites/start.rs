@@ -192,3 +192,57 @@ fn wait_settled(broker: &Broker, daemon: &Daemon, home: &Home) {
         (idle && broker.depth(home.queue()) == Some(0)).then_some(())
     });
 }
+
+/// A user's or vhost's limit on connections: named with its own remedy, and no daemon is ready that can consume and not
+/// publish.
+#[test]
+fn a_connection_limit_is_told_as_what_it_is_and_a_daemon_that_cannot_publish_is_not_ready() {
+    let node = Node::shared();
+    let limits = |limit: &str| format!("{{\"max-connections\": {limit}}}");
+    for arguments in [
+        &["add_user", "start_limited", "secret-word"][..],
+        &["set_permissions", "start_limited", ".*", ".*", ".*"],
+        &["add_vhost", "start_limits"],
+        &["set_permissions", "-p", "start_limits", "guest", ".*", ".*", ".*"],
+        &["set_vhost_limits", "-p", "start_limits", &limits("0")],
+    ] {
+        node.ctl(arguments).expect("set up");
+    }
+    let uri = format!("amqp://guest:guest@127.0.0.1:{}/start_limits", node.port());
+    let home = Home::new(&uri, "start_limits");
+    home.install("fixture-noop");
+    home.configure(Keys { daemon: "require_broker = true\nstart_wait = \"1s\"", ..Keys::default() });
+    let (status, log) = fails(&home, &[]);
+    assert_eq!(status.code(), Some(69), "{log}");
+    assert!(log.contains("connection limit of vhost `start_limits` (0) is reached"), "{log}");
+    assert!(log.contains("set_vhost_limits -p start_limits") && !log.contains("set_permissions"), "{log}");
+
+    let uri = format!("amqp://start_limited:secret-word@127.0.0.1:{}/%2f", node.port());
+    let home = Home::new(&uri, "start_limited");
+    home.install("fixture-noop");
+    home.configure(Keys::default());
+    let daemon = Daemon::start(&home);
+    node.ctl(&["set_user_limits", "start_limited", &limits("1")]).expect("a limit");
+    let name = format!("warrend[{}] publishing", daemon.pid());
+    let connections = node.ctl(&["list_connections", "pid", "client_properties"]).expect("a list");
+    let line = connections.lines().find(|line| line.contains(&name)).expect("the publishing connection");
+    let pid = line.split('\t').next().expect("a pid");
+    node.ctl(&["close_connection", pid, "closed by a test"]).expect("closed");
+    let refused = || {
+        let status = daemon.status();
+        let error = status["broker"]["last_error"].as_str().unwrap_or_default().to_owned();
+        error.contains("connection limit of user `start_limited` (1) is reached").then_some((status, error))
+    };
+    let (status, error) = warren_tests::wait::until("the refusal", refused);
+    assert!(error.contains("set_user_limits start_limited") && !error.contains("set_permissions"), "{error}");
+    assert_eq!((&status["ready"], &status["broker"]["state"]), (&false.into(), &"not publishing".into()));
+    assert_eq!(status["queues"][0]["state"], "consuming");
+    daemon.wait_notified(0, "STATUS=consuming, but nothing can be published (");
+    let config = home.config();
+    let doctor = daemon.warrenctl(&["doctor", "--config", config.to_str().expect("a path")]);
+    let found = String::from_utf8_lossy(&doctor.stdout);
+    assert!(found.contains("not ready; broker not publishing"), "{found}");
+
+    node.ctl(&["clear_user_limits", "start_limited", "max-connections"]).expect("no limit");
+    warren_tests::wait::until("ready again", || (daemon.status()["ready"] == true).then_some(()));
+}

@@ -153,6 +153,11 @@ pub enum LinkEvent {
         /// Why the last attempt failed, with the remedy where one is known (login, vhost, TLS, address).
         why: String,
     },
+    /// The publishing connection is gone, or cannot be opened; the supervisor keeps trying.
+    NotPublishing {
+        /// Why, with the remedy where one is known.
+        why: String,
+    },
     /// The broker blocked (`true`) or unblocked publishing, e.g. by a memory alarm.
     Blocked(bool),
     /// A queue of ours is gone that was there: it was deleted, with what was in it.

@@ -311,7 +311,11 @@ pub(super) async fn supervise(
                 (error.to_string(), backoff.failed())
             }
         };
-        status.tell(LinkEvent::Away { why });
+        // Of a session that another one has taken over nobody wants to know.
+        if let Ok(command) = commands.try_recv() {
+            return answer(Some(command));
+        }
+        status.tell(LinkEvent::NotPublishing { why });
         tokio::select! {
             () = sleep(pause) => {}
             command = commands.recv() => return answer(command),

@@ -42,7 +42,8 @@ pub struct Status {
 /// The broker link.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BrokerStatus {
-    /// `connected`, `connecting`, `blocked`.
+    /// `connected`, `connecting`, `not publishing` (tasks are consumed, and no copy can be sent), `blocked` (the broker takes no
+    /// copies at the moment).
     pub state: String,
     /// Host, port and vhost of the broker in use, without credentials.
     pub address: String,

@@ -30,7 +30,7 @@ fn daemon(status: &Status, into: &mut Vec<MetricFamily>) {
     let flag = |on: bool| [(Labels::new(), f64::from(u8::from(on)))];
     let version = [(vec![("version", status.version.clone())], 1.0)];
     into.push(gauges("warren_build_info", "Always 1; the version is in the label.", version));
-    let ready = "Whether every queue that is to be consumed is, and none is stuck.";
+    let ready = "Whether every queue that is to be consumed is, none is stuck, and copies can be published.";
     into.push(gauges("warren_ready", ready, flag(status.ready)));
     let up = "Whether both connections to the broker are up.";
     into.push(gauges(

@@ -23,6 +23,7 @@ use super::flight::{Claim, Flight, FlightKey, Orphan, State, Verdict};
 use super::lane::LaneKey;
 use super::losses::{REDELIVERED_WITHIN, Redelivery};
 use super::queues::QueueKey;
+use super::status::NOT_PUBLISHING;
 
 impl Engine {
     pub(super) fn on_link(&mut self, event: LinkEvent) {
@@ -59,6 +60,12 @@ impl Engine {
             LinkEvent::Away { why } => {
                 tracing::warn!(error = %why, "the broker is away; trying again");
                 "connecting".clone_into(&mut self.broker.state);
+                self.remember(None, None, &why);
+                self.broker.last_error = Some(why);
+            }
+            LinkEvent::NotPublishing { why } => {
+                tracing::warn!(error = %why, "nothing can be published; trying again");
+                NOT_PUBLISHING.clone_into(&mut self.broker.state);
                 self.remember(None, None, &why);
                 self.broker.last_error = Some(why);
             }

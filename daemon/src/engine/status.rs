@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::control::api::{
-    ActiveTask, BrokerStatus, Deduplication, HandlerStatus, QueueStatus, RouteReply, Unsettled,
+    ActiveTask, Deduplication, HandlerStatus, QueueStatus, RouteReply, Unsettled,
 };
 use crate::registry::{Generation, Slot};
 
@@ -14,6 +14,12 @@ use super::{Engine, EngineStatus, Health};
 
 /// How often the status line may change. Readiness is shown at once.
 const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// State of the broker's link while tasks are consumed and nothing can be published.
+pub(super) const NOT_PUBLISHING: &str = "not publishing";
+/// What the status line says of a broker that takes no messages at the moment.
+const BLOCKED: &str =
+    ", retries and dead letters wait (the broker blocks publishing: short of memory or disk)";
 
 /// Milliseconds since the Unix epoch.
 pub(super) fn now_ms() -> u64 {
@@ -174,7 +180,8 @@ impl Engine {
 
     /// Publishes readiness at once and the line now and then.
     pub(super) fn show_health(&mut self) {
-        let ready = matches!(self.phase, Phase::Running) && self.queues.all_consuming();
+        let publishing = matches!(self.broker.state.as_str(), "connected" | "blocked");
+        let ready = matches!(self.phase, Phase::Running) && self.queues.all_consuming() && publishing;
         let before = self.health.borrow().ready;
         if ready == before && self.now < self.health_at + LINE_EVERY {
             return;
@@ -185,28 +192,16 @@ impl Engine {
         let line = match (&self.phase, ready) {
             (Phase::Draining(_), _) => format!("draining: {running} running, {rest} to settle"),
             (Phase::Running, true) => {
-                let but = publishing_trouble(&self.broker);
+                let but = if self.broker.state == "blocked" { BLOCKED } else { "" };
                 let and = self.machine_fault.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
                 format!("consuming{but}{and}: {running} running, {rest} waiting")
             }
-            (Phase::Running, false) if let Some(queue) = self.queues.first_stuck() => {
-                let why = queue.stuck.why.as_deref().unwrap_or_default();
-                format!(
-                    "queue {} is stuck, its tasks cannot be settled ({why}): {running} running",
-                    queue.config.name
-                )
-            }
-            (Phase::Running, false) => {
-                let why = self.broker.last_error.as_deref().unwrap_or("connecting");
-                match self.queues.iter().find_map(|queue| queue.quarantine.as_deref()) {
-                    Some(quarantine) => format!("{quarantine}: {running} running"),
-                    None => format!("not consuming ({why}): {running} running"),
-                }
-            }
+            (Phase::Running, false) => format!("{}: {running} running", self.why_unready(publishing)),
         };
         let unready = match &self.phase {
             Phase::Draining(_) => "draining".to_owned(),
-            Phase::Running => self.queues.unready().unwrap_or_default(),
+            Phase::Running if ready => String::new(),
+            Phase::Running => self.queues.unready().unwrap_or_else(|| "nothing can be published".to_owned()),
         };
         let health = Health { ready, unready, line, ended: false, running };
         self.health.send_if_modified(|shown| {
@@ -215,19 +210,22 @@ impl Engine {
             changed
         });
     }
-}
 
-/// What keeps retries, dead letters and follow-ups from being published while tasks are consumed.
-fn publishing_trouble(broker: &BrokerStatus) -> String {
-    match broker.state.as_str() {
-        "blocked" => {
-            ", retries and dead letters wait (the broker blocks publishing: short of memory or disk)"
-                .to_owned()
+    /// The first reason; what is stuck while nothing can be published is stuck for that.
+    fn why_unready(&self, publishing: bool) -> String {
+        let why = self.broker.last_error.as_deref().unwrap_or("connecting");
+        if let Some(quarantine) = self.queues.iter().find_map(|queue| queue.quarantine.as_deref()) {
+            return quarantine.to_owned();
         }
-        "connecting" => {
-            let why = broker.last_error.as_deref().unwrap_or("connecting");
-            format!(", retries and dead letters wait ({why})")
+        if self.queues.iter().any(|queue| queue.configured && !queue.paused && queue.consumer.is_none()) {
+            return format!("not consuming ({why})");
         }
-        _ => String::new(),
+        match self.queues.first_stuck().filter(|_| publishing) {
+            Some(queue) => {
+                let why = queue.stuck.why.as_deref().unwrap_or_default();
+                format!("queue {} is stuck, its tasks cannot be settled ({why})", queue.config.name)
+            }
+            None => format!("consuming, but nothing can be published ({why})"),
+        }
     }
 }
