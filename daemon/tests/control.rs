@@ -1,6 +1,6 @@
 //! The control socket's two ends over a real Unix socket, with a daemon main loop played by the test.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -217,6 +217,29 @@ fn silent_clients_lose_their_places_to_those_that_speak() {
     let silent: Vec<_> = (0..64).map(|_| UnixStream::connect(daemon.socket()).unwrap()).collect();
     assert_eq!(daemon.client().status().unwrap().pid, 42, "served once a silent one has timed out");
     drop(silent);
+}
+
+#[test]
+fn idle_clients_of_the_monitoring_address_take_no_place_of_the_control_socket_and_time_out() {
+    // A client that finds the backlog full is one that waits there.
+    const WAIT: Duration = Duration::from_millis(10);
+    const TRIES: usize = 5;
+    let daemon = Daemon::start(attentive);
+    // The first one is served first and times out first: while it is there, no place has become free. A try in which the
+    // machine was too slow to ask before that says nothing.
+    let served_beside_them = (0..TRIES).any(|_| {
+        let clients = (0..400).filter_map(|_| TcpStream::connect_timeout(&daemon.monitor, WAIT).ok());
+        let mut idle: Vec<_> = clients.collect();
+        assert!(idle.len() > 100, "{}", idle.len());
+        assert_eq!(daemon.client().status().unwrap().pid, 42);
+        idle[0].set_nonblocking(true).unwrap();
+        let is_there = idle[0].read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        idle[0].set_nonblocking(false).unwrap();
+        idle[0].set_read_timeout(Some(BOUND)).unwrap();
+        assert_eq!(idle[0].read(&mut [0]).unwrap(), 0, "an idle client is hung up on");
+        is_there
+    });
+    assert!(served_beside_them);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -26,7 +26,8 @@ use super::verbs::answer;
 use crate::config::SocketMode;
 use crate::engine::Held;
 
-/// Connections served at once; further ones wait in the kernel's backlog. Each costs a few KiB and a task.
+/// Connections served at once of each listener; further ones wait in the kernel's backlog. Each costs a few KiB and a
+/// task.
 const MAX_CONNECTIONS: usize = 64;
 /// A request head; ours are under 1 KiB but for `?queue=`, which AMQP bounds at 255 bytes.
 const MAX_HEAD: usize = 16 << 10;
@@ -117,63 +118,46 @@ impl Server {
 
     /// Serves until dropped. Connections are tasks of the calling runtime and end with this future.
     pub async fn run(self, requests: mpsc::Sender<Request>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let owners = Owners { user: rustix::process::geteuid().as_raw(), group: self.file.group() };
-        let mut connections = JoinSet::new();
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            while connections.try_join_next().is_some() {}
-            match self.accept(owners).await {
-                Ok((stream, peer)) => {
-                    let requests = requests.clone();
-                    connections.spawn(async move {
-                        match stream {
-                            Stream::Unix(stream) => serve(stream, requests, peer).await,
-                            Stream::Tcp(stream) => serve(stream, requests, peer).await,
-                        }
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    warn!(%error, "cannot accept a control connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// The next connection, and who it is from.
-    async fn accept(&self, owners: Owners) -> io::Result<(Stream, Peer)> {
-        let on_tcp = async {
-            match &self.monitor {
-                Some(listener) => listener.accept().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            accepted = self.listener.accept() => {
-                let (stream, _) = accepted?;
-                let peer = stream.peer_cred().map_or_else(
-                    |_| Peer { name: "unknown".to_owned(), access: Access::Look },
-                    |cred| Peer {
-                        name: format!("uid {} pid {}", cred.uid(), cred.pid().unwrap_or_default()),
-                        access: owners.access(cred.uid(), cred.gid()),
-                    },
-                );
-                Ok((Stream::Unix(stream), peer))
-            }
-            accepted = on_tcp => {
-                let (stream, address) = accepted?;
-                Ok((Stream::Tcp(stream), Peer { name: address.to_string(), access: Access::Monitor }))
-            }
-        }
+        let control = listen(&requests, async || {
+            let (stream, _) = self.listener.accept().await?;
+            let peer = Peer::of(&stream, owners);
+            Ok((stream, peer))
+        });
+        let Some(monitor) = &self.monitor else { return control.await };
+        // Any user of the machine may open connections there: they have places of their own.
+        let monitor = listen(&requests, async || {
+            let (stream, address) = monitor.accept().await?;
+            Ok((stream, Peer { name: address.to_string(), access: Access::Monitor }))
+        });
+        tokio::join!(control, monitor);
     }
 }
 
-/// A connection.
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
+/// Serves what one listener accepts, in its own places.
+async fn listen<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    requests: &mpsc::Sender<Request>,
+    accept: impl AsyncFn() -> io::Result<(S, Peer)>,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        while connections.try_join_next().is_some() {}
+        match accept().await {
+            Ok((stream, peer)) => {
+                let requests = requests.clone();
+                connections.spawn(async move {
+                    serve(stream, requests, peer).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a control connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 /// Who is at the other end.
@@ -181,6 +165,19 @@ struct Peer {
     /// For the log.
     name: String,
     access: Access,
+}
+
+impl Peer {
+    /// What the kernel says of a client of the control socket.
+    fn of(stream: &UnixStream, owners: Owners) -> Self {
+        stream.peer_cred().map_or_else(
+            |_| Self { name: "unknown".to_owned(), access: Access::Look },
+            |cred| Self {
+                name: format!("uid {} pid {}", cred.uid(), cred.pid().unwrap_or_default()),
+                access: owners.access(cred.uid(), cred.gid()),
+            },
+        )
+    }
 }
 
 /// One request per connection: `warrenctl` needs no more, and an idle client then holds no place.
