@@ -1,5 +1,6 @@
 //! The start: bad configuration, a broker that refuses or is away, and how long it takes.
 
+use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -245,4 +246,48 @@ fn a_connection_limit_is_told_as_what_it_is_and_a_daemon_that_cannot_publish_is_
 
     node.ctl(&["clear_user_limits", "start_limited", "max-connections"]).expect("no limit");
     warren_tests::wait::until("ready again", || (daemon.status()["ready"] == true).then_some(()));
+}
+
+/// Listens on the IPv6 loopback address and hands everything on to the node; gives the port. Ends with the process.
+fn forward_from_v6(node: &'static Node) -> u16 {
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("an IPv6 loopback address");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let broker = TcpStream::connect(("127.0.0.1", node.port())).expect("the node");
+            for (mut from, mut to) in [
+                (client.try_clone().expect("a descriptor"), broker.try_clone().expect("a descriptor")),
+                (broker, client),
+            ] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn an_ipv6_address_does_for_the_daemon_and_every_verb() {
+    let port = forward_from_v6(Node::shared());
+    let home = Home::new(&format!("amqp://guest:guest@[::1]:{port}/%2f"), "start_six");
+    home.install("fixture-scenario");
+    home.configure(Keys { rest: &home.scenario("scenario", "scenario", ""), ..Keys::default() });
+    let daemon = Daemon::start(&home);
+    assert_eq!(daemon.status()["broker"]["address"], format!("[::1]:{port}/"));
+    let config = home.config();
+    let config = ["--config", config.to_str().expect("a path")];
+    daemon.ask(&[&["publish", "--wait", "Scenario ok"][..], &config].concat());
+    daemon.ask(&[&["publish", "nothing for anybody"][..], &config].concat());
+    daemon.wait_count("dead", 1);
+    let letters = daemon.ask(&[&["dead", "list"][..], &config].concat());
+    assert!(letters.to_string().contains("nothing for anybody"), "{letters}");
+    let doctor = daemon.warrenctl(&[&["doctor"][..], &config].concat());
+    let found = String::from_utf8_lossy(&doctor.stdout);
+    assert!(
+        found.contains("login and vhost are good") && found.contains(&format!("[::1]:{port}/")),
+        "{found}"
+    );
 }

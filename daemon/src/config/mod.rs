@@ -30,6 +30,7 @@ mod uri;
 pub use diagnostic::{ConfigErrors, Diagnostic, Place};
 pub use environment::Environment;
 pub use load::Loaded;
+pub(crate) use uri::{host_and_port, parse as parse_uri};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,11 +1,14 @@
 //! AMQP URIs: checked when they are read, printed without their credentials. No message here quotes any part of
 //! a URI, because a mistyped one can hold the password anywhere.
 
+use std::net::Ipv6Addr;
+
 use lapin::uri::AMQPUri;
 
 use super::{Broker, Secret};
 
 const FORM: &str = "write amqp:// or amqps://, then USER:PASSWORD@HOST:PORT/VHOST, with %2f for the vhost /";
+const FORM_V6: &str = "write an IPv6 address in brackets, as in amqp://USER:PASSWORD@[::1]:5672/VHOST";
 
 /// Checks a URI and returns it in the form lapin understands as meant; else the fault and the remedy.
 pub(super) fn check(text: &str) -> Result<Secret, (&'static str, &'static str)> {
@@ -22,17 +25,22 @@ pub(super) fn check(text: &str) -> Result<Secret, (&'static str, &'static str)> 
         return Err(("the AMQP URI has an @ or # behind its host", remedy));
     }
     let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
-    if address.starts_with('[') {
-        // lapin's parser would quietly connect to localhost instead.
-        return Err((
-            "the AMQP URI names an IPv6 address",
-            "give the broker a host name, e.g. in /etc/hosts",
-        ));
-    }
-    let (host, port) = address.split_once(':').unwrap_or((address, "5672"));
-    if host.is_empty() {
-        return Err(("the AMQP URI names no host", FORM));
-    }
+    let port = match address.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((host, port)))
+            if host.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.starts_with(':')) =>
+        {
+            port
+        }
+        Some(_) => return Err(("the AMQP URI's host in brackets is not an IPv6 address", FORM_V6)),
+        None if address.matches(':').count() > 1 => {
+            return Err(("the AMQP URI's host has several colons in it", FORM_V6));
+        }
+        None if address.is_empty() || address.starts_with(':') => {
+            return Err(("the AMQP URI names no host", FORM));
+        }
+        None => address.find(':').map_or("", |colon| &address[colon..]),
+    };
+    let port = if port.is_empty() { "5672" } else { &port[1..] };
     if !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err(("the AMQP URI's port is not a number from 1 to 65535", FORM));
     }
@@ -46,10 +54,34 @@ pub(super) fn check(text: &str) -> Result<Secret, (&'static str, &'static str)> 
     } else {
         text.to_owned()
     };
-    match text.parse::<AMQPUri>() {
-        Ok(_) => Ok(Secret(text)),
-        Err(_) => Err(("the AMQP URI cannot be understood", FORM)),
+    let uri = Secret(text);
+    match parse(&uri) {
+        Some(_) => Ok(uri),
+        None => Err(("the AMQP URI cannot be understood", FORM)),
     }
+}
+
+/// What a URI says. The parser's own error is not passed on: it may quote the URI.
+pub(crate) fn parse(uri: &Secret) -> Option<AMQPUri> {
+    let mut parsed: AMQPUri = uri.0.parse().ok()?;
+    // The parser takes only names for hosts and means localhost by `[::1]`.
+    if let Some(host) = bracketed_host(&uri.0) {
+        host.clone_into(&mut parsed.authority.host);
+    }
+    Some(parsed)
+}
+
+/// Host and port of a URI, an IPv6 address in brackets.
+pub(crate) fn host_and_port(uri: &AMQPUri) -> String {
+    let (host, port) = (&uri.authority.host, uri.authority.port);
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn bracketed_host(uri: &str) -> Option<&str> {
+    let (_, rest) = uri.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.strip_prefix('[')?.split_once(']').map(|(host, _)| host)
 }
 
 /// Whether a checked URI asks for TLS.
@@ -72,8 +104,8 @@ impl Broker {
 }
 
 fn address(uri: &Secret) -> String {
-    uri.0.parse::<AMQPUri>().map_or_else(
-        |_| "(not an AMQP URI)".to_owned(),
+    parse(uri).map_or_else(
+        || "(not an AMQP URI)".to_owned(),
         |uri| {
             let vhost = uri
                 .vhost
@@ -82,7 +114,7 @@ fn address(uri: &Secret) -> String {
                 .replace('?', "%3f")
                 .replace('#', "%23")
                 .replace('@', "%40");
-            format!("{}:{}/{vhost}", uri.authority.host, uri.authority.port)
+            format!("{}/{vhost}", host_and_port(&uri))
         },
     )
 }
@@ -100,6 +132,10 @@ mod tests {
             ("amqp://broker.example", "broker.example:5672/%2f"),
             ("amqp://u:p@broker.example/", "broker.example:5672/%2f"),
             ("amqp://u:p%40%2f@h:1/a%2fb?heartbeat=5", "h:1/a%2fb"),
+            ("amqp://u:p@[::1]:5673/mail", "[::1]:5673/mail"),
+            ("amqps://u:p@[2001:db8::7]", "[2001:db8::7]:5671/%2f"),
+            ("amqp://[::1]/", "[::1]:5672/%2f"),
+            ("amqp://u:p@[::ffff:10.0.0.1]:1/v?heartbeat=5", "[::ffff:10.0.0.1]:1/v"),
         ];
         for (text, expected) in table {
             let uri = check(text).expect(text);
@@ -121,7 +157,14 @@ mod tests {
             ("amqp://u:s3cret@/v", "no host"),
             ("amqp://u:1/s3cret@h/v", "behind its host"),
             ("amqp://u:1?s3cret@h/v", "behind its host"),
-            ("amqp://u:s3cret@[::1]/v", "IPv6"),
+            ("amqp://u:s3cret@[::g]/v", "not an IPv6 address"),
+            ("amqp://u:s3cret@[::1/v", "not an IPv6 address"),
+            ("amqp://u:s3cret@[::1]5672/v", "not an IPv6 address"),
+            ("amqp://u:s3cret@[::1]:0/v", "port"),
+            ("amqp://u:s3cret@[broker]/v", "not an IPv6 address"),
+            ("amqp://u:s3cret@[fe80::1%25eth0]/v", "not an IPv6 address"),
+            ("amqp://u:s3cret@::1/v", "several colons"),
+            ("amqp://u:s3cret@2001:db8::7:5672/v", "several colons"),
             ("amqp://u:s3 cret@h/v", "space"),
             ("amqp://u:s3cret@h/a/b", "vhost"),
             ("amqp://u:s3cret@h/v?heartbeat=s3cret", "understood"),
