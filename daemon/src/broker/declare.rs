@@ -30,7 +30,8 @@ pub enum QueueError {
     Stream(String),
     /// The user may not.
     #[error(
-        "queue `{queue}`: {why}; Warren needs configure, write and read permission on `{queue}` and `{queue}\\..*`, and write on `amq\\.default` (rabbitmqctl set_permissions)"
+        "queue `{queue}`: {why}; Warren needs configure, write and read permission on `{}`, and write on `amq\\.default` (rabbitmqctl set_permissions)",
+        topology::permission_pattern(topology::work_queue_of(queue).unwrap_or(queue))
     )]
     Refused {
         /// Which.

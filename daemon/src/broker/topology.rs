@@ -65,6 +65,28 @@ pub fn dead_name(queue: &str) -> String {
     format!("{queue}.dead")
 }
 
+/// The work queue that a delay queue or dead queue belongs to; `None`: the name is of neither form.
+pub fn work_queue_of(name: &str) -> Option<&str> {
+    let of_delay = || {
+        let (queue, rung) = name.rsplit_once(".retry.")?;
+        (!rung.is_empty() && rung.bytes().all(|byte| byte.is_ascii_digit())).then_some(queue)
+    };
+    name.strip_suffix(".dead").or_else(of_delay).filter(|queue| !queue.is_empty())
+}
+
+/// The regular expression that the permissions of Warren's user have to match for a work queue, its delay queues and its
+/// dead letters.
+pub fn permission_pattern(queue: &str) -> String {
+    let mut pattern = "^".to_owned();
+    for c in queue.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern + r"(\..*)?$"
+}
+
 /// The kind of a work queue's delay queues: as configured, else quorum where that loses nothing on the way back.
 pub fn delay_type(configured: Option<QueueType>, server: &Server) -> QueueType {
     configured.unwrap_or(if server.has_lossless_delay() { QueueType::Quorum } else { QueueType::Classic })
@@ -157,6 +179,27 @@ mod tests {
             assert_eq!(rung(Duration::from_millis(asked)), Duration::from_millis(got), "{asked} ms");
         }
         assert_eq!(rung(Duration::MAX), MAX_DELAY);
+    }
+
+    #[test]
+    fn a_queue_of_ours_is_known_by_its_name() {
+        for (name, queue) in [
+            ("tasks.retry.250", Some("tasks")),
+            ("tasks.dead", Some("tasks")),
+            ("a.dead.retry.5", Some("a.dead")),
+            ("a.retry.5.dead", Some("a.retry.5")),
+            ("tasks", None),
+            ("tasks.retry.", None),
+            ("tasks.retry.5s", None),
+            ("tasks.retry", None),
+            (".dead", None),
+            (".retry.5", None),
+            ("dead", None),
+        ] {
+            assert_eq!(work_queue_of(name), queue, "{name}");
+        }
+        assert_eq!(permission_pattern("task_queue"), r"^task_queue(\..*)?$");
+        assert_eq!(permission_pattern("tasks.mail (x)"), r"^tasks\.mail \(x\)(\..*)?$");
     }
 
     #[test]

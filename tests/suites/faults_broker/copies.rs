@@ -94,20 +94,26 @@ fn a_missing_permission_is_named_and_the_task_settles_when_it_is_granted() {
     let grant = |configure: &str, write: &str| {
         node.ctl(&["set_permissions", "copies", configure, write, ".*"]).expect("permissions");
     };
-    // First it may not declare the dead queue, then not publish.
+    // It may not declare the dead queue, not the delay queue, not publish. What the error says it needs is enough.
     let uri = format!("amqp://copies:secret-word@127.0.0.1:{}/%2f", node.port());
     let table = [
         ("copies_declare", "^copies_declare$", ".*", "copies_declare.dead"),
+        ("copies_delay", "^copies_delay(\\.dead)?$", ".*", "copies_delay.retry.250"),
         ("copies_write", ".*", "^$", "amq\\.default"),
     ];
     for (name, configure, write, named) in table {
         grant(configure, write);
-        let home = home(&uri, name, ["", "", ""]);
+        let home = home(&uri, name, ["", "", "retry = { attempts = 2, delay = \"250ms\" }"]);
         let daemon = Daemon::start(&home);
-        broker.publish(name, "rejected", "Scenario reject");
+        let text = if name == "copies_delay" { "Scenario until 9" } else { "Scenario reject" };
+        broker.publish(name, "rejected", text);
         wait_error(&daemon, &["ACCESS_REFUSED", named, "set_permissions"]);
+        let pattern = format!("^{name}(\\..*)?$");
+        if configure != ".*" {
+            wait_error(&daemon, &[named, &pattern, "amq\\.default"]);
+        }
         assert_eq!(unacknowledged(node, name), 1, "{name}");
-        grant(".*", ".*");
+        grant(&pattern, &format!("{pattern}|^amq\\.default$"));
         let begin = Instant::now();
         assert_eq!(broker.take(&home.dead()).id(), "rejected");
         let took = begin.elapsed();

@@ -2,6 +2,7 @@
 
 use warren::broker::dead::HOLD;
 use warren::broker::survey::{DelaySight, Form, May, QueueSurvey, Rights, Sight, Survey, There};
+use warren::broker::topology::permission_pattern;
 use warren::broker::{Description, Server};
 use warren::config::{Config, QueueType};
 
@@ -232,12 +233,12 @@ fn delays(queue: &QueueSurvey) -> Vec<Finding> {
 fn rights(queue: &QueueSurvey) -> Vec<Finding> {
     let Rights { configure, read } = &queue.delay;
     let (work, dead) = (&queue.work, &queue.dead);
-    let pattern = format!("{}\\..*", queue.queue);
+    let pattern = permission_pattern(&queue.queue);
     let delayed = format!("{}.retry.*", queue.queue);
     [
-        need(&work.name, "read", "tasks cannot be consumed", &work.rights.read, &queue.queue),
+        need(&work.name, "read", "tasks cannot be consumed", &work.rights.read, &pattern),
         (work.there.is_none())
-            .then(|| need(&work.name, "configure", "it cannot be declared", &work.rights.configure, &queue.queue))
+            .then(|| need(&work.name, "configure", "it cannot be declared", &work.rights.configure, &pattern))
             .flatten(),
         (dead.there.is_none())
             .then(|| {
