@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LinkEvent;
@@ -35,6 +35,8 @@ use crate::config::{Broker, Queue, QueueType};
 const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 /// How often the connection is looked at, besides its own reports.
 const CHECK: Duration = Duration::from_secs(5);
+/// Questions about queues at one time. Each takes a few round trips, once per queue and connection.
+const MAX_QUESTIONS: usize = 8;
 /// A frame's own bytes and the content header's before the properties.
 const FRAME_OVERHEAD: usize = 8 + 12;
 
@@ -43,6 +45,10 @@ pub(super) struct Open {
     dialled: Dialled,
     /// Confirm channels with nothing in flight.
     idle: RefCell<Vec<Channel>>,
+    /// One permit per confirm channel that the broker allows, those for questions aside.
+    allowed: Semaphore,
+    /// One permit per question at a time about a queue, each on a channel of its own.
+    questions: Semaphore,
     /// Queues known to be there, and whether each is a quorum queue.
     known: RefCell<BTreeMap<String, bool>>,
     /// Delay queues that confirm nothing.
@@ -76,8 +82,12 @@ pub(super) enum Failed {
 impl Open {
     /// Takes a connection that nobody else publishes on.
     pub(super) fn new(dialled: Dialled) -> Rc<Self> {
+        let channel_max = usize::from(dialled.connection.configuration().channel_max());
+        let questions = (channel_max / 4).clamp(1, MAX_QUESTIONS);
         Rc::new(Self {
             dialled,
+            allowed: Semaphore::new(channel_max.saturating_sub(questions).max(1)),
+            questions: Semaphore::new(questions),
             idle: RefCell::default(),
             known: RefCell::default(),
             silence: RefCell::default(),
@@ -113,6 +123,8 @@ impl Open {
             let queue = message.queue.to_owned();
             return Err(Failed::Never(PublishError::TooLarge { queue, bytes, limit }));
         }
+        // Neither semaphore is ever closed.
+        let _allowed = self.allowed.acquire().await;
         let channel = self.channel().await.map_err(|error| {
             if !matches!(error, LinkError::Silent) {
                 self.hang_up();
@@ -188,6 +200,7 @@ impl Open {
         if let Some(known) = self.known(&topology::dead_name(&queue.name)) {
             return Ok(known);
         }
+        let _question = self.questions.acquire().await;
         let ensured = declare_dead_queue(&self.dialled.connection, queue, &self.dialled.server).await?;
         self.remember(&ensured);
         Ok(ensured)
@@ -203,6 +216,7 @@ impl Open {
         if let Some(known) = self.known(&topology::delay_name(target, rung)) {
             return Ok(known);
         }
+        let _question = self.questions.acquire().await;
         // A delay queue without a target ends in nothing, or in a loop.
         if !exists(&self.dialled.connection, target).await? {
             let why = "a delayed task needs the queue it is for".to_owned();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::broker::topology::work_queue_of;
 use crate::dedup::MAX_WINDOW;
 
 use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
@@ -160,7 +161,27 @@ fn queues(tree: &Table, whole: &Place, complete: bool, problems: &mut Problems) 
         let message = if count == 0 { "no queue is configured" } else { "more than 1000 queues" };
         problems.error(place, "queues", message, "add a table such as [queues.task_queue], at most 1000");
     }
+    let named: Vec<&str> = tables.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    for (name, node) in tables.into_iter().flatten() {
+        check_owner(name, node, &named, problems);
+    }
     tables.into_iter().flatten().map(|(name, node)| queue(name, node, problems)).collect()
+}
+
+/// A consumer of a delay queue would take each task before its time. Dead letters may be consumed as tasks, but hardly by
+/// mistake.
+fn check_owner(name: &str, node: &Node, named: &[&str], problems: &mut Problems) {
+    let Some(owner) = work_queue_of(name) else { return };
+    let path = format!("queues.{name}");
+    if !name.ends_with(".dead") {
+        let message =
+            format!("is the name of a delay queue of {owner:?}: its tasks would run before their time");
+        problems.error(&node.place, &path, message, format!("configure {owner:?}, or another name"));
+    } else if named.contains(&owner) {
+        let message = format!("has the dead letters of {owner:?}, and they are run as tasks");
+        let remedy = "leave it to `warrenctl dead`, unless that is what is wanted";
+        problems.warning(&node.place, &path, message, remedy);
+    }
 }
 
 fn queue(name: &str, node: &Node, problems: &mut Problems) -> Queue {

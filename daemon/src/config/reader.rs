@@ -228,6 +228,23 @@ fn unknown_key(node: &Node, path: &str, key: &str, known: &[&str], problems: &mu
         (None, Some(home)) => format!(" here (it belongs in {home})"),
         (None, None) => String::new(),
     };
-    let remedy = format!("known here: {}", known.join(", "));
+    let mut remedy = format!("known here: {}", known.join(", "));
+    if let (Some((top, name)), Value::Table(inner)) = (path.split_once('.'), &node.value)
+        && (known == keys::QUEUE || known == keys::HANDLER)
+    {
+        let rest = innermost(inner).map(|rest| format!(".{rest}")).unwrap_or_default();
+        remedy = format!("a name with a dot in it is quoted: [{top}.\"{name}.{key}{rest}\"]; {remedy}");
+    }
     problems.error(&node.place, &dotted, format!("unknown key{hint}"), remedy);
+}
+
+/// `a.b` of a table that has nothing but the table `a`, and that nothing but the table `b`: so `[x.y.a.b]` is read.
+fn innermost(table: &Table) -> Option<String> {
+    let mut tables = table.iter().map(|(key, node)| (key, &node.value));
+    match (tables.next(), tables.next()) {
+        (Some((key, Value::Table(inner))), None) => {
+            Some(innermost(inner).map_or_else(|| key.clone(), |rest| format!("{key}.{rest}")))
+        }
+        _ => None,
+    }
 }

@@ -1,6 +1,6 @@
 //! What is refused, and in which words.
 
-use super::{Files, errors};
+use super::{Files, errors, loaded};
 
 /// One error, at this place, with these words in it.
 fn assert_refused(text: &str, place: &str, words: &[&str]) {
@@ -23,9 +23,29 @@ fn unknown_keys_are_named_with_a_suggestion() {
         ("prefetch = 1", "1:1", &["prefetch: unknown key", "it belongs in [queues.NAME]"]),
         ("[log]\ncolour = true", "2:1", &["log.colour: unknown key;", "known here: level, target"]),
         ("[daemon]\n'a\\nb' = 1", "2:1", &["daemon.a\\nb"]),
+        ("[queues.tasks.mail]\nworkers = 1", "1:15", &["unknown key", "quoted: [queues.\"tasks.mail\"]"]),
+        ("[handlers.tasks.mail]\nworkers = 1", "1:17", &["unknown key", "quoted: [handlers.\"tasks.mail\"]"]),
+        ("[queues.a.b.c]\nworkers = 1", "1:11", &["queues.a.b: ", "quoted: [queues.\"a.b.c\"]"]),
+        ("[handlers.a.setings]\nx = 1", "1:13", &["unknown key", "[handlers.\"a.setings\"]", "\"settings\""]),
     ];
     for (text, place, words) in table {
         assert_refused(text, place, words);
+    }
+}
+
+#[test]
+fn a_delay_queue_is_no_work_queue_and_a_dead_queue_is_one_with_a_warning() {
+    let says = &["is the name of a delay queue of \"orders\"", "configure \"orders\""];
+    assert_refused("[queues.\"orders.retry.250\"]\n[queues.orders]", "1:9", says);
+    assert_refused("[queues.\"orders.retry.777\"]", "1:9", says);
+    for (text, count) in [
+        ("[queues.orders]\n[queues.\"orders.dead\"]", 1),
+        ("[queues.\"orders.dead\"]", 0),
+        ("[queues.\"orders.retry\"]\n[queues.\"orders.retry.mail\"]", 0),
+    ] {
+        let warnings = loaded(text, &[]).warnings;
+        assert_eq!(warnings.len(), count, "{text}: {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.to_string().contains("dead letters")), "{warnings:?}");
     }
 }
 

@@ -105,7 +105,9 @@ impl Run {
     pub(super) async fn send(self: &Arc<Self>, link: &Arc<Dialled>, channels: usize) {
         let mut events = link.connection.events_listener();
         let mut workers = JoinSet::new();
-        for _ in 0..channels.clamp(1, CHANNELS) {
+        // One stays free for the questions about a delay queue.
+        let allowed = usize::from(link.connection.configuration().channel_max()).saturating_sub(1);
+        for _ in 0..channels.min(allowed).clamp(1, CHANNELS) {
             match tokio::time::timeout(OPEN_TIMEOUT, open(&link.connection)).await {
                 Ok(Ok(channel)) => {
                     workers.spawn(Arc::clone(self).work(Arc::clone(link), channel));
