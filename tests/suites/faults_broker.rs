@@ -2,6 +2,7 @@
 
 mod faults_broker {
     mod alarm;
+    mod channels;
     mod copies;
     mod culprit;
     mod large_bodies;

@@ -34,6 +34,14 @@ pub struct Dialled {
     pub(super) line: Line,
 }
 
+impl Dialled {
+    /// Channels that may be open at one time. lapin counts channel 0, the connection's own, as one of the broker's
+    /// `channel_max`.
+    pub fn channels(&self) -> usize {
+        usize::from(self.connection.configuration().channel_max()).saturating_sub(1).max(1)
+    }
+}
+
 /// Connects to the first of the configured addresses that answers. Each one is given `connect_timeout`; the error is
 /// the last one's. Call it on the runtime that the connection is to live on.
 pub async fn dial(broker: &Broker, name: &str) -> Result<Connection, DialError> {

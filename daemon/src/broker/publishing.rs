@@ -82,11 +82,11 @@ pub(super) enum Failed {
 impl Open {
     /// Takes a connection that nobody else publishes on.
     pub(super) fn new(dialled: Dialled) -> Rc<Self> {
-        let channel_max = usize::from(dialled.connection.configuration().channel_max());
-        let questions = (channel_max / 4).clamp(1, MAX_QUESTIONS);
+        let channels = dialled.channels();
+        let questions = (channels / 4).clamp(1, MAX_QUESTIONS);
         Rc::new(Self {
             dialled,
-            allowed: Semaphore::new(channel_max.saturating_sub(questions).max(1)),
+            allowed: Semaphore::new(channels.saturating_sub(questions).max(1)),
             questions: Semaphore::new(questions),
             idle: RefCell::default(),
             known: RefCell::default(),

@@ -106,8 +106,7 @@ impl Run {
         let mut events = link.connection.events_listener();
         let mut workers = JoinSet::new();
         // One stays free for the questions about a delay queue.
-        let allowed = usize::from(link.connection.configuration().channel_max()).saturating_sub(1);
-        for _ in 0..channels.min(allowed).clamp(1, CHANNELS) {
+        for _ in 0..channels.min(link.channels() - 1).clamp(1, CHANNELS) {
             match tokio::time::timeout(OPEN_TIMEOUT, open(&link.connection)).await {
                 Ok(Ok(channel)) => {
                     workers.spawn(Arc::clone(self).work(Arc::clone(link), channel));
