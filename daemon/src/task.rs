@@ -177,6 +177,12 @@ impl Refusal {
             )
         } else if split_label(bytes).is_empty() {
             "the task is a label and nothing else".to_owned()
+        } else if text.starts_with('\u{feff}') {
+            // Part of the text like any other character: two tasks that differ in it are two.
+            format!(
+                "no handler of queue `{queue}` takes it: its text begins with a byte order mark (U+FEFF, the bytes \
+                 EF BB BF), and no registered prefix does; publish it without"
+            )
         } else {
             format!(
                 "no handler of queue `{queue}` takes it: neither its text{of_type} begins with a registered \

@@ -131,6 +131,8 @@ fn from_file(table: &mut Reader, file: &Path, key: &str, place: &Place) -> Optio
         return None;
     };
     let at = |line: usize| Place::File { path: file.into(), line: line + 1, column: 0 };
+    // An editor may have written it as a file's first character.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines = text.lines().enumerate().map(|(n, line)| (line.trim().to_owned(), at(n)));
     let texts: Vec<_> = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#')).collect();
     check_all(table, &texts, key, place)

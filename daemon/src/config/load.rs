@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::broker::topology::work_queue_of;
+use crate::broker::topology::{dead_name, work_queue_of};
 use crate::dedup::MAX_WINDOW;
 
 use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
@@ -173,7 +173,7 @@ fn queues(tree: &Table, whole: &Place, complete: bool, problems: &mut Problems) 
 fn check_owner(name: &str, node: &Node, named: &[&str], problems: &mut Problems) {
     let Some(owner) = work_queue_of(name) else { return };
     let path = format!("queues.{name}");
-    if !name.ends_with(".dead") {
+    if name != dead_name(owner) {
         let message =
             format!("is the name of a delay queue of {owner:?}: its tasks would run before their time");
         problems.error(&node.place, &path, message, format!("configure {owner:?}, or another name"));

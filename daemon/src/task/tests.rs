@@ -109,6 +109,8 @@ fn delivery_is_routed_or_refused_with_its_reason() {
 #[test]
 fn refusal_says_what_is_wrong() {
     let router = backup_router();
+    let marked = route(&router, "q", &BasicProperties::default(), "\u{feff}Backup mail".as_bytes(), 64);
+    assert!(marked.err().is_some_and(|error| error.message.contains("byte order mark")));
     let message = |properties: &BasicProperties, body: &[u8]| {
         route(&router, "q", properties, body, 20).expect_err("refused").message
     };

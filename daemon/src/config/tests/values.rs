@@ -159,8 +159,8 @@ fn variables_that_name_no_key_are_refused() {
 fn the_uri_can_come_from_a_file_or_a_systemd_credential() {
     let files = Files::new(&[
         ("warren.toml", "[broker]\nuri_file = 'uri'\n[queues.q]\n"),
-        ("uri", "# two nodes\namqp://u:s3cret@one/v\n\n  amqp://u:s3cret@two/v\n"),
-        ("credentials/broker-uri", "amqp://u:s3cret@three/v\n"),
+        ("uri", "\u{feff}# two nodes\namqp://u:s3cret@one/v\n\n  amqp://u:s3cret@two/v\n"),
+        ("credentials/broker-uri", "\u{feff}amqp://u:s3cret@three/v\n"),
         ("broken/broker-uri", "amqp//u:s3cret@three/v\n"),
     ]);
     let addresses = |environment: &[(&str, &str)]| {

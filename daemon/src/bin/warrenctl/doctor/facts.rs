@@ -139,7 +139,7 @@ pub(super) struct Machine {
     pub(super) past: Vec<(PathBuf, SystemTime)>,
     pub(super) clock: Clock,
     pub(super) state_dir: Option<Result<Space, String>>,
-    /// Bytes.
+    /// Bytes that the daemon may have: the machine's, or the bound of its cgroup.
     pub(super) memory: Option<u64>,
 }
 

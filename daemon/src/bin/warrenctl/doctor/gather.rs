@@ -38,7 +38,7 @@ pub(super) fn facts(global: &Global) -> Result<Facts, Failure> {
         files: files::configuration(&config_file, loaded),
         store: loaded.map(store),
         broker,
-        machine: system::machine(&config_file, loaded),
+        machine: system::machine(&config_file, loaded, pid),
         daemon: DaemonFacts {
             socket: files::file(client.path()),
             limits: pid.and_then(system::limits),

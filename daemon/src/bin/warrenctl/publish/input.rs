@@ -9,9 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::output::note;
+
 /// Lines read ahead of the broker: enough that every channel always finds one, and no more memory than this times
 /// the largest task.
 const READ_AHEAD: usize = 64;
+
+/// What some editors begin a file of UTF-8 with. A task that begins with it would be unroutable.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// One task to publish.
 #[derive(Debug, PartialEq, Eq)]
@@ -148,6 +153,10 @@ fn lines(
         }
         bytes.fetch_add(read as u64, Ordering::Relaxed);
         strip_line_end(&mut body);
+        if line == 1 && body.starts_with(BYTE_ORDER_MARK) {
+            body.drain(..BYTE_ORDER_MARK.len());
+            note(&format!("{name} begins with a byte order mark; it is no part of the first task"));
+        }
         if body.len() as u64 > limit {
             return Err(InputError::TooLong { name: name.to_owned(), unit: "line", line, limit });
         }
@@ -184,6 +193,13 @@ mod tests {
             tasks.push((task.line, task.body));
         }
         (tasks, ended.err().map(|e| e.to_string()))
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_task() {
+        let tasks = |text: &str| read(text.as_bytes(), 100).0;
+        assert_eq!(tasks("\u{feff}one\n\u{feff}two"), [(1, b"one".to_vec()), (2, "\u{feff}two".into())]);
+        assert_eq!(tasks("\u{feff}\none"), [(2, b"one".to_vec())]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ const FILES_BESIDE: u64 = 150;
 const PROCESSES_PER_HOST: u64 = 3;
 /// Below this a disk counts as nearly full, whatever its size.
 const LITTLE_ROOM: u64 = 256 << 20;
+/// Bodies over `daemon.max_task_bytes` that wait to be refused, over all queues.
+const LARGER_BODIES: u64 = 64 << 20;
 /// A clock may be this much behind the time that a file was written with: another machine wrote it.
 const CLOCK_SLACK: Duration = Duration::from_secs(120);
 
@@ -66,14 +68,16 @@ fn descriptors(hosts: u64, limits: ProcessLimits) -> Vec<Finding> {
     ]
 }
 
-/// What the daemon may come to hold of tasks that wait.
+/// What the daemon may come to hold of tasks that wait, and of bodies that are refused for their size.
 fn held(config: &Config, memory: u64) -> Option<Finding> {
     let window: u64 = config.queues.iter().map(|queue| u64::from(queue.window())).sum();
-    let most = window.saturating_mul(config.daemon.max_task_bytes);
+    let most = window.saturating_mul(config.daemon.max_task_bytes).saturating_add(LARGER_BODIES);
     (most > memory / 2).then(|| {
         let what = format!(
-            "{window} tasks of {} KiB may be held at once: {} MiB of the machine's {} MiB",
+            "{window} tasks of {} KiB may be held at once, and {} MiB of larger bodies: {} MiB of the {} MiB that \
+             warrend may have",
             config.daemon.max_task_bytes >> 10,
+            LARGER_BODIES >> 20,
             most >> 20,
             memory >> 20
         );
@@ -228,6 +232,9 @@ mod tests {
         assert_eq!(hosts(&config, &handlers), 10 + 3 + 10);
         let roomy = 1 << 40;
         assert_eq!(held(&config, roomy), None);
-        assert!(held(&config, 16 << 20).is_some_and(|finding| finding.what.contains("10 tasks of 1024 KiB")));
+        let finding = held(&config, 128 << 20).expect("74 MiB of 128");
+        for part in ["10 tasks of 1024 KiB", "64 MiB of larger bodies", "74 MiB of the 128 MiB"] {
+            assert!(finding.what.contains(part), "{finding:?}");
+        }
     }
 }

@@ -120,7 +120,7 @@ fn parse_limits(text: &str) -> Option<ProcessLimits> {
 }
 
 /// Clock, disk, memory.
-pub(super) fn machine(config_file: &Path, config: Option<&Config>) -> Machine {
+pub(super) fn machine(config_file: &Path, config: Option<&Config>, daemon: Option<u32>) -> Machine {
     let mut past = files_of(config_file, config);
     past.extend(std::env::current_exe());
     let written = |path: PathBuf| Some((path.clone(), fs::metadata(&path).ok()?.modified().ok()?));
@@ -129,7 +129,7 @@ pub(super) fn machine(config_file: &Path, config: Option<&Config>) -> Machine {
         past: past.into_iter().filter_map(written).collect(),
         clock: clock(),
         state_dir: config.map(|config| space(&config.daemon.state_dir)),
-        memory: fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_memory(&text)),
+        memory: memory(daemon),
     }
 }
 
@@ -157,6 +157,25 @@ fn space(path: &Path) -> Result<Space, String> {
     })
 }
 
+/// The machine's memory, or the least that a cgroup around the daemon allows (`MemoryMax=`, a container).
+fn memory(daemon: Option<u32>) -> Option<u64> {
+    let all = fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_memory(&text))?;
+    let process = daemon.map_or("self".to_owned(), |pid| pid.to_string());
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+    let bounds = groups_of(&groups).filter_map(|group| {
+        fs::read_to_string(group.join("memory.max")).ok()?.trim().parse::<u64>().ok() // or the word `max`
+    });
+    Some(bounds.fold(all, u64::min))
+}
+
+/// The directories of a process's cgroup and of those around it.
+fn groups_of(cgroup: &str) -> impl Iterator<Item = PathBuf> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"));
+    let ancestors: Vec<PathBuf> =
+        path.map(|path| Path::new(path).ancestors().map(Path::to_owned).collect()).unwrap_or_default();
+    ancestors.into_iter().map(|group| Path::new("/sys/fs/cgroup").join(group))
+}
+
 fn parse_memory(meminfo: &str) -> Option<u64> {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     Some(total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
@@ -165,6 +184,15 @@ fn parse_memory(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bounds_of_a_cgroup_are_its_own_and_those_around_it() {
+        let groups: Vec<PathBuf> = groups_of("1:name=x:/y\n0::/system.slice/warrend.service\n").collect();
+        let all = ["system.slice/warrend.service", "system.slice", ""];
+        assert_eq!(groups, all.map(|group| Path::new("/sys/fs/cgroup").join(group)));
+        assert_eq!(groups_of("1:name=x:/y\n").count(), 0);
+        assert!(memory(None).is_some_and(|bytes| bytes > 0));
+    }
 
     #[test]
     fn a_process_names_its_unit() {
