@@ -144,7 +144,7 @@ fn a_link_that_leads_nowhere_or_in_a_circle_is_refused_or_not_there() {
 #[test]
 fn a_link_that_others_own_or_lies_among_theirs_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("not tested: only root can make files of others");
+        return crate::stderr::print("not tested: only root can make files of others");
     }
     let (dir, theirs) = (directory(), directory());
     let link = dir.path().join("demo.so");

@@ -1,5 +1,6 @@
 //! Plugin files that are refused when the daemon starts: their tasks are put aside until the file is good.
 
+use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -71,7 +72,7 @@ fn tasks_of_a_file_that_is_refused_at_start_run_when_it_is_good() {
     for (name, how, is_configured) in PLUGINS {
         spoil(&home, name, how);
         if is_configured {
-            rest += &format!("[handlers.{name}]\nplugin = \"{name}\"\n");
+            let _ = writeln!(rest, "[handlers.{name}]\nplugin = \"{name}\"");
         }
     }
     home.configure(Keys { queue: "prefetch = 8", rest: &rest, ..Keys::default() });
