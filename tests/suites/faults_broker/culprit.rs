@@ -1,6 +1,7 @@
 //! A message that ends every connection it is delivered on: its queue is found and left alone, the others go on.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ impl Stage {
         home.install("fixture-ledger");
         let mut rest = home.scenario("ledger", "ledger", "");
         for name in others {
-            rest.push_str(&format!("[queues.{name}]\nprefetch = 2\n"));
+            writeln!(rest, "[queues.{name}]\nprefetch = 2").expect("a String");
         }
         home.configure(Keys { rest: &rest, ..Keys::default() });
         proxy.spoil(BAD.as_bytes());

@@ -45,86 +45,83 @@ enum Step {
     Again(&'static str, Redelivery),
 }
 
+use Step::{Again, Consumed, Consuming, Done, Lost, Seen, Waited, Withheld};
+
+/// What is lived through, by what it shows.
+const HISTORIES: [(&str, &[Step]); 13] = [
+    ("a fresh process", &[Consuming(4), Again("a", Unexplained)]),
+    ("it ended", &[Consuming(4), Done("a"), Lost(0), Consuming(4), Again("a", Ended)]),
+    (
+        "it ended, and comes once more",
+        &[Consuming(1), Done("a"), Lost(1), Again("a", Ended), Again("a", Unexplained)],
+    ),
+    (
+        "its acknowledgement was seen, so that it is another one",
+        &[Consuming(1), Done("a"), Seen, Lost(1), Again("a", Unexplained)],
+    ),
+    (
+        "more ended than can be in doubt",
+        &[
+            Consuming(2),
+            Done("a"),
+            Done("b"),
+            Done("c"),
+            Lost(2),
+            Again("a", Unexplained),
+            Again("c", Ended),
+            Again("b", Ended),
+        ],
+    ),
+    ("it waited", &[Consuming(1), Waited("a"), Lost(1), Again("a", Explained), Again("a", Unexplained)]),
+    (
+        "it was given back twice",
+        &[Waited("a"), Again("a", Explained), Waited("a"), Again("a", Explained), Again("a", Unexplained)],
+    ),
+    (
+        "three that are equal were given back",
+        &[
+            Waited(""),
+            Waited(""),
+            Waited(""),
+            Again("", Explained),
+            Again("", Explained),
+            Again("", Explained),
+            Again("", Unexplained),
+        ],
+    ),
+    (
+        "of two that are equal one ended and one waited: one run is owed",
+        &[
+            Consuming(2),
+            Done("a"),
+            Waited("a"),
+            Lost(2),
+            Again("a", Explained),
+            Again("a", Ended),
+            Again("a", Unexplained),
+        ],
+    ),
+    (
+        "without an id it is not remembered, but excused",
+        &[Consuming(1), Done(""), Lost(0), Again("", Explained), Again("", Unexplained)],
+    ),
+    (
+        "there was no room for its body",
+        &[Consuming(2), Withheld, Again("a", Explained), Again("a", Unexplained)],
+    ),
+    (
+        "on its way as the link was lost: a window's worth, less what was in hand",
+        &[Consuming(4), Lost(2), Again("a", Explained), Again("b", Explained), Again("c", Unexplained)],
+    ),
+    (
+        "it did not come for long, so that another consumer took it",
+        &[Consuming(1), Done("a"), Lost(1), Consumed(REDELIVERED_WITHIN), Again("a", Unexplained)],
+    ),
+];
+
 #[test]
 fn a_redelivery_counts_only_if_nothing_that_the_daemon_lived_through_explains_it() {
-    use Step::{Again, Consumed, Consuming, Done, Lost, Seen, Waited, Withheld};
-    let table: [(&str, &[Step]); 13] = [
-        ("a fresh process", &[Consuming(4), Again("a", Unexplained)]),
-        ("it ended", &[Consuming(4), Done("a"), Lost(0), Consuming(4), Again("a", Ended)]),
-        (
-            "it ended, and comes once more",
-            &[Consuming(1), Done("a"), Lost(1), Again("a", Ended), Again("a", Unexplained)],
-        ),
-        (
-            "its acknowledgement was seen, so that it is another one",
-            &[Consuming(1), Done("a"), Seen, Lost(1), Again("a", Unexplained)],
-        ),
-        (
-            "more ended than can be in doubt",
-            &[
-                Consuming(2),
-                Done("a"),
-                Done("b"),
-                Done("c"),
-                Lost(2),
-                Again("a", Unexplained),
-                Again("c", Ended),
-                Again("b", Ended),
-            ],
-        ),
-        ("it waited", &[Consuming(1), Waited("a"), Lost(1), Again("a", Explained), Again("a", Unexplained)]),
-        (
-            "it was given back twice",
-            &[
-                Waited("a"),
-                Again("a", Explained),
-                Waited("a"),
-                Again("a", Explained),
-                Again("a", Unexplained),
-            ],
-        ),
-        (
-            "three that are equal were given back",
-            &[
-                Waited(""),
-                Waited(""),
-                Waited(""),
-                Again("", Explained),
-                Again("", Explained),
-                Again("", Explained),
-                Again("", Unexplained),
-            ],
-        ),
-        (
-            "of two that are equal one ended and one waited: one run is owed",
-            &[
-                Consuming(2),
-                Done("a"),
-                Waited("a"),
-                Lost(2),
-                Again("a", Explained),
-                Again("a", Ended),
-                Again("a", Unexplained),
-            ],
-        ),
-        (
-            "without an id it is not remembered, but excused",
-            &[Consuming(1), Done(""), Lost(0), Again("", Explained), Again("", Unexplained)],
-        ),
-        (
-            "there was no room for its body",
-            &[Consuming(2), Withheld, Again("a", Explained), Again("a", Unexplained)],
-        ),
-        (
-            "on its way as the link was lost: a window's worth, less what was in hand",
-            &[Consuming(4), Lost(2), Again("a", Explained), Again("b", Explained), Again("c", Unexplained)],
-        ),
-        (
-            "it did not come for long, so that another consumer took it",
-            &[Consuming(1), Done("a"), Lost(1), Consumed(REDELIVERED_WITHIN), Again("a", Unexplained)],
-        ),
-    ];
-    for (what, steps) in table {
+    for (what, steps) in HISTORIES {
         play(what, steps);
     }
 }
