@@ -54,22 +54,22 @@ impl Stage {
         }
         starts
     }
+}
 
-    /// Keeps tasks coming into the other queues until told otherwise; how many there were.
-    fn produce(&self, queues: &[&str], running: &AtomicBool) -> usize {
-        let broker = Broker::connect(&Node::shared().uri());
-        let mut published = 0;
-        while running.load(Ordering::Relaxed) {
-            for queue in queues {
-                if broker.depth(queue).is_some_and(|depth| depth < 20) {
-                    broker.publish(queue, &format!("t-{published}"), "Ledger slow 5");
-                    published += 1;
-                }
+/// Keeps tasks coming into the other queues until told otherwise; how many there were.
+fn produce(queues: &[&str], running: &AtomicBool) -> usize {
+    let broker = Broker::connect(&Node::shared().uri());
+    let mut published = 0;
+    while running.load(Ordering::Relaxed) {
+        for queue in queues {
+            if broker.depth(queue).is_some_and(|depth| depth < 20) {
+                broker.publish(queue, &format!("t-{published}"), "Ledger slow 5");
+                published += 1;
             }
-            std::thread::sleep(Duration::from_millis(5));
         }
-        published
+        std::thread::sleep(Duration::from_millis(5));
     }
+    published
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_queue_that_ends_every_connection_is_named_and_left_alone_and_the_tasks_of_t
     }
     let running = AtomicBool::new(true);
     let (published, connections) = std::thread::scope(|scope| {
-        let producing = scope.spawn(|| stage.produce(&good, &running));
+        let producing = scope.spawn(|| produce(&good, &running));
         let ending = Ending(&running);
         stage.broker.publish(bad, "bad", &format!("Ledger ok, but it {BAD}"));
         wait_state(&daemon, bad, "quarantined");

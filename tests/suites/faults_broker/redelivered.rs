@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use lapin::BasicProperties;
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use warren_tests::broker::Letter;
 use warren_tests::ledger;
 use warren_tests::{Broker, Daemon, Home, Keys, Node, Proxy, wait};
 
@@ -123,7 +124,7 @@ fn a_task_without_an_id_is_not_taken_for_one_that_was_running_and_differs_from_i
     stage.proxy.refuse();
     stage.proxy.cut();
     let first = stage.taken_by_another(true);
-    assert_eq!(first.reply_to().as_ref().map(|to| to.as_str()), Some(&*replies("alice")));
+    assert_eq!(first.reply_to().as_ref().map(ShortString::as_str), Some(&*replies("alice")));
     stage.home.release("gate");
     stage.proxy.forward();
     let reply = stage.broker.take(&replies("carol"));
@@ -150,7 +151,7 @@ fn what_ended_before_its_link_was_lost_is_acknowledged_and_not_run_again() {
             if n % 2 == 1 {
                 // It goes to another consumer first, and comes back.
                 let taken = stage.taken_by_another(false);
-                assert_eq!(taken.message_id().as_ref().map(|id| id.as_str()), Some(id));
+                assert_eq!(taken.message_id().as_ref().map(ShortString::as_str), Some(id));
             }
             stage.proxy.forward();
             daemon.wait_log(from, &["redelivery acknowledged", id]);
@@ -160,7 +161,7 @@ fn what_ended_before_its_link_was_lost_is_acknowledged_and_not_run_again() {
         let expected = ran.map(|(id, attempt)| ((id.to_owned(), attempt), 1));
         assert_eq!(stage.starts(), BTreeMap::from(expected), "{name}");
         let letters = stage.broker.take_all(&stage.home.dead());
-        assert_eq!(letters.iter().map(|letter| letter.id()).collect::<Vec<_>>(), ["dead"], "{name}");
+        assert_eq!(letters.iter().map(Letter::id).collect::<Vec<_>>(), ["dead"], "{name}");
         assert_nobody_counted(&daemon);
     }
 }
