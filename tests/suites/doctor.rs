@@ -204,6 +204,8 @@ fn what_the_guide_permits_a_user_is_enough() {
     let (code, text) = run(&["publish", "Nobody's task"]);
     assert_eq!(code, Some(0), "{text}");
     daemon.wait_count("dead", 1);
+    // Counted before it is confirmed.
+    Broker::connect(&node.uri()).wait_depth(&home.dead(), 1);
     let (code, text) = run(&["dead", "replay", "--all"]);
     assert!(code == Some(0) && text.contains("1 letter replayed"), "{code:?} {text}");
 }

@@ -282,6 +282,8 @@ fn an_ipv6_address_does_for_the_daemon_and_every_verb() {
     daemon.ask(&[&["publish", "--wait", "Scenario ok"][..], &config].concat());
     daemon.ask(&[&["publish", "nothing for anybody"][..], &config].concat());
     daemon.wait_count("dead", 1);
+    // Counted before it is confirmed.
+    Broker::connect(&Node::shared().uri()).wait_depth(&home.dead(), 1);
     let letters = daemon.ask(&[&["dead", "list"][..], &config].concat());
     assert!(letters.to_string().contains("nothing for anybody"), "{letters}");
     let doctor = daemon.warrenctl(&[&["doctor"][..], &config].concat());

@@ -38,8 +38,8 @@ pub use handle::Link;
 pub use publish_error::PublishError;
 pub use publisher::{Outgoing, Publisher, SETTLE};
 pub use server::Server;
-pub use wire::Alteration;
 use wire::Note;
+pub use wire::{Alteration, LARGE_BODY_ROOM};
 
 use crate::task::UnixMs;
 

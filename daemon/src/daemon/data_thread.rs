@@ -13,9 +13,6 @@ use crate::host::Spawner;
 use crate::registry::Registry;
 use crate::telemetry::TaskLog;
 
-/// Message headers are copied and dropped recursively here; `main` says how deep they can be.
-const STACK: usize = 64 << 20;
-
 /// Joined when the daemon ends.
 pub(super) struct DataThread {
     thread: JoinHandle<()>,
@@ -36,7 +33,6 @@ impl DataThread {
         // The runtime is made where it runs: one that is not needed after all must not be dropped on another runtime.
         let thread = std::thread::Builder::new()
             .name("warren-data".to_owned())
-            .stack_size(STACK)
             .spawn(move || {
                 let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,

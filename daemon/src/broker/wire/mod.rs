@@ -37,6 +37,7 @@ use lapin::tcp::AsyncTcpStream;
 use tokio::runtime::Handle;
 
 use self::filter::Filter;
+pub use self::notes::LARGE_BODY_ROOM;
 pub(super) use self::notes::{BodyRoom, LargeBody, Note, Notes};
 pub use self::text::Alteration;
 use super::server::Server;

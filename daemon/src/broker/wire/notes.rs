@@ -13,7 +13,7 @@ use crate::task::own::{HEADER_ALTERED, put, text};
 /// Bytes of bodies over `daemon.max_task_bytes` that all queues hold at one time. Such a task is only read to become a
 /// dead letter; lapin and the copy need up to three times its size. One larger body alone is let in: at most 128 MiB,
 /// the bound of RabbitMQ 3.
-pub(super) const ROOM: u64 = 64 << 20;
+pub const LARGE_BODY_ROOM: u64 = 64 << 20;
 
 /// The notes of one connection. At most one per unsettled delivery.
 #[derive(Debug, Default)]
@@ -125,7 +125,7 @@ impl BodyRoom {
 }
 
 fn fits(held: u64, bytes: u64) -> bool {
-    held == 0 || held.saturating_add(bytes) <= ROOM
+    held == 0 || held.saturating_add(bytes) <= LARGE_BODY_ROOM
 }
 
 impl Drop for Reservation {
@@ -142,15 +142,15 @@ mod tests {
     fn large_bodies_come_in_while_there_is_room_and_one_alone_always() {
         let room = BodyRoom::new(1 << 20);
         assert!(matches!(room.admit(1 << 20), LargeBody::No));
-        let first = room.admit(ROOM * 2);
+        let first = room.admit(LARGE_BODY_ROOM * 2);
         assert!(matches!(first, LargeBody::Held(_)), "one alone, of any size");
         assert!(matches!(room.admit(2 << 20), LargeBody::Withheld(_)));
         drop(first);
-        let held: Vec<_> = (0..4).map(|_| room.admit(ROOM / 4)).collect();
+        let held: Vec<_> = (0..4).map(|_| room.admit(LARGE_BODY_ROOM / 4)).collect();
         assert!(held.iter().all(|body| matches!(body, LargeBody::Held(_))));
         assert!(!room.has_room(2 << 20));
         drop(held);
-        assert!(room.has_room(ROOM * 2));
+        assert!(room.has_room(LARGE_BODY_ROOM * 2));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::notes::ROOM;
+use super::super::notes::LARGE_BODY_ROOM;
 use super::*;
 
 fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
@@ -104,7 +104,7 @@ fn routing_key_and_properties_are_noted_together() {
 
 #[test]
 fn a_body_without_room_is_left_out() {
-    let large = usize::try_from(ROOM).unwrap() - 100;
+    let large = usize::try_from(LARGE_BODY_ROOM).unwrap() - 100;
     let mut rig = Rig::new();
     let first = rig.pass(&message(1, 1, b"first", &vec![b'a'; large]), &[70_000]);
     assert_eq!(first.len(), message(1, 1, b"first", &vec![b'a'; large]).len());

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use warren::broker::LARGE_BODY_ROOM;
 use warren::config::Config;
 
 use super::super::facts::{Clock, Machine, ProcessLimits, Space};
@@ -17,8 +18,6 @@ const FILES_BESIDE: u64 = 150;
 const PROCESSES_PER_HOST: u64 = 3;
 /// Below this a disk counts as nearly full, whatever its size.
 const LITTLE_ROOM: u64 = 256 << 20;
-/// Bodies over `daemon.max_task_bytes` that wait to be refused, over all queues.
-const LARGER_BODIES: u64 = 64 << 20;
 /// A clock may be this much behind the time that a file was written with: another machine wrote it.
 const CLOCK_SLACK: Duration = Duration::from_secs(120);
 
@@ -71,13 +70,13 @@ fn descriptors(hosts: u64, limits: ProcessLimits) -> Vec<Finding> {
 /// What the daemon may come to hold of tasks that wait, and of bodies that are refused for their size.
 fn held(config: &Config, memory: u64) -> Option<Finding> {
     let window: u64 = config.queues.iter().map(|queue| u64::from(queue.window())).sum();
-    let most = window.saturating_mul(config.daemon.max_task_bytes).saturating_add(LARGER_BODIES);
+    let most = window.saturating_mul(config.daemon.max_task_bytes).saturating_add(LARGE_BODY_ROOM);
     (most > memory / 2).then(|| {
         let what = format!(
             "{window} tasks of {} KiB may be held at once, and {} MiB of larger bodies: {} MiB of the {} MiB that \
              warrend may have",
             config.daemon.max_task_bytes >> 10,
-            LARGER_BODIES >> 20,
+            LARGE_BODY_ROOM >> 20,
             most >> 20,
             memory >> 20
         );
