@@ -183,6 +183,15 @@ impl Rig {
         self.wait("a failed attempt", wanted).0
     }
 
+    /// Waits until nothing can be published while tasks are consumed; why.
+    pub fn not_publishing(&self) -> String {
+        let wanted = |event: &LinkEvent| match event {
+            LinkEvent::NotPublishing { why } => Some(why.clone()),
+            _ => None,
+        };
+        self.wait("the loss of the publishing connection", wanted).0
+    }
+
     /// Waits for a queue that cannot be consumed; why.
     pub fn unusable(&self) -> String {
         let wanted = |event: &LinkEvent| match event {

@@ -110,7 +110,7 @@ fn the_loss_of_the_publishing_connection_alone_is_told_and_disturbs_no_delivery(
         [{client_properties, C}] <- [rabbit_networking:connection_info(P, [client_properties])],
         {<<"connection_name">>, longstr, Name} <- C, binary:match(Name, <<"publishing">>) =/= nomatch]."#;
     node.ctl(&["eval", script]).expect("closed");
-    let why = rig.away();
+    let why = rig.not_publishing();
     assert!(why.contains("closed by a test"), "{why}");
     rig.connected();
     outside.publish(&name, "o-1", "through the same consumer");
