@@ -36,9 +36,11 @@ setup:
 build: setup
 	$(CARGO) build --locked --workspace
 
-# The tests use the programs and plugins that `build` makes.
+# The tests use the programs and plugins that `build` makes. They wait for processes and brokers most of the time: so many
+# run at once that two cores are busy.
+TEST_THREADS ?= 4
 test: build
-	$(CARGO) test --locked --workspace
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked --workspace
 
 # Debian releases in directories of their own (scripts/brokers). As many packages as `build`: of fewer cargo would
 # build other dependencies.

@@ -98,14 +98,14 @@ fn a_missing_permission_is_named_and_the_task_settles_when_it_is_granted() {
     let uri = format!("amqp://copies:secret-word@127.0.0.1:{}/%2f", node.port());
     let table = [
         ("copies_declare", "^copies_declare$", ".*", "copies_declare.dead"),
-        ("copies_delay", "^copies_delay(\\.dead)?$", ".*", "copies_delay.retry.250"),
+        ("copies_again", "^copies_again(\\.dead)?$", ".*", "copies_again.retry.250"),
         ("copies_write", ".*", "^$", "amq\\.default"),
     ];
     for (name, configure, write, named) in table {
         grant(configure, write);
         let home = home(&uri, name, ["", "", "retry = { attempts = 2, delay = \"250ms\" }"]);
         let daemon = Daemon::start(&home);
-        let text = if name == "copies_delay" { "Scenario until 9" } else { "Scenario reject" };
+        let text = if name == "copies_again" { "Scenario until 9" } else { "Scenario reject" };
         broker.publish(name, "rejected", text);
         wait_error(&daemon, &["ACCESS_REFUSED", named, "set_permissions"]);
         let pattern = format!("^{name}(\\..*)?$");
