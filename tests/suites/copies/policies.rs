@@ -39,12 +39,7 @@ fn a_policy_that_shortens_the_delays_makes_nothing_early_and_is_told() {
         assert!(delays.contains(part), "{part} in {delays}");
     }
     daemon.wait_log(0, &["kept a task for", "policies_ttl"]);
-    let doctor = Command::new(artefacts::program("warrenctl"))
-        .args(["doctor", "--json", "--config"])
-        .arg(stage.home.config())
-        .output()
-        .expect("warrenctl");
-    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let report = stage.doctor();
     let findings = report["findings"].as_array().expect("findings");
     let is_told = |finding: &Value| {
         let what = finding["what"].as_str().unwrap_or_default();

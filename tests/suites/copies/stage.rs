@@ -46,6 +46,13 @@ impl Stage {
         self.broker.publish_with(self.home.queue(), properties, text.as_bytes());
     }
 
+    /// `warrenctl doctor --json`.
+    pub(crate) fn doctor(&self) -> Value {
+        let mut command = Command::new(artefacts::program("warrenctl"));
+        command.args(["doctor", "--json", "--config"]).arg(self.home.config());
+        serde_json::from_slice(&command.output().expect("warrenctl").stdout).expect("JSON")
+    }
+
     /// `warrenctl dead VERB… --json`.
     pub(crate) fn dead(&self, verb: &[&str]) -> Value {
         let mut command = Command::new(artefacts::program("warrenctl"));

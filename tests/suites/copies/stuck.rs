@@ -3,12 +3,11 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lapin::types::AMQPValue;
 use serde_json::Value;
-use warren_tests::{Daemon, Node, artefacts, wait};
+use warren_tests::{Daemon, Node, wait};
 
 use super::stage::{Stage, queue, text};
 
@@ -25,12 +24,7 @@ fn wait_stuck(stage: &Stage, daemon: &Daemon, part: &str) {
     let named = format!("queue `{}` is stuck", stage.home.queue());
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(&named), "{answer}");
     daemon.wait_log(0, &["the queue is stuck", stage.home.queue()]);
-    let doctor = Command::new(artefacts::program("warrenctl"))
-        .args(["doctor", "--json", "--config"])
-        .arg(stage.home.config())
-        .output()
-        .expect("warrenctl");
-    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let report = stage.doctor();
     let findings = report["findings"].as_array().expect("findings");
     let is_told = |finding: &Value| {
         finding["severity"] == "error"
