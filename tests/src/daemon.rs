@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use warren::control::client::Client;
 
 use crate::holdings::Holdings;
 use crate::wait::{self, BOUND, Lines};
@@ -143,9 +144,13 @@ impl Daemon {
         self.status()["last_reload"].clone()
     }
 
-    /// `warrenctl status --json`.
+    /// What `warrenctl status --json` says, without a process of its own: it is asked for again and again.
+    ///
+    /// # Panics
+    /// When the daemon does not answer.
     pub fn status(&self) -> Value {
-        self.ask(&["status"])
+        let status = Client::new(&self.socket).status().unwrap_or_else(|error| panic!("the status: {error}"));
+        serde_json::to_value(status).expect("JSON")
     }
 
     /// The status of one handler.

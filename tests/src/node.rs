@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-use warren::config::QueueType;
 
 use crate::authority::Authority;
+use crate::pool::OwnNode;
 use crate::release::Release;
 
 /// Tells "stuck" from "slow": a node answers within 3 to 6 seconds on an idle machine, and took more than 90 on two cores
@@ -63,13 +63,21 @@ rm -rf "$directory"
 "#;
 
 impl Node {
-    /// The node that all tests of one binary share. Tests keep apart by queue names of their own.
+    /// The node that all tests share. They keep apart by queue names of their own, and do nothing to it as a whole.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Node> = OnceLock::new();
         SHARED.get_or_init(|| Self::start().expect("a private RabbitMQ node"))
     }
 
-    /// Starts a node of the caller's own and waits until it serves AMQP.
+    /// A node that nobody else uses meanwhile, as good as new.
+    ///
+    /// # Panics
+    /// When none starts.
+    pub fn own() -> OwnNode {
+        OwnNode::take()
+    }
+
+    /// Starts a node and waits until it serves AMQP.
     pub fn start() -> Result<Self> {
         let mut node = Self::launch(None, None)?;
         node.wait_until_up()?;
@@ -145,24 +153,13 @@ impl Node {
         self.release.version().expect("the server's directory carries its version")
     }
 
-    /// Has the broker take back what is not acknowledged in so many milliseconds, and look for it so often: on channels
-    /// that are opened from now on. The type that a queue has to have for it; none: any. 4.3 knows it of quorum queues
-    /// only.
-    pub fn set_consumer_timeout(&self, timeout_ms: u32, tick_ms: u32) -> Option<QueueType> {
-        let set = format!(
-            "[application:set_env(rabbit, K, V) || {{K, V}} <- [{{consumer_timeout, {timeout_ms}}}, {{channel_tick_interval, {tick_ms}}}]]."
-        );
-        self.ctl(&["eval", &set]).expect("set");
-        (self.version() >= (4, 3)).then_some(QueueType::Quorum)
-    }
-
     /// A path in its directory, and the same as the node itself sees it.
     pub fn paths(&self, name: &str) -> (PathBuf, PathBuf) {
         let directory = self.directory.path();
         (directory.join(name), self.release.inside(directory).join(name))
     }
 
-    /// Runs `rabbitmqctl` against the node. Takes a second or two: for faults, not for questions.
+    /// Runs `rabbitmqctl` against the node. It takes a second or two: for what [`Node::eval`] cannot do.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
         let output = self.command("rabbitmqctl").args(arguments).output()?;
         success("rabbitmqctl", &output)
@@ -170,7 +167,8 @@ impl Node {
 
     /// Closes every connection from the broker's side.
     pub fn close_all_connections(&self) -> Result<()> {
-        self.ctl(&["close_all_connections", "closed by a test"]).map(drop)
+        let close = "[rabbit_networking:close_connection(P, \"closed by a test\") || P <- rabbit_networking:connections()]";
+        self.eval(close).map(drop)
     }
 
     /// Kills the node and starts it again on the same ports with the same data.
@@ -198,7 +196,8 @@ impl Node {
     /// Starts a stopped node again.
     pub fn resume(&mut self) -> Result<()> {
         self.begin()?;
-        self.wait_until_up()
+        self.wait_until_up()?;
+        self.remember()
     }
 
     /// Starts a stopped node again and waits for nothing.
@@ -261,8 +260,14 @@ impl Node {
             .collect()
     }
 
-    fn command(&self, name: &str) -> Command {
-        let mut command = self.release.command(self.directory.path(), name);
+    /// One of RabbitMQ's scripts, for this node.
+    fn command(&self, script: &str) -> Command {
+        self.program(&self.release.script(script))
+    }
+
+    /// Any program as this node would run it.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut command = self.release.command(self.directory.path(), program);
         command.envs(self.environment.iter().map(|(key, value)| (*key, value)));
         command
     }
@@ -341,7 +346,8 @@ fn environment(directory: &Path, port: u16, dist: u16, epmd: u16) -> Vec<(&'stat
         // One scheduler, and none that spins: the machine is shared with the daemon under test.
         (
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
+            "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+                .to_owned(),
         ),
     ]
 }

@@ -81,10 +81,10 @@ impl Release {
         words.into_iter().map(str::to_owned).chain(paths).collect()
     }
 
-    /// A server script, ready to be given arguments and an environment.
-    pub(crate) fn command(&self, directory: &Path, name: &str) -> Command {
+    /// A program, ready to be given arguments and an environment.
+    pub(crate) fn command(&self, directory: &Path, program: &str) -> Command {
         let mut words = self.enter(directory);
-        words.push(self.script(name));
+        words.push(program.to_owned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command

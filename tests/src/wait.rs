@@ -10,8 +10,11 @@ pub const BOUND: Duration = Duration::from_secs(60);
 /// What a busy machine may add to a time that is bounded.
 pub const BUSY: Duration = Duration::from_secs(10);
 
-/// What can be asked for but not waited for (a queue's depth, a file) is asked for this often.
+/// What can be asked for but not waited for (a queue's depth, a file) is asked for this often, at first: what is not there
+/// soon is asked for less and less, because asking takes CPU time from what is waited for.
 const POLL: Duration = Duration::from_millis(10);
+/// As rarely as it gets.
+const MAX_POLL: Duration = Duration::from_millis(50);
 /// Lines kept per stream. The longest test writes some ten thousand.
 const MAX_LINES: usize = 100_000;
 
@@ -28,6 +31,7 @@ pub fn until_within<T>(bound: Duration, what: &str, ask: impl FnMut() -> Option<
 /// Asks until there is an answer, for a caller who has more to say about there being none within `bound`.
 pub fn ask_within<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + bound;
+    let mut pause = POLL;
     loop {
         if let Some(answer) = ask() {
             return Some(answer);
@@ -35,7 +39,8 @@ pub fn ask_within<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Opt
         if Instant::now() >= end {
             return None;
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(MAX_POLL);
     }
 }
 

@@ -35,7 +35,7 @@ fn get(socket: &Path, path: &str) -> String {
 
 #[test]
 fn it_answers_at_once_with_all_workers_busy_and_the_broker_gone() {
-    let mut node = Node::start().expect("a node");
+    let mut node = Node::own();
     let home = home(&node, "control_busy");
     let mut daemon = Daemon::start(&home);
     let broker = Broker::connect(&node.uri());

@@ -149,11 +149,9 @@ fn a_broker_that_is_not_there_or_does_not_know_us_is_69() {
 #[test]
 fn missing_permissions_are_named_and_are_77() {
     let node = Node::shared();
-    node.ctl(&["add_user", "narrow", "s3cret"]).expect("a user");
+    node.add_user("narrow", "s3cret", ["^$"; 3]);
     let home = home(&with_user(node, "narrow"), "doctor_rights");
-    let permit = |configure: &str, write: &str, read: &str| {
-        node.ctl(&["set_permissions", "narrow", configure, write, read]).expect("permissions");
-    };
+    let permit = |configure: &str, write: &str, read: &str| node.permit("narrow", [configure, write, read]);
 
     permit("^doctor_rights(\\.retry\\..*)?$", "^amq\\.default$", "^doctor_rights(\\..*)?$");
     let said = doctor(&home, &[]);
@@ -182,10 +180,9 @@ fn missing_permissions_are_named_and_are_77() {
 #[test]
 fn what_the_guide_permits_a_user_is_enough() {
     let node = Node::shared();
-    node.ctl(&["add_user", "guide", "s3cret"]).expect("a user");
     // As docs/operating.md has it, for another queue.
     let permitted = "^(doctor_guide(\\..*)?|amq\\.default|amq\\.gen-.*)$";
-    node.ctl(&["set_permissions", "guide", permitted, permitted, permitted]).expect("permissions");
+    node.add_user("guide", "s3cret", [permitted; 3]);
     let home = home(&with_user(node, "guide"), "doctor_guide");
     let said = doctor(&home, &[]);
     assert_eq!((said.code, said.count("error")), (Some(0), 0), "{said:#?}");

@@ -1,7 +1,5 @@
 //! The broker link on a real node: consuming, settling, copies, refusals, and what happens when anything ends.
 
-mod link {
-    pub(crate) mod consuming;
-    pub(crate) mod copies;
-    pub(crate) mod refusals;
-}
+pub(crate) mod consuming;
+pub(crate) mod copies;
+pub(crate) mod refusals;

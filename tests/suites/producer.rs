@@ -1,6 +1,4 @@
 //! Whoever may publish to a queue can cost at most their own messages: what a producer may send that no library would.
 
-#[path = "producer/frames.rs"]
 mod frames;
-#[path = "producer/fuzz.rs"]
 mod fuzz;

@@ -170,7 +170,7 @@ fn fifty_thousand_lines_of_a_pipe_arrive_in_constant_memory() {
 #[test]
 fn a_lost_link_in_the_middle_is_reported_truthfully() {
     // A node of its own: the connections of every other test would be closed as well.
-    let node = Node::start().unwrap();
+    let node = Node::own();
     let bench = Bench::new(&node, "publish_lost");
     let (child, mut stdin) = bench.publish_pipe();
     let feeder = std::thread::spawn(move || {
@@ -260,14 +260,18 @@ fn ctrl_c_waits_for_confirms_in_flight_and_says_what_is_confirmed() {
 
 #[test]
 fn ctrl_c_ends_it_while_the_broker_blocks_publishers() {
-    let node = Node::start().unwrap();
+    let node = Node::own();
     let bench = Bench::new(&node, "publish_blocked");
     bench.declare(&[]);
-    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).unwrap();
+    node.alarm(true);
     let (mut child, mut stdin) = bench.publish_pipe();
     writeln!(stdin, "line 1").unwrap();
     wait::until("a blocked connection", || {
-        node.ctl(&["list_connections", "state"]).unwrap().contains("blocked").then_some(())
+        let blocked = node.eval(
+            "length([P || P <- rabbit_networking:connections(),
+                [{state, blocked}] <- [catch rabbit_networking:connection_info(P, [state])]])",
+        );
+        (blocked.unwrap() == "1").then_some(())
     });
     assert!(child.try_wait().unwrap().is_none(), "it gave up while the broker blocks");
     let pid = rustix::process::Pid::from_child(&child);

@@ -141,7 +141,7 @@ fn start_to_ready_is_short_with_a_broker_there() {
 
 #[test]
 fn without_a_broker_the_daemon_is_active_and_not_ready_and_consumes_when_it_is_there() {
-    let mut node = Node::start().expect("a node");
+    let mut node = Node::own();
     let home = Home::new(&node.uri(), "start_away");
     home.install("fixture-scenario");
     let rest = home.scenario("scenario", "scenario", "");
@@ -158,7 +158,7 @@ fn without_a_broker_the_daemon_is_active_and_not_ready_and_consumes_when_it_is_t
 
 #[test]
 fn a_restarted_broker_is_found_again_and_no_task_is_lost() {
-    let mut node = Node::start().expect("a node");
+    let mut node = Node::own();
     let home = Home::new(&node.uri(), "start_restart");
     home.install("fixture-scenario");
     home.configure(Keys { rest: &home.scenario("scenario", "scenario", ""), ..Keys::default() });

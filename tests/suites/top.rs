@@ -1,6 +1,5 @@
 //! `warrenctl top`, on a terminal of its own and in a pipe, before a real daemon.
 
-#[path = "top/pty.rs"]
 mod pty;
 
 use std::process::{Command, Stdio};

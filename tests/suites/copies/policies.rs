@@ -69,10 +69,7 @@ fn a_delay_queue_that_a_policy_deleted_is_told_when_it_is_missed() {
     ];
     node.ctl(&policy).expect("a policy");
     let delay = "policies_expires.retry.250";
-    wait::until("the delay queue is gone", || {
-        let listed = node.ctl(&["-q", "list_queues", "name"]).expect("listed");
-        (!listed.lines().any(|line| line == delay)).then_some(())
-    });
+    wait::until("the delay queue is gone", || node.queues(delay, &[]).is_empty().then_some(()));
     node.ctl(&["clear_policy", "expires"]).expect("no policy");
     stage.broker.publish(stage.home.queue(), "second", "Scenario until 2");
     daemon.wait_count("done", 2);

@@ -45,12 +45,12 @@ fn readyz(stage: &Stage) -> String {
 #[test]
 fn a_body_that_the_broker_does_not_take_any_more_is_kept_and_told_until_it_does() {
     // Of its own: the limit is the whole broker's.
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let limit = |bytes: u32| {
         let set = format!(
-            "application:set_env(rabbit, max_message_size, {bytes}), persistent_term:put(max_message_size, {bytes})."
+            "application:set_env(rabbit, max_message_size, {bytes}), persistent_term:put(max_message_size, {bytes})"
         );
-        node.ctl(&["eval", &set]).expect("set");
+        node.eval(&set).expect("set");
     };
     let retry = "retry = { attempts = 3, delay = \"250ms\", factor = 1.0, jitter = 0.0 }";
     let stage = Stage::new(&node, "stuck_size", "prefetch = 1\nworkers = 2", retry);

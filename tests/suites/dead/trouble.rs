@@ -16,9 +16,9 @@ fn behind(proxy: &Proxy, rig: Rig) -> Rig {
 #[test]
 fn a_replay_waits_out_a_memory_alarm_and_looking_goes_on_meanwhile() {
     // A node of its own: the alarm would reach every other test.
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let rig = Rig::crowd(&node, "dead_alarm", 60);
-    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).expect("an alarm");
+    node.alarm(true);
     let mut child = rig.spawn(&["replay", "--limit", "50", "--json"]);
     let mut said = BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
@@ -26,7 +26,7 @@ fn a_replay_waits_out_a_memory_alarm_and_looking_goes_on_meanwhile() {
     assert!(line.contains("the broker blocks publishers"), "{line}");
     assert_eq!(rig.broker.depth(rig.home.queue()), Some(0));
     assert_eq!(rig.ask(&["list", "--limit", "10"])["matched"], 10);
-    node.ctl(&["set_vm_memory_high_watermark", "0.4"]).expect("no alarm");
+    node.alarm(false);
     let (report, _) = ended(&child.wait_with_output().expect("its end"), 0);
     assert_eq!((&report["replayed"], &report["left"]), (&50.into(), &10.into()));
     rig.broker.wait_depth(rig.home.queue(), 50);
@@ -73,8 +73,7 @@ fn a_broker_that_refuses_every_letter_is_not_asked_for_ever() {
     let node = Node::shared();
     let rig = Rig::crowd(node, "dead_refused", 40);
     // May look and remove, and may not publish.
-    node.ctl(&["add_user", "onlooker", "onlooker"]).expect("a user");
-    node.ctl(&["set_permissions", "onlooker", "", "", "^dead_refused"]).expect("permissions");
+    node.add_user("onlooker", "onlooker", ["", "", "^dead_refused"]);
     let home = Home::new(&node.uri().replace("guest:guest", "onlooker:onlooker"), rig.home.queue());
     let rig = Rig { home, ..rig };
     let (report, said) = rig.ends(&["replay", "--all", "--json"], 69);

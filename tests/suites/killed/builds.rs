@@ -5,7 +5,7 @@ use std::process::Command;
 
 use warren_tests::artefacts;
 
-use crate::stage::Stage;
+use super::stage::Stage;
 
 /// As `make install` and `make bench` build.
 const WITHOUT: [&[&str]; 2] = [

@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use warren_tests::artefacts;
 
-use crate::stage::Stage;
+use super::stage::Stage;
 
 /// One letter, replayed until the process dies at `failpoint`, and again to the end.
 fn replay_dies_at(failpoint: &str, queue: &str, copies_before: u32, copies_after: u32) {

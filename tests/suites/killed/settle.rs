@@ -2,7 +2,7 @@
 
 use warren_tests::{Daemon, Node, wait};
 
-use crate::stage::{Stage, assert_killed};
+use super::stage::{Stage, assert_killed};
 
 /// Executions of one attempt, in order: whether the handler was told of a redelivery.
 type Runs = &'static [bool];
@@ -264,24 +264,8 @@ impl Death {
 
 /// Messages ready and unacknowledged in a queue and its delay queues, as the broker counts them.
 fn family(queue: &str) -> (u32, u32) {
-    let listed = Node::shared()
-        .ctl(&[
-            "list_queues",
-            "--quiet",
-            "--no-table-headers",
-            "name",
-            "messages_ready",
-            "messages_unacknowledged",
-        ])
-        .expect("rabbitmqctl");
+    let queues = Node::shared().queues(queue, &["messages_ready", "messages_unacknowledged"]);
     let delays = format!("{queue}.retry.");
-    let mut sum = (0, 0);
-    for line in listed.lines() {
-        let [name, ready, unacknowledged] = line.split('\t').collect::<Vec<_>>()[..] else { continue };
-        if name == queue || name.starts_with(&delays) {
-            sum.0 += ready.parse::<u32>().expect("a number");
-            sum.1 += unacknowledged.parse::<u32>().expect("a number");
-        }
-    }
-    sum
+    let family = queues.iter().filter(|(name, _)| name == queue || name.starts_with(&delays));
+    family.fold((0, 0), |sum, (_, figures)| (sum.0 + figures[0], sum.1 + figures[1]))
 }

@@ -5,7 +5,7 @@ use warren_tests::artefacts::{self, Versions};
 use warren_tests::ledger::count;
 use warren_tests::{Daemon, wait};
 
-use crate::stage::{Stage, assert_killed};
+use super::stage::{Stage, assert_killed};
 
 const RUNNING: usize = 2;
 const WAITING: usize = 4;

@@ -9,7 +9,7 @@ use rustix::fs::XattrFlags;
 use rustix::process::Signal;
 use warren_tests::{Daemon, wait};
 
-use crate::stage::{brood, host_of, signal, stage, wait_gone};
+use super::stage::{brood, host_of, signal, stage, wait_gone};
 
 /// A delegated group, removed with what is in it.
 struct Delegated(PathBuf);

@@ -7,7 +7,7 @@ use warren::host::QUEUE_LIMIT;
 use warren_tests::ledger::{self, Entry};
 use warren_tests::{Daemon, Home, Keys, wait};
 
-use crate::stage::stage;
+use super::stage::stage;
 
 /// One host at a time, many tasks at hand.
 const WINDOW: &str = "prefetch = 200\nworkers = 1";

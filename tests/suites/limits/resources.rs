@@ -3,7 +3,7 @@
 use warren_tests::broker::Letter;
 use warren_tests::{Daemon, Keys};
 
-use crate::stage::{TWINS, stage};
+use super::stage::{TWINS, stage};
 
 fn header(letter: &Letter, name: &str) -> String {
     letter.header(name).unwrap_or_default()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
 
-use crate::stage::{TWINS, brood, host_of, install, signal, stage, wait_gone};
+use super::stage::{TWINS, brood, host_of, install, signal, stage, wait_gone};
 
 /// One task at a time, so that the next needs the slot.
 const KEYS: &str = "workers = 1\ntimeout = \"2s\"\nretry = { attempts = 1 }";

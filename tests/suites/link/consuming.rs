@@ -96,7 +96,7 @@ fn stop_hands_over_what_is_buffered_and_leaves_open_tasks_to_be_settled() {
 
 #[test]
 fn after_a_restart_of_the_node_tasks_are_consumed_again() {
-    let mut node = Node::start().expect("a node");
+    let mut node = Node::own();
     let (name, outside) = (unique("restart"), Broker::connect(&node.uri()));
     outside.declare(&name, &[]);
     outside.publish(&name, "o-1", "held over the restart");

@@ -94,12 +94,13 @@ fn the_delay_queue_is_quorum_and_loses_nothing_on_the_way_back() {
     rig.close();
     outside.delete(&name);
     // Its time is over when it is not ready any more; dropped, it would not be counted either.
-    let expected = format!("{name}.retry.8000\tquorum\t0\t1");
-    warren_tests::wait::until(&expected, || {
-        let columns = ["-q", "list_queues", "name", "type", "messages_ready", "messages"];
-        let listed = node.ctl(&columns).expect("list");
-        listed.lines().any(|line| line == expected).then_some(())
+    let delay = format!("{name}.retry.8000");
+    warren_tests::wait::until("the copy kept, and not ready", || {
+        let listed = node.queues(&delay, &["messages_ready", "messages"]);
+        (listed == [(delay.clone(), vec![0, 1])]).then_some(())
     });
+    let listed = node.ctl(&["-q", "list_queues", "name", "type"]).expect("list");
+    assert!(listed.lines().any(|line| line == format!("{delay}\tquorum")), "{listed}");
 }
 
 #[test]
@@ -261,7 +262,7 @@ fn follow_ups_go_to_their_queue_at_once_or_after_their_delay() {
 
 #[test]
 fn a_publish_waits_while_the_broker_is_away_and_succeeds_when_it_is_back() {
-    let mut node = Node::start().expect("a node");
+    let mut node = Node::own();
     let name = unique("waits");
     let rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
     rig.consuming();
@@ -284,7 +285,7 @@ fn a_publish_waits_while_the_broker_is_away_and_succeeds_when_it_is_back() {
 
 #[test]
 fn while_the_broker_is_blocked_publishes_wait_and_acknowledgements_go_through() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let (name, outside) = (unique("blocked"), Broker::connect(&node.uri()));
     outside.declare(&name, &[]);
     outside.publish_all(&name, "t", ["first".to_owned(), "second".to_owned()]);
@@ -301,7 +302,7 @@ fn while_the_broker_is_blocked_publishes_wait_and_acknowledgements_go_through() 
             publisher.publish(message).await
         }
     };
-    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).expect("alarm");
+    node.alarm(true);
     // The broker blocks connections that publish, from their next message on; that one still goes through.
     rig.run("a return", publish("nobody-s-queue")).expect_err("no such queue");
     assert!(rig.blocked());
@@ -310,7 +311,7 @@ fn while_the_broker_is_blocked_publishes_wait_and_acknowledgements_go_through() 
     rig.ack(&[first]);
     assert_eq!(rig.delivery().body, b"second");
     rig.run("the publish to wait", async { assert!((&mut waiting).now_or_never().is_none()) });
-    node.ctl(&["set_vm_memory_high_watermark", "0.4"]).expect("no alarm");
+    node.alarm(false);
     assert!(!rig.blocked());
     rig.run("the return", waiting).expect_err("no such queue");
 }

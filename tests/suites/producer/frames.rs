@@ -103,8 +103,8 @@ fn headers_that_fill_a_frame_are_no_reason_to_end_a_connection_when_a_quorum_que
 /// `frame_max = 0` is "no limit" in RabbitMQ's configuration.
 #[test]
 fn a_broker_without_a_bound_on_frames_costs_no_memory_and_too_many_headers_are_a_dead_letter() {
-    let node = Node::start().expect("a node");
-    node.ctl(&["eval", "application:set_env(rabbit, frame_max, 0)."]).expect("no bound");
+    let node = Node::own();
+    node.set_env("frame_max", 0);
     let (home, broker) = stage(&node, "frame_unbounded");
     broker.declare(home.queue(), &[]);
     let mut daemon = Daemon::start(&home);

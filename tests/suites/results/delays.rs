@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use warren_tests::{Daemon, Node, wait};
 
-use crate::stage::{Stage, assert_ends, said};
+use super::stage::{Stage, assert_ends, said};
 
 /// Later than a delay and its resolution by this much is not "soon after", on a machine that does several things at
 /// once.
@@ -54,11 +54,10 @@ fn a_thousand_tasks_wait_at_the_broker_and_in_nobodys_hands() {
     stage.published(&["--delay", "45m", "--file", file.to_str().expect("text")]);
     let queue = stage.home.queue();
     // A quorum queue is counted every few seconds.
-    let expected = [format!("{queue}\t0\t0"), format!("{queue}.retry.1800000\t0\t{TASKS}")];
+    let expected = [(queue.to_owned(), vec![0, 0]), (format!("{queue}.retry.1800000"), vec![0, TASKS])];
     wait::until("nothing unacknowledged, and all of them there", || {
-        let columns = ["-q", "list_queues", "name", "messages_unacknowledged", "messages"];
-        let listed = Node::shared().ctl(&columns).expect("list");
-        expected.iter().all(|row| listed.lines().any(|line| line == row)).then_some(())
+        let listed = Node::shared().queues(queue, &["messages_unacknowledged", "messages"]);
+        expected.iter().all(|row| listed.contains(row)).then_some(())
     });
     assert_eq!(daemon.counts()["delivered"], 0);
 }
@@ -160,7 +159,7 @@ fn a_daemon_that_dies_between_two_hops_loses_nothing() {
 #[test]
 fn a_restart_of_daemon_and_broker_loses_no_delayed_task_and_ends_a_wait_for_results() {
     const TASKS: usize = 20;
-    let mut node = Node::start().expect("a node");
+    let mut node = Node::own();
     let stage = Stage::on(&node, "delays_restart", "");
     let mut daemon = Daemon::start(&stage.home);
     let file = stage.home.path("tasks");

@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 use warren_tests::{Daemon, wait};
 
-use crate::stage::{Stage, correlation};
+use super::stage::{Stage, correlation};
 
 const TWO_ATTEMPTS: &str = "retry = { attempts = 2, delay = \"250ms\", jitter = 0.0 }\ntimeout = \"500ms\"";
 

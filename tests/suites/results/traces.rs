@@ -4,7 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use warren_tests::Daemon;
 
-use crate::stage::Stage;
+use super::stage::Stage;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use warren_tests::{Daemon, wait};
 
-use crate::stage::{Stage, assert_ends, said};
+use super::stage::{Stage, assert_ends, said};
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")

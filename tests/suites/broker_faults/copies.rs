@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lapin::types::AMQPValue;
 use warren_tests::{Broker, Daemon, Node, wait};
 
-use super::stage::{home, queue, unacknowledged, wait_error, wait_settled};
+use super::stage::{home, queue, wait_error, wait_settled};
 
 const RETRY: &str = "retry = { attempts = 3, delay = \"250ms\", jitter = 0.0 }";
 
@@ -40,7 +40,7 @@ fn a_full_dead_queue_keeps_the_task_unacknowledged_until_there_is_room() {
     let daemon = Daemon::start(&home);
     broker.publish(home.queue(), "second", "Scenario reject");
     wait_error(&daemon, &[&home.dead(), "full", "x-max-length"]);
-    assert_eq!((unacknowledged(node, home.queue()), queue(&daemon)["settling"].as_u64()), (1, Some(1)));
+    assert_eq!((node.unacknowledged(home.queue()), queue(&daemon)["settling"].as_u64()), (Some(1), Some(1)));
     // Other tasks go on, and it does not try again and again without a pause.
     broker.publish(home.queue(), "other", "Scenario ok");
     daemon.wait_count("done", 1);
@@ -90,10 +90,8 @@ fn a_full_delay_queue_keeps_its_retries_unacknowledged_until_there_is_room() {
 fn a_missing_permission_is_named_and_the_task_settles_when_it_is_granted() {
     let node = Node::shared();
     let broker = Broker::connect(&node.uri());
-    node.ctl(&["add_user", "copies", "secret-word"]).expect("a user");
-    let grant = |configure: &str, write: &str| {
-        node.ctl(&["set_permissions", "copies", configure, write, ".*"]).expect("permissions");
-    };
+    node.add_user("copies", "secret-word", ["^$"; 3]);
+    let grant = |configure: &str, write: &str| node.permit("copies", [configure, write, ".*"]);
     // It may not declare the dead queue, not the delay queue, not publish. What the error says it needs is enough.
     let uri = format!("amqp://copies:secret-word@127.0.0.1:{}/%2f", node.port());
     let table = [
@@ -112,7 +110,7 @@ fn a_missing_permission_is_named_and_the_task_settles_when_it_is_granted() {
         if configure != ".*" {
             wait_error(&daemon, &[named, &pattern, "amq\\.default"]);
         }
-        assert_eq!(unacknowledged(node, name), 1, "{name}");
+        assert_eq!(node.unacknowledged(name), Some(1), "{name}");
         grant(&pattern, &format!("{pattern}|^amq\\.default$"));
         let begin = Instant::now();
         assert_eq!(broker.take(&home.dead()).id(), "rejected");
@@ -147,7 +145,7 @@ fn a_work_queue_that_is_deleted_with_its_retries_under_way_is_declared_again_for
 #[test]
 fn a_delay_queue_that_says_nothing_does_not_hold_up_the_others() {
     // Of its own: what becomes of a queue that does not answer is not the other tests' concern.
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let retry = "retry = { attempts = 3, delay = \"500ms\", factor = 1.0, jitter = 0.0 }";
     let home = home(&node.uri(), "copies_silent", ["", "workers = 2", retry]);
     let daemon = Daemon::start(&home);
@@ -157,7 +155,7 @@ fn a_delay_queue_that_says_nothing_does_not_hold_up_the_others() {
     wait_settled(&node, &broker, &daemon, &home);
     // As after a kill of the broker within a second of the declaration, with 3.10.8: the queue is there, and runs.
     let process = format!("'%2F_{}.retry.500'", home.queue());
-    let suspend = |what: &str| node.ctl(&["eval", &format!("sys:{what}({process}).")]).expect("its process");
+    let suspend = |what: &str| node.eval(&format!("sys:{what}({process})")).expect("its process");
     suspend("suspend");
     // More than the window takes.
     broker.publish_all(home.queue(), "t", std::iter::repeat_n("Scenario until 3".to_owned(), 6));

@@ -16,8 +16,8 @@ const WORKERS: usize = 4;
 /// Tasks that the producer keeps in the queue at least.
 const STOCK: u32 = 100;
 
-/// Closes the daemon's connections from the broker's side, each time a file `PATH-N` appears. One `rabbitmqctl` for all:
-/// it takes a second to start. They are in the node's directory, because nothing else is seen in another release's tree.
+/// Closes the daemon's connections from the broker's side, each time a file `PATH-N` appears. One evaluation for
+/// all. They are in the node's directory, because nothing else is seen in another release's tree.
 const CLOSER: &str = r#"
 Ours = fun() -> [P || P <- rabbit_networking:connections(),
     [{client_properties, C}] <- [catch rabbit_networking:connection_info(P, [client_properties])],
@@ -26,11 +26,11 @@ Wait = fun W(File) -> case file:read_file_info(File) of {ok, _} -> ok; _ -> time
 [begin
     ok = Wait("PATH-" ++ integer_to_list(N)),
     [catch rabbit_networking:close_connection(P, "closed by a test") || P <- Ours()]
- end || N <- lists:seq(1, COUNT)], closed."#;
+ end || N <- lists:seq(1, COUNT)], closed"#;
 
 #[test]
 fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let proxy = Proxy::start(node.port());
     let home = Home::new(&proxy.uri(), "losses");
     home.install("fixture-ledger");
@@ -53,7 +53,7 @@ fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked
     let (losses, published) = std::thread::scope(|scope| {
         // Also when this thread panics: the scope waits for the others.
         let ending = Ending { close: &close, running: &running };
-        let closing = scope.spawn(|| node.ctl(&["eval", &closer]));
+        let closing = scope.spawn(|| node.eval(&closer));
         let producing = scope.spawn(|| produce(&node, &home, &running));
         let losses = lose(&daemon, &proxy, &close);
         drop(ending);

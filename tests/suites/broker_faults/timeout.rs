@@ -7,7 +7,7 @@ use super::stage::{home, wait_settled};
 
 #[test]
 fn a_task_over_the_consumer_timeout_is_adopted_again_and_again_and_runs_once() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     // A quorum queue itself cancels the consumer; else the channel is closed.
     let (kind, why) = match node.set_consumer_timeout(1_500, 250) {
         Some(QueueType::Quorum) => ("type = \"quorum\"", "cancelled"),

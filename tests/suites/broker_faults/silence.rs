@@ -11,7 +11,7 @@ use super::stage::{home, wait_settled};
 #[test]
 fn a_frozen_broker_is_noticed_within_three_heartbeats_and_its_tasks_survive() {
     const HEARTBEAT: Duration = Duration::from_secs(2);
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let home =
         home(&node.uri(), "frozen", ["heartbeat = \"2s\"\nconnect_timeout = \"2s\"", "workers = 2", ""]);
     let daemon = Daemon::start(&home);

@@ -14,7 +14,7 @@ type Fault = fn(&mut Node, &Proxy);
 
 #[test]
 fn after_every_kind_of_loss_each_queue_has_exactly_one_consumer_that_is_served() {
-    let mut node = Node::start().expect("a node");
+    let mut node = Node::own();
     let proxy = Proxy::start(node.port());
     let names: Vec<_> = (0..QUEUES).map(|_| unique("loss")).collect();
     let queues: Vec<_> = names.iter().map(|name| queue(name, 2)).collect();
@@ -101,15 +101,15 @@ fn a_publish_in_flight_ends_with_its_connection_and_is_made_on_the_next_one() {
 
 #[test]
 fn the_loss_of_the_publishing_connection_alone_is_told_and_disturbs_no_delivery() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let (name, outside) = (unique("publishing"), Broker::connect(&node.uri()));
     let mut rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
     let consumer = rig.consuming();
     rig.connected();
     let script = r#"[rabbit_networking:close_connection(P, "closed by a test") || P <- rabbit_networking:connections(),
         [{client_properties, C}] <- [rabbit_networking:connection_info(P, [client_properties])],
-        {<<"connection_name">>, longstr, Name} <- C, binary:match(Name, <<"publishing">>) =/= nomatch]."#;
-    node.ctl(&["eval", script]).expect("closed");
+        {<<"connection_name">>, longstr, Name} <- C, binary:match(Name, <<"publishing">>) =/= nomatch]"#;
+    node.eval(script).expect("closed");
     let why = rig.not_publishing();
     assert!(why.contains("closed by a test"), "{why}");
     rig.connected();
@@ -122,7 +122,7 @@ fn the_loss_of_the_publishing_connection_alone_is_told_and_disturbs_no_delivery(
 
 #[test]
 fn an_alarm_outlasts_a_new_connection_and_what_waits_is_published_at_its_end() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let proxy = Proxy::start(node.port());
     let name = unique("alarm");
     let mut settings = broker(&proxy.uri());
@@ -138,7 +138,7 @@ fn an_alarm_outlasts_a_new_connection_and_what_waits_is_published_at_its_end() {
             publisher.publish(warren::broker::Outgoing { queue: &name, properties, body }).await
         }
     };
-    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).expect("alarm");
+    node.alarm(true);
     // The broker blocks a connection from its next content on; one without a body gets through.
     rig.run("the first confirm", publish(b"")).expect("confirmed");
     assert!(rig.blocked());
@@ -148,7 +148,7 @@ fn an_alarm_outlasts_a_new_connection_and_what_waits_is_published_at_its_end() {
     let waiting = async { tokio::join!(publish(b"second"), publish(b"third")) };
     let alarm_ends = async {
         tokio::task::yield_now().await;
-        node.ctl(&["set_vm_memory_high_watermark", "0.4"]).expect("no alarm");
+        node.alarm(false);
     };
     let ((second, third), ()) = rig.run("the end of the alarm", async { tokio::join!(waiting, alarm_ends) });
     second.and(third).expect("confirmed");

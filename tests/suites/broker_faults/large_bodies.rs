@@ -5,7 +5,7 @@ use std::fs;
 use lapin::BasicProperties;
 use warren_tests::{Broker, Daemon, Node, wait};
 
-use super::stage::{home, unacknowledged, wait_settled};
+use super::stage::{home, wait_settled};
 
 /// Below the largest message of RabbitMQ 4, 16 MiB.
 const SIZE: usize = 15 << 20;
@@ -16,7 +16,7 @@ const PEAK_KIB: u64 = 150 << 10;
 
 #[test]
 fn large_bodies_that_cannot_be_refused_at_once_wait_at_the_broker_and_not_in_the_daemon() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let home = home(&node.uri(), "large_bodies", ["", "prefetch = 25\nworkers = 4", ""]);
     let broker = Broker::connect(&node.uri());
     broker.declare(home.queue(), &[]);
@@ -27,15 +27,15 @@ fn large_bodies_that_cannot_be_refused_at_once_wait_at_the_broker_and_not_in_the
     }
     broker.publish(home.queue(), "small", "Scenario ok");
     // No dead letter can be published: all that is delivered stays.
-    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).expect("alarm");
+    node.alarm(true);
 
     let daemon = Daemon::start(&home);
     daemon.wait_count("done", 1);
-    wait::until("the whole window", || (unacknowledged(&node, home.queue()) == MESSAGES).then_some(()));
+    wait::until("the whole window", || (node.unacknowledged(home.queue()) == Some(MESSAGES)).then_some(()));
     let peak = peak_kib(daemon.pid());
     assert!(peak < PEAK_KIB, "the daemon had {peak} KiB resident at its peak");
 
-    node.ctl(&["set_vm_memory_high_watermark", "0.4"]).expect("no alarm");
+    node.alarm(false);
     daemon.wait_count("dead", u64::from(MESSAGES));
     // Counted before it is confirmed.
     broker.wait_depth(&home.dead(), MESSAGES);

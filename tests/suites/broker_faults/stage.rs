@@ -24,14 +24,7 @@ pub(crate) fn wait_settled(node: &Node, broker: &Broker, daemon: &Daemon, home: 
         let idle = ["running", "waiting", "settling"].iter().all(|key| queue[*key] == 0);
         (idle && broker.family_depth(home.queue()) == 0).then_some(())
     });
-    wait::until("nothing unacknowledged", || (unacknowledged(node, home.queue()) == 0).then_some(()));
-}
-
-/// What the broker has handed over of a queue and not got back.
-pub(crate) fn unacknowledged(node: &Node, queue: &str) -> u32 {
-    let listed = node.ctl(&["-q", "list_queues", "name", "messages_unacknowledged"]).expect("listed");
-    let row = listed.lines().find_map(|line| line.strip_prefix(queue)?.strip_prefix('\t'));
-    row.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no {queue} in {listed}"))
+    wait::until("nothing unacknowledged", || (node.unacknowledged(home.queue()) == Some(0)).then_some(()));
 }
 
 /// Waits until one of the newest errors in the status contains all of these.

@@ -9,7 +9,7 @@ const RETRIED: usize = 10;
 
 #[test]
 fn during_an_alarm_succeeding_tasks_are_acknowledged_and_retries_wait_for_its_end() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let handler = "retry = { attempts = 3, delay = \"250ms\" }";
     // Room for all that waits, and more.
     let home = home(&node.uri(), "alarm", ["", "prefetch = 5\nworkers = 4", handler]);
@@ -17,7 +17,7 @@ fn during_an_alarm_succeeding_tasks_are_acknowledged_and_retries_wait_for_its_en
     broker.declare(home.queue(), &[]);
     broker.publish_all(home.queue(), "retried", (0..RETRIED).map(|_| "Scenario until 2".to_owned()));
     broker.publish_all(home.queue(), "fine", (0..FINE).map(|_| "Scenario ok".to_owned()));
-    node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).expect("alarm");
+    node.alarm(true);
 
     let daemon = Daemon::start(&home);
     daemon.wait_count("done", FINE as u64);
@@ -33,7 +33,7 @@ fn during_an_alarm_succeeding_tasks_are_acknowledged_and_retries_wait_for_its_en
         |attempt| home.record().iter().filter(|run| run.what == "start" && run.attempt == attempt).count();
     assert_eq!((starts(1), starts(2)), (FINE + RETRIED, 0));
 
-    node.ctl(&["set_vm_memory_high_watermark", "0.4"]).expect("no alarm");
+    node.alarm(false);
     daemon.wait_count("done", (FINE + RETRIED) as u64);
     wait_settled(&node, &broker, &daemon, &home);
     assert_eq!((starts(1), starts(2)), (FINE + RETRIED, RETRIED), "each attempt ran once");

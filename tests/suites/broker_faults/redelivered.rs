@@ -11,7 +11,7 @@ use warren_tests::broker::Letter;
 use warren_tests::ledger;
 use warren_tests::{Broker, Daemon, Home, Keys, Node, Proxy, wait};
 
-use super::stage::{self, unacknowledged, wait_settled};
+use super::stage::{self, wait_settled};
 
 /// More than make a task `poison`.
 const LOSSES: usize = 16;
@@ -129,7 +129,7 @@ fn a_task_without_an_id_is_not_taken_for_one_that_was_running_and_differs_from_i
     stage.proxy.forward();
     let reply = stage.broker.take(&replies("carol"));
     assert_eq!(reply.header("x-warren-outcome").as_deref(), Some("done"));
-    wait::until("acknowledged", || (unacknowledged(stage.node, stage.home.queue()) == 0).then_some(()));
+    wait::until("acknowledged", || (stage.node.unacknowledged(stage.home.queue()) == Some(0)).then_some(()));
     let starts = stage.home.record().iter().filter(|run| run.what == "start").count();
     assert_eq!(starts, 2, "each of them ran");
     assert_eq!(stage.broker.depth(&replies("alice")), Some(0), "whoever took the first one answers it");
@@ -227,7 +227,7 @@ fn a_delivery_that_was_on_its_way_when_the_link_was_lost_is_not_counted() {
     stage.broker.publish(stage.home.queue(), "first", "Ledger ok");
     stage.broker.publish(stage.home.queue(), "", "Ledger ok");
     wait::until("handed over by the broker", || {
-        (unacknowledged(stage.node, stage.home.queue()) == 2).then_some(())
+        (stage.node.unacknowledged(stage.home.queue()) == Some(2)).then_some(())
     });
     stage.proxy.cut();
     stage.proxy.forward();

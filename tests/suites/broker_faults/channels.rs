@@ -11,9 +11,9 @@ const TASKS: usize = 12;
 
 #[test]
 fn with_four_channels_a_connection_everything_is_published() {
-    let node = Node::start().expect("a node");
+    let node = Node::own();
     let broker = Broker::connect(&node.uri());
-    node.ctl(&["eval", "application:set_env(rabbit, channel_max, 4)."]).expect("set");
+    node.set_env("channel_max", 4);
     let handler = "retry = { attempts = 2, delay = \"250ms\" }";
     let home = home(&node.uri(), "channels", ["", "prefetch = 5\nworkers = 4", handler]);
     let daemon = Daemon::start(&home);

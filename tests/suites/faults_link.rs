@@ -1,8 +1,0 @@
-//! Faults of the broker and the network, on a link without the daemon.
-
-mod faults_link {
-    mod connections;
-    mod peers;
-    mod queues;
-    mod stuck;
-}
