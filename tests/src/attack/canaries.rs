@@ -15,6 +15,8 @@ pub(super) struct Canary {
     id: String,
     /// When its publishing began, in microseconds since 1970.
     at: u64,
+    /// How long the broker took to confirm it.
+    confirmed: Duration,
 }
 
 /// The thread that publishes them.
@@ -38,9 +40,10 @@ impl Canaries {
                 let properties = Properties::default()
                     .with(Property::MessageId, id.as_bytes())
                     .with_bytes(Property::DeliveryMode, vec![2]);
+                let sent = Instant::now();
                 let settled = client.publish(&Content::to(CANARIES, &properties, b"Ledger ok"));
                 assert_eq!((settled.taken, settled.returned), (1, 0), "{id}: {settled:?}");
-                published.push(Canary { id, at: at as u64 });
+                published.push(Canary { id, at: at as u64, confirmed: sent.elapsed() });
                 next += every;
                 match ended.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Err(RecvTimeoutError::Timeout) => {}
@@ -58,8 +61,24 @@ impl Canaries {
     }
 }
 
-/// From publishing to the start, of each that ran; sorted.
-pub(super) fn waits(canaries: &[Canary], entries: &[Entry]) -> Vec<Duration> {
+/// Times of the canaries of one phase; sorted.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// From publishing to the broker's confirm: what a busy broker and a busy machine cost without the daemon.
+    pub(super) confirms: Vec<Duration>,
+    /// From publishing to the start, of each that ran.
+    pub(super) waits: Vec<Duration>,
+}
+
+impl Times {
+    pub(super) fn of(canaries: &[Canary], entries: &[Entry]) -> Self {
+        let mut confirms: Vec<Duration> = canaries.iter().map(|canary| canary.confirmed).collect();
+        confirms.sort();
+        Self { confirms, waits: waits(canaries, entries) }
+    }
+}
+
+fn waits(canaries: &[Canary], entries: &[Entry]) -> Vec<Duration> {
     let mut starts: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.what == "start") {
         starts.entry(&entry.id).or_insert(entry.at);

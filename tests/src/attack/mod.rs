@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::raw::fuzz::Kind;
 
 use self::barrage::Barrage;
-use self::canaries::Canaries;
+use self::canaries::{Canaries, Times};
 use self::stage::Stage;
 
 pub use self::report::Report;
@@ -42,7 +42,8 @@ pub struct Attack {
     pub body_max: usize,
     /// Between two canaries.
     pub canary_every: Duration,
-    /// How long ordinary messages are sent before, at the same rate, to see how long a canary waits then.
+    /// How long ordinary messages are sent before, at the same rate and of the same sizes, to see how long a canary waits
+    /// then. Large bodies are one in a thousand messages and decide the p99: long enough for some dozens.
     pub baseline: Duration,
 }
 
@@ -73,8 +74,8 @@ impl Attack {
             connects: stage.daemon.status()["broker"]["connects"].as_u64().unwrap_or(0),
             same_consumers: stage.consumers() == consumers,
             peak_rss_kib: stage.daemon.peak_rss_kib(),
-            before: canaries::waits(&before, &ledger),
-            during: canaries::waits(&during, &ledger),
+            before: Times::of(&before, &ledger),
+            during: Times::of(&during, &ledger),
             canaries: canaries::judge(before.iter().chain(&during), &ledger),
         }
     }

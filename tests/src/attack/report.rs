@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::barrage::Tally;
+use super::canaries::Times;
 use super::stage::Account;
 
 /// What an attack came to.
@@ -17,9 +18,9 @@ pub struct Report {
     /// The broker has the daemon's consumers on the same channels as at the start.
     pub(super) same_consumers: bool,
     pub(super) peak_rss_kib: u64,
-    /// How long the canaries waited before and during the attack; sorted.
-    pub(super) before: Vec<Duration>,
-    pub(super) during: Vec<Duration>,
+    /// Of the canaries before and during the attack.
+    pub(super) before: Times,
+    pub(super) during: Times,
     /// Canaries that were not done exactly once, with how often they were started.
     pub(super) canaries: Vec<(String, usize)>,
 }
@@ -29,7 +30,7 @@ impl Report {
     /// When a link was lost, a message is missing, or a canary was not done exactly once.
     pub fn assert_clean(&self) {
         let Tally { taken, unknown, purged, .. } = self.tally;
-        assert!(taken > 0 && !self.during.is_empty(), "nothing happened: {self}");
+        assert!(taken > 0 && !self.during.waits.is_empty(), "nothing happened: {self}");
         assert_eq!((self.connects, self.same_consumers), (1, true), "a link was lost: {self}");
         assert_eq!(self.canaries, [], "canaries that were not done exactly once: {self}");
         let settled = self.account.settled();
@@ -47,7 +48,7 @@ impl Report {
     /// When the slowest hundredth of the canaries waited more than twice as long as before the attack, and longer than
     /// `least`.
     pub fn assert_waits(&self, least: Duration) {
-        let (before, during) = (percentile(&self.before, 99), percentile(&self.during, 99));
+        let (before, during) = (percentile(&self.before.waits, 99), percentile(&self.during.waits, 99));
         assert!(during <= least.max(before * 2), "canaries waited {during:?}, before {before:?}: {self}");
     }
 }
@@ -64,9 +65,11 @@ impl fmt::Display for Report {
         let consumers = if self.same_consumers { "the same consumers" } else { "OTHER CONSUMERS" };
         writeln!(f, "links       {}, {consumers}", self.connects)?;
         writeln!(f, "memory      {} KiB at most", self.peak_rss_kib)?;
-        for (when, waits) in [("before", &self.before), ("during", &self.during)] {
-            let (count, half, most) = (waits.len(), percentile(waits, 50), percentile(waits, 99));
-            writeln!(f, "canaries    {when}: {count}, p50 {half:.1?}, p99 {most:.1?}")?;
+        for (when, Times { confirms, waits }) in [("before", &self.before), ("during", &self.during)] {
+            let [confirmed, started] = [confirms, waits]
+                .map(|times| format!("p50 {:.1?}, p99 {:.1?}", percentile(times, 50), percentile(times, 99)));
+            writeln!(f, "canaries    {when}: {}, started after {started}", waits.len())?;
+            writeln!(f, "            confirmed by the broker after {confirmed}")?;
         }
         write!(f, "            not done exactly once: {:?}", self.canaries)
     }

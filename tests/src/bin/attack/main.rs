@@ -29,7 +29,7 @@ fn main() -> Result<()> {
         rate: Some(RATE),
         body_max: BODY_MAX,
         canary_every: CANARY_EVERY,
-        baseline: length.min(Duration::from_secs(60)),
+        baseline: length / 2,
     };
     println!(
         "seed {}, {:.0?} of ordinary messages, then an attack of {length:.0?}",
