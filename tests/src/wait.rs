@@ -30,13 +30,13 @@ pub fn until_within<T>(bound: Duration, what: &str, ask: impl FnMut() -> Option<
 
 /// Asks until there is an answer, for a caller who has more to say about there being none within `bound`.
 pub fn ask_within<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + bound;
+    let begun = Instant::now();
     let mut pause = POLL;
     loop {
         if let Some(answer) = ask() {
             return Some(answer);
         }
-        if Instant::now() >= end {
+        if begun.elapsed() >= bound {
             return None;
         }
         std::thread::sleep(pause);

@@ -1,6 +1,6 @@
 //! A node of the attack's own, and a daemon that consumes the attacked queue and that of the canaries.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,8 +16,8 @@ pub const CANARIES: &str = "canaries";
 /// An exchange that routes any key to the attacked queue.
 pub(super) const FANOUT: &str = "attacked-by-any-key";
 
-/// For what was sent to come to its end.
-const SETTLE: Duration = Duration::from_secs(120);
+/// For the next message to be settled. The daemon may have many still to settle when the last one is sent.
+const STALLED: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -66,7 +66,7 @@ impl Stage {
              retry = {{ attempts = 2, delay = \"250ms\" }}\n"
         );
         let rest = format!("[queues.{CANARIES}]\nworkers = 2\n{ledger}{noop}");
-        home.configure(Keys { queue: "workers = 4", rest: &rest, ..Keys::default() });
+        home.configure(Keys { queue: "workers = 4\nprefetch = 8", rest: &rest, ..Keys::default() });
         let mut client = Client::connect(node.port());
         client.declare(ATTACKED, &[]);
         client.declare(CANARIES, &[]);
@@ -83,20 +83,26 @@ impl Stage {
         consumers
     }
 
-    /// Waits until everything that the broker took is settled and nothing is left.
+    /// Waits until everything that the broker took is settled and nothing is left, for as long as the daemon gets on.
     pub(super) fn settle(&self, barrage: &mut Barrage) -> Account {
         let account = || Account::of(&self.daemon.status());
-        let settled = wait::ask_within(SETTLE, || {
-            // Asked first, because it costs less.
-            (barrage.depth() == Some(0))
-                .then(account)
-                .filter(|account| account.held == 0 && account.settled() >= barrage.tally.taken)
+        let (mut last, mut since) = (0, Instant::now());
+        let settled = wait::ask_within(Duration::MAX, || {
+            let account = account();
+            if account.settled() > last {
+                (last, since) = (account.settled(), Instant::now());
+                barrage.purge();
+            }
+            assert!(
+                since.elapsed() < STALLED,
+                "not everything is settled: {account:?} of {:?}",
+                barrage.tally
+            );
+            let is_over = account.held == 0 && last >= barrage.tally.taken && barrage.depth() == Some(0);
+            is_over.then_some(account)
         });
-        let Some(account) = settled else {
-            panic!("not everything is settled: {:?} of {:?}", account(), barrage.tally);
-        };
         barrage.purge();
-        account
+        settled.expect("there is no other bound")
     }
 
     /// What the canaries' handler wrote, once so many were done.
