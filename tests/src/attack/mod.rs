@@ -71,6 +71,7 @@ impl Attack {
             seed: self.seed,
             tally: barrage.tally,
             account,
+            doubtful: stage.doubtful(),
             connects: stage.daemon.status()["broker"]["connects"].as_u64().unwrap_or(0),
             same_consumers: stage.consumers() == consumers,
             peak_rss_kib: stage.daemon.peak_rss_kib(),

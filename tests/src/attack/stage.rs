@@ -1,5 +1,7 @@
 //! A node of the attack's own, and a daemon that consumes the attacked queue and that of the canaries.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -7,6 +9,7 @@ use serde_json::Value;
 use super::barrage::Barrage;
 use crate::ledger::{Entry, Follower};
 use crate::raw::Client;
+use crate::wait::Lines;
 use crate::{Daemon, Home, Keys, Node, wait};
 
 /// The queue that everything is sent to.
@@ -23,6 +26,7 @@ const STALLED: Duration = Duration::from_secs(120);
 pub(super) struct Stage {
     // Dropped in this order.
     pub(super) daemon: Daemon,
+    doubtful: Arc<AtomicU64>,
     home: Home,
     pub(super) node: Node,
 }
@@ -71,7 +75,13 @@ impl Stage {
         client.declare(ATTACKED, &[]);
         client.declare(CANARIES, &[]);
         let daemon = Daemon::start(&home);
-        Self { daemon, home, node }
+        let doubtful = count_lines(daemon.log_lines(), &["was not taken", "cannot be published"]);
+        Self { daemon, doubtful, home, node }
+    }
+
+    /// Publications that the daemon repeated. The broker may have taken the first one as well, and then there are two.
+    pub(super) fn doubtful(&self) -> u64 {
+        self.doubtful.load(Ordering::Acquire)
     }
 
     /// The channels that consume each queue: others after a link was lost.
@@ -114,4 +124,24 @@ impl Stage {
         });
         ledger.entries
     }
+}
+
+/// Counts the lines of a log that have one of these parts, until the log ends.
+fn count_lines(log: Arc<Lines>, parts: &'static [&str]) -> Arc<AtomicU64> {
+    let count = Arc::<AtomicU64>::default();
+    let counted = count.clone();
+    std::thread::spawn(move || {
+        let mut next = 0;
+        loop {
+            match log.wait(next, |line| parts.iter().any(|part| line.contains(part))) {
+                Some((line, _)) => {
+                    counted.fetch_add(1, Ordering::Release);
+                    next = line + 1;
+                }
+                None if log.ended() => return,
+                None => {}
+            }
+        }
+    });
+    count
 }
