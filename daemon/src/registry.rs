@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Limits, Retry};
-use crate::control::api::RouteReply;
 use crate::host::{HostSpec, OutputBounds};
+use crate::model::status::RouteReply;
 use crate::plugin::Snapshot;
 use crate::router::Router;
 

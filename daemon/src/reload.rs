@@ -10,8 +10,8 @@ use futures_util::stream;
 
 use crate::blocking;
 use crate::config::{Config, Limits};
-use crate::control::api::ReloadRow;
 use crate::host::{Spawner, probe};
+use crate::model::status::ReloadRow;
 use crate::plugin::{DiscoverError, Snapshot, discover, target_conflicts};
 use crate::registry::{Absent, Generation, Registry, Slot, Source};
 use crate::router::{Conflict, Entry, Router};

@@ -1,7 +1,6 @@
 //! A task as its text and properties say: label stripped, identity and attempt read. Pure.
 
 mod headers;
-mod moment;
 pub mod own;
 pub mod sameness;
 #[cfg(test)]
@@ -16,19 +15,9 @@ use lapin::types::AMQPValue;
 use uuid::Uuid;
 
 pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, header_json, is_transport_header};
-pub use moment::{UnixMs, rfc3339};
 
-use crate::router::Router;
-use crate::settlement::DeadReason;
-
-/// A task's id. Equal text is the same task, whether or not it was delivered twice.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TaskId {
-    /// `message_id`, or the id of ours; at most 255 bytes.
-    pub text: Arc<str>,
-    /// The producer set no `message_id`: the id is ours, and a second copy from the producer would get another one.
-    pub generated: bool,
-}
+use crate::model::{DeadReason, TaskId};
+use crate::router::{Router, split_label, trim_newline};
 
 /// Who a delivered task is and where in its life it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,36 +99,6 @@ pub fn route<'r, 'b>(
             Ok(Routed { handler: found.handler, prefix: found.prefix, argument: &text[found.argument] })
         }
     }
-}
-
-/// The text without one newline at its end (`\n` or `\r\n`): `amqp-publish -l` and `echo` add one.
-pub fn trim_newline(text: &[u8]) -> &[u8] {
-    match text {
-        [rest @ .., b'\r', b'\n'] | [rest @ .., b'\n'] => rest,
-        _ => text,
-    }
-}
-
-/// The text without its label `Task <n>:` and the blanks after it; without a label, the text as it is. `<n>` is one
-/// or more digits, with at least one blank before it and any number before the colon.
-pub fn split_label(text: &[u8]) -> &[u8] {
-    label_end(text).map_or(text, |end| &text[end..])
-}
-
-fn label_end(text: &[u8]) -> Option<usize> {
-    let rest = text.strip_prefix(b"Task")?;
-    let number = trim_blanks(rest);
-    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if number.len() == rest.len() || digits == 0 {
-        return None;
-    }
-    let after = trim_blanks(&number[digits..]).strip_prefix(b":")?;
-    Some(text.len() - trim_blanks(after).len())
-}
-
-fn trim_blanks(text: &[u8]) -> &[u8] {
-    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    &text[blanks..]
 }
 
 impl Refusal {

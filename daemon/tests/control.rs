@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use warren::config::SocketMode;
-use warren::control::api::{
-    ActiveTask, CancelReply, CancelledTask, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
-};
 use warren::control::client::{Client, ClientError};
 use warren::control::server::{Request, Server};
 use warren::engine::Held;
+use warren::model::status::{
+    ActiveTask, CancelReply, CancelledTask, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+};
 
 /// More than any wait in these tests should last; reaching it is a failure.
 const BOUND: Duration = Duration::from_secs(20);

@@ -20,15 +20,14 @@ pub(super) use fit::{bare, fit};
 pub use size::encoded_len;
 
 use super::{Delivery, reply};
-use crate::config::duration::{MAX_DURATION, format_duration};
-use crate::host::FollowUp;
-use crate::settlement::DeadReason;
+use crate::model::duration::{MAX_DURATION, format_duration};
+use crate::model::{DeadReason, FollowUp, TaskId, UnixMs};
 use crate::task::own::{
     self, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
     HEADER_HANDLER, HEADER_ID, HEADER_LAST_FAILURE, HEADER_QUEUE, HEADER_REASON, HEADER_REDELIVERIES, NOTES,
     bounded, count_value, put, text, time_value,
 };
-use crate::task::{TaskId, UnixMs, is_transport_header, known_id, trace};
+use crate::task::{is_transport_header, known_id, trace};
 
 /// AMQP `delivery_mode`: survives a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;

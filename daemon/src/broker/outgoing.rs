@@ -10,8 +10,7 @@ use super::publisher::{Loss, Outgoing, Patience, Place, Publisher};
 use super::reply::{self, Ended};
 use super::{Delivery, topology};
 use crate::config::Queue;
-use crate::host::FollowUp;
-use crate::task::UnixMs;
+use crate::model::{FollowUp, UnixMs};
 
 /// A reply is sent this often to a queue that does not take it (it is full, say). Its task is not to wait for that.
 const MAX_REPLY_TRIES: u32 = 3;

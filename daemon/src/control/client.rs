@@ -12,11 +12,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::api::{
-    ActiveTask, CancelReply, ErrorReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
-};
 use super::query;
 use crate::engine::Held;
+use crate::model::status::{
+    ActiveTask, CancelReply, ErrorReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+};
 
 /// The server gives up after 5 s; this is only for one that accepts and then says nothing at all.
 const TIMEOUT: Duration = Duration::from_secs(15);

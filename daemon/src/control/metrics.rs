@@ -4,7 +4,7 @@
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
-use super::api::{BUCKETS_S, Counts, HandlerStatus, Histogram, QueueStatus, Status};
+use crate::model::status::{BUCKETS_S, Counts, HandlerStatus, Histogram, QueueStatus, Status};
 
 /// The MIME type of what [`render`] returns.
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -264,8 +264,8 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
 mod tests {
     use std::time::Duration;
 
-    use super::super::api::{Deduplication, Unsettled};
     use super::*;
+    use crate::model::status::{Deduplication, Unsettled};
 
     fn status() -> Status {
         let mut waits = Histogram::default();

@@ -1,7 +1,6 @@
 //! Control: HTTP over a Unix socket in the runtime directory. `warrenctl` speaks it; so can `curl --unix-socket`.
 
 mod access;
-pub mod api;
 pub mod client;
 mod metrics;
 mod query;

@@ -20,11 +20,13 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::access::{Access, Owners};
-use super::api::{ActiveTask, CancelReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status};
 use super::socket::{self, SocketFile};
 use super::verbs::answer;
 use crate::config::SocketMode;
 use crate::engine::Held;
+use crate::model::status::{
+    ActiveTask, CancelReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+};
 
 /// Connections served at once of each listener; further ones wait in the kernel's backlog. Each costs a few KiB and a
 /// task.

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
 use super::access::Access;
-use super::api::{ErrorReply, Status};
 use super::server::{READ_TIMEOUT, Request};
 use super::{metrics, query};
 use crate::engine::Held;
+use crate::model::status::{ErrorReply, Status};
 
 /// A request body: the largest task by default, and room for what surrounds it.
 const MAX_BODY: usize = (1 << 20) + (64 << 10);

@@ -8,10 +8,10 @@ use tokio::task::JoinHandle;
 
 use crate::blocking;
 use crate::config::Config;
-use crate::control::api::{ReloadReply, ReloadRow};
 use crate::engine::Command;
 use crate::failpoint::failpoint;
 use crate::host::{self, Spawner};
+use crate::model::status::{ReloadReply, ReloadRow};
 use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
 

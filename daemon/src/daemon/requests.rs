@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use crate::control::api::Status;
 use crate::control::server::Request;
 use crate::engine::{Command, EngineStatus};
+use crate::model::status::Status;
 
 use super::Daemon;
 

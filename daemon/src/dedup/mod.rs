@@ -35,12 +35,9 @@ use tokio::sync::oneshot;
 
 pub use window::Generation;
 
-use self::store::{MAX_AGE, Order, Store};
+use self::store::{Order, Store};
 use self::window::{MAX_PER_GENERATION, Window};
 use crate::task::sameness;
-
-/// The longest window: what is left on disk is removed after that.
-pub const MAX_WINDOW: Duration = MAX_AGE;
 
 /// What makes a task the same as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

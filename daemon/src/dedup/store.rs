@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::file::{self, MAGIC};
 use super::window::Generation;
+use crate::config::MAX_DEDUPLICATE;
 
 /// Orders that wait for the thread, 64 bytes each: a second of the fastest queue there is. A disk that is further
 /// behind is a fault like any other.
@@ -24,8 +25,6 @@ const MAX_WAITING: usize = 1 << 16;
 const BATCH: usize = 4096;
 /// How long the disk is left alone after a fault.
 const RETRY: Duration = Duration::from_secs(5);
-/// A file that was not written to for so long is of a queue that is not remembered any more: no window is longer.
-pub(super) const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -181,7 +180,7 @@ impl Files {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if age > MAX_AGE && entry.file_name() != "lock" {
+            if age > MAX_DEDUPLICATE && entry.file_name() != "lock" {
                 fs::remove_file(entry.path())?;
             }
         }

@@ -11,11 +11,11 @@ use lapin::BasicProperties;
 
 use crate::broker::hops::{self, Arrival, Wait};
 use crate::broker::{ConsumerId, Delivery, LinkEvent};
-use crate::host::TaskError;
+use crate::model::{DeadReason, TaskError, UnixMs};
 use crate::registry::{Absent, Slot};
-use crate::settlement::{DeadReason, Settlement};
+use crate::settlement::Settlement;
 use crate::task::own::{self, HEADER_ERROR, HEADER_ERROR_CODE, Times};
-use crate::task::{self, Refusal, UnixMs};
+use crate::task::{self, Refusal};
 
 use super::Engine;
 use super::drain::Phase;

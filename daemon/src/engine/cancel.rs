@@ -1,8 +1,8 @@
 //! An operator cancels a task: one that runs is asked to stop, one that waits is dead-lettered without a start.
 
-use crate::control::api::{CancelReply, CancelledTask};
 use crate::host::{HostId, Seq};
-use crate::settlement::{CancelCause, DeadReason};
+use crate::model::status::{CancelReply, CancelledTask};
+use crate::model::{CancelCause, DeadReason};
 
 use super::Engine;
 use super::flight::{Claim, FlightKey, State};

@@ -10,9 +10,8 @@ use crate::broker::reply::{Ended, Ending};
 use crate::broker::{Backoff, Delivery, PublishError, Publisher};
 use crate::config;
 use crate::failpoint::failpoint;
-use crate::host::{FollowUp, Outcome, Report, TaskError};
-use crate::settlement::DeadReason;
-use crate::task::TaskId;
+use crate::host::Report;
+use crate::model::{DeadReason, FollowUp, Outcome, TaskError, TaskId};
 
 use super::flight::{Claim, FlightKey, State};
 use super::{Engine, Event};

@@ -1,7 +1,9 @@
 //! Waiting tasks go to hosts, as far as workers reach.
 
-use crate::host::{Host, HostId, HostTask, TaskError};
-use crate::settlement::{DeadReason, MAX_REDELIVERIES, Settlement};
+use crate::model::{DeadReason, TaskError};
+
+use crate::host::{Host, HostId, HostTask};
+use crate::settlement::{MAX_REDELIVERIES, Settlement};
 use crate::task::Headers;
 
 use super::Engine;
@@ -149,7 +151,7 @@ impl Engine {
             } else if running >= lane.generation.timeout {
                 slot.cancelled_at = Some(now);
                 slot.host.cancel(head.seq);
-                self.flights[head.flight].cancelled.get_or_insert(crate::settlement::CancelCause::Timeout);
+                self.flights[head.flight].cancelled.get_or_insert(crate::model::CancelCause::Timeout);
             }
             if running >= LONG {
                 for queued in slot.sent.iter_mut().skip(1).filter(|queued| !queued.recalled) {

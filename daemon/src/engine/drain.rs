@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::failpoint::failpoint;
-use crate::host::TaskError;
-use crate::settlement::{CancelCause, Settlement};
+use crate::model::{CancelCause, TaskError};
+use crate::settlement::Settlement;
 
 use super::flight::{Flight, FlightKey, State, Verdict};
 use super::{Engine, Event};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::broker::Delivery;
 use crate::dedup::{Answer, Fingerprint, Generation};
-use crate::task::TaskId;
+use crate::model::TaskId;
 
 use super::drain::Phase;
 use super::flight::{Claim, Flight, FlightKey};

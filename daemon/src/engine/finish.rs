@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::control::api::RecentError;
 use crate::failpoint::failpoint;
-use crate::host::{HostId, Outcome, Report, TaskError};
-use crate::settlement::{self, CancelCause, DeadReason, Settlement};
+use crate::host::{HostId, Report};
+use crate::model::status::RecentError;
+use crate::model::{CancelCause, DeadReason, FaultCause, Outcome, TaskError};
+use crate::settlement::{self, Settlement};
 use crate::telemetry::Finished;
 
 use super::Engine;
@@ -26,7 +27,7 @@ impl Engine {
             return;
         };
         slot.tasks += 1;
-        if report.outcome == Outcome::Fault {
+        if matches!(report.outcome, Outcome::Fault(_)) {
             // After a panic or a broken contract the handler's state is unknown: the next task gets a new host, and
             // this one reports those behind it without starting them.
             slot.leaving = true;
@@ -34,8 +35,7 @@ impl Engine {
         }
         let (lane, first) = (slot.lane, slot.tasks == 1);
         self.host_freed(id);
-        // One that had started was out of reach of the recall: then only its time limit can have cancelled it.
-        let recalled = sent.recalled && report.outcome == Outcome::Cancelled && !is_timeout(&report);
+        let recalled = sent.recalled && report.outcome == Outcome::Cancelled;
         if recalled && self.flights[sent.flight].cancelled.is_none() {
             self.give_back_to_lane(sent.flight);
             return;
@@ -62,17 +62,17 @@ impl Engine {
             (cancelled, &report.outcome, &mut report.error)
         {
             // The host's clock and this one watch the same limit: which of them was first is of no interest.
-            settlement::CODE_TIMEOUT.clone_into(&mut error.code);
+            "timeout".clone_into(&mut error.code);
         }
         let ruling = settlement::settle(
-            &report.outcome,
-            report.error.as_ref(),
+            report.outcome,
+            report.error.as_ref().and_then(|error| error.retry_after),
             flight.attempt,
             generation.retry(),
             cancelled,
             fastrand::f64(),
         );
-        if report.outcome == Outcome::Fault {
+        if matches!(report.outcome, Outcome::Fault(_)) {
             lane.totals.borrow_mut().counts.faults += 1;
             self.queues[flight.queue].counts.faults += 1;
         }
@@ -97,7 +97,7 @@ impl Engine {
             // Says something about the drain, not about the handler.
             Settlement::Requeue | Settlement::Park { .. } | Settlement::Recount => return,
         };
-        let died = report.error.as_ref().filter(|error| error.code == settlement::CODE_CRASH);
+        let died = report.error.as_ref().filter(|_| report.outcome == Outcome::Fault(FaultCause::HostDied));
         let breaker = lane.generation.limits.breaker.as_ref();
         let mut totals = lane.totals.borrow_mut();
         let standing = &mut totals.standing;
@@ -181,7 +181,7 @@ impl Engine {
     }
 
     /// Counts for the flight's queue and handler.
-    pub(super) fn count(&mut self, key: FlightKey, add: impl Fn(&mut crate::control::api::Counts)) {
+    pub(super) fn count(&mut self, key: FlightKey, add: impl Fn(&mut crate::model::status::Counts)) {
         let flight = &self.flights[key];
         add(&mut self.queues[flight.queue].counts);
         if let Some(lane) = self.lanes.all.get_mut(&flight.lane) {
@@ -193,7 +193,7 @@ impl Engine {
         self.log.finished(
             self.task_ref(key),
             Finished {
-                outcome: &report.outcome,
+                outcome: report.outcome,
                 error: report.error.as_ref(),
                 settlement,
                 duration: report.duration,
@@ -256,12 +256,8 @@ impl Engine {
 /// For a handler that failed and said nothing.
 fn unexplained(cancelled: Option<CancelCause>) -> TaskError {
     let (code, message) = match cancelled {
-        Some(CancelCause::Timeout) => (settlement::CODE_TIMEOUT, "stopped at its time limit"),
+        Some(CancelCause::Timeout) => ("timeout", "stopped at its time limit"),
         _ => ("no-error-given", "the handler gave no reason"),
     };
     TaskError { code: code.to_owned(), message: message.to_owned(), retry_after: None }
-}
-
-fn is_timeout(report: &Report) -> bool {
-    report.error.as_ref().is_some_and(|error| error.code == settlement::CODE_TIMEOUT)
 }

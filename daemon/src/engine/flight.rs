@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{ConsumerId, Delivery, reply};
 use crate::dedup::Fingerprint;
-use crate::host::{FollowUp, TaskError, TaskResult};
-use crate::settlement::{CancelCause, Settlement};
-use crate::task::{TaskId, sameness};
+use crate::model::{CancelCause, FollowUp, TaskError, TaskId, TaskResult};
+use crate::settlement::Settlement;
+use crate::task::sameness;
 
 use super::lane::LaneKey;
 use super::queues::QueueKey;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::control::api::HoldReply;
-use crate::host::TaskError;
+use crate::model::TaskError;
+use crate::model::status::HoldReply;
 use crate::settlement::Settlement;
 
 use super::Engine;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::host::{Bound, Exit, HostEvent, HostId, Outcome, Report, Seq, Stage, TaskError};
-use crate::settlement::{CODE_CPU_TIME, CODE_CRASH, CancelCause};
+use crate::model::{CancelCause, Outcome, TaskError};
+
+use crate::host::{Bound, Exit, HostEvent, HostId, Report, Seq, Stage};
 use crate::telemetry::TaskRef;
 
 use super::Engine;
@@ -186,7 +187,7 @@ impl Engine {
                 let duration = self.now.saturating_duration_since(slot.head_since);
                 let outcome = match self.flights[sent.flight].cancelled {
                     Some(_) => Outcome::Cancelled,
-                    None => Outcome::Fault,
+                    None => Outcome::Fault(exit.cause()),
                 };
                 let report = Report { duration, ..plain_report(sent, outcome, Some(error)) };
                 self.conclude(sent.flight, report);
@@ -204,14 +205,14 @@ impl Engine {
             Some(CancelCause::Drain | CancelCause::Operator) => {
                 ("killed", format!("the handler did not stop when asked and was killed ({})", exit.why))
             }
-            None if exit.over == Some(Bound::CpuTime) => (CODE_CPU_TIME, exit.why.clone()),
+            None if exit.over == Some(Bound::CpuTime) => ("cpu_time", exit.why.clone()),
             None => {
                 let when = match exit.stage {
                     Stage::Reading => " while it read the task",
                     Stage::Reporting => " before it reported the task",
                     _ => "",
                 };
-                (CODE_CRASH, format!("the plugin host died{when}: {}", exit.why))
+                ("crash", format!("the plugin host died{when}: {}", exit.why))
             }
         };
         TaskError { code: code.to_owned(), message, retry_after: None }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::control::api::{Counts, Histogram};
 use crate::host::{Host, HostId, QUEUE_LIMIT, Seq};
+use crate::model::status::{Counts, Histogram};
 use crate::registry::Generation;
 
 use super::flight::FlightKey;

@@ -31,12 +31,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::broker::{Link, LinkEvent, PublishError, Publisher};
 use crate::config::Config;
-use crate::control::api::{
-    ActiveTask, BrokerStatus, CancelReply, HandlerStatus, HoldReply, QueueStatus, RecentError, RouteReply,
-};
 use crate::dedup::{Dedup, Generation};
 use crate::failpoint::failpoint;
 use crate::host::{HostEvent, HostId, Spawner};
+use crate::model::status::{
+    ActiveTask, BrokerStatus, CancelReply, HandlerStatus, HoldReply, QueueStatus, RecentError, RouteReply,
+};
 use crate::registry::Registry;
 use crate::telemetry::TaskLog;
 

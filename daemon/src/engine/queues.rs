@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::ConsumerId;
 use crate::config;
-use crate::control::api::{Counts, Histogram};
+use crate::model::status::{Counts, Histogram};
 
 use super::odd::Seen;
 use super::stuck::Stuck;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Breaker;
-use crate::config::duration::format_duration;
+use crate::model::duration::format_duration;
 
 /// Different tasks, one after another, whose host died: so many say more about the plugin than about the tasks. One
 /// poisonous task that is tried again and again is a single victim.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::control::api::{ActiveTask, Deduplication, HandlerStatus, QueueStatus, RouteReply, Unsettled};
+use crate::model::status::{ActiveTask, Deduplication, HandlerStatus, QueueStatus, RouteReply, Unsettled};
 use crate::registry::{Generation, Slot};
 
 use super::drain::Phase;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{self, Config, Limits};
-use crate::control::api::ReloadRow;
+use crate::model::status::ReloadRow;
 use crate::plugin::{Found as Discovered, Manifest, Refused, Snapshot};
 use crate::registry::{Generation, Slot, Source};
 

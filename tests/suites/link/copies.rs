@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use warren::broker::copy::{Failure, Grave, Parent, RetryCopy};
 use warren::broker::{Outgoing, PublishError};
-use warren::host::FollowUp;
-use warren::settlement::DeadReason;
-use warren::task::{TaskId, identify};
+use warren::model::{DeadReason, FollowUp, TaskId};
+use warren::task::identify;
 use warren_tests::rig::{Rig, queue, unique};
 use warren_tests::{Broker, Node};
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use warren::control::api::CancelReply;
+use warren::model::status::CancelReply;
 
 use crate::exit::Failure;
 use crate::output::{clean, print, print_json};

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use warren::control::api::HandlerStatus;
+use warren::model::status::HandlerStatus;
 
 use crate::exit::Failure;
 use crate::output::{Table, clean, print, print_json, short_digest, span};

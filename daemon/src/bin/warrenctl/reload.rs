@@ -1,6 +1,6 @@
 //! `warrenctl reload`.
 
-use warren::control::api::ReloadReply;
+use warren::model::status::ReloadReply;
 
 use crate::exit::{Code, Failure};
 use crate::output::{Table, print, print_json};
@@ -58,7 +58,7 @@ fn verdict(reply: &ReloadReply) -> Result<(), Failure> {
 mod tests {
     use std::process::ExitCode;
 
-    use warren::control::api::ReloadRow;
+    use warren::model::status::ReloadRow;
 
     use super::*;
     use crate::exit;

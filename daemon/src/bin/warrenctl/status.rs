@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use warren::control::api::{Counts, HandlerStatus, QueueStatus, RecentError, Status, Unsettled};
+use warren::model::status::{Counts, HandlerStatus, QueueStatus, RecentError, Status, Unsettled};
 
 use crate::exit::Failure;
 use crate::output::{Table, clean, print, print_json, short_digest, since, span};
@@ -176,7 +176,7 @@ fn section(table: &Table, rows: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use warren::control::api::{BrokerStatus, Deduplication, ReloadReply, ReloadRow};
+    use warren::model::status::{BrokerStatus, Deduplication, ReloadReply, ReloadRow};
 
     use super::*;
 

@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::*;
 use crate::broker::copy::{self, Failure, Grave, Original};
-use crate::settlement::DeadReason;
+use crate::model::DeadReason;
 
 fn with_headers(fields: &[(&str, AMQPValue)]) -> BasicProperties {
     let mut table = FieldTable::default();

@@ -3,7 +3,7 @@
 use lapin::BasicProperties;
 
 use super::*;
-use crate::task::UnixMs;
+use crate::model::UnixMs;
 use Redelivery::{Ended, Explained, Unexplained};
 
 const ONE: ConsumerId = ConsumerId(1);

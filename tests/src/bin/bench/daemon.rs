@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-use warren::control::api::{Counts, Status};
 use warren::control::client::Client;
 use warren::engine::Held;
+use warren::model::status::{Counts, Status};
 
 use super::process::Process;
 use super::queue::Tasks;

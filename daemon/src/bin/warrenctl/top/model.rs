@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
-use warren::control::api::{ActiveTask, HandlerStatus, QueueStatus, Status};
 use warren::control::client::ClientError;
+use warren::model::status::{ActiveTask, HandlerStatus, QueueStatus, Status};
 
 use super::track::{Point, Rates, Spans, Track};
 
@@ -138,7 +138,7 @@ impl Model {
 fn follow<'a>(
     tracks: &mut BTreeMap<String, Track>,
     at: Instant,
-    now: impl Iterator<Item = (&'a String, warren::control::api::Counts, warren::control::api::Histogram)>,
+    now: impl Iterator<Item = (&'a String, warren::model::status::Counts, warren::model::status::Histogram)>,
 ) {
     let mut before = std::mem::take(tracks);
     for (name, counts, spans) in now {
@@ -152,7 +152,7 @@ fn follow<'a>(
 pub(super) mod tests {
     use std::time::Duration;
 
-    use warren::control::api::{BrokerStatus, Counts, Histogram};
+    use warren::model::status::{BrokerStatus, Counts, Histogram};
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! The running daemon: it answers, consumes, runs what the files say, and its socket is for whom it should be.
 
 use warren::config::Config;
-use warren::control::api::{HandlerStatus, QueueStatus, Status, Unsettled};
 use warren::control::client::ClientError;
+use warren::model::status::{HandlerStatus, QueueStatus, Status, Unsettled};
 
 use super::super::facts::{DaemonFacts, FileFact};
 use super::super::finding::{Area, Finding, Severity};
@@ -209,7 +209,7 @@ fn socket(file: &FileFact, wanted: u32) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use warren::control::api::{BrokerStatus, ReloadReply};
+    use warren::model::status::{BrokerStatus, ReloadReply};
 
     use super::super::super::facts::Stat;
     use super::*;

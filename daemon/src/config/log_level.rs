@@ -6,17 +6,17 @@ use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// The target of lines about the life of tasks.
-pub(super) const TASK: &str = "task";
+pub(crate) const TASK: &str = "task";
 /// The target of what handlers log and print.
-pub(super) const HANDLER: &str = "handler";
+pub(crate) const HANDLER: &str = "handler";
 /// The targets that a bare level is for.
 const OWN: [&str; 3] = ["warren", TASK, HANDLER];
 
 /// A parsed `log.level`.
-pub(super) struct Filter {
-    pub(super) targets: Targets,
-    pub(super) task: LevelFilter,
-    pub(super) handler: LevelFilter,
+pub(crate) struct Filter {
+    pub(crate) targets: Targets,
+    pub(crate) task: LevelFilter,
+    pub(crate) handler: LevelFilter,
 }
 
 /// Checks a `log.level`: a level, or a list such as `info,lapin=debug`.
@@ -28,7 +28,7 @@ pub fn check_level(text: &str) -> Result<(), String> {
 }
 
 impl Filter {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut own = LevelFilter::INFO;
         let mut named = Vec::new();
         for part in text.split(',').map(str::trim) {
