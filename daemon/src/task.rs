@@ -8,7 +8,6 @@ mod tests;
 pub mod trace;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
@@ -16,7 +15,7 @@ use uuid::Uuid;
 
 pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, header_json, is_transport_header};
 
-use crate::model::{DeadReason, TaskId};
+use crate::model::{DeadReason, TaskId, UnixMs};
 use crate::router::{Router, split_label, trim_newline};
 
 /// Who a delivered task is and where in its life it stands.
@@ -51,11 +50,12 @@ pub struct Refusal {
 }
 
 /// Reads identity and counts from a delivery's properties. What cannot be read counts as absent: a task with that is a
-/// dead letter ([`own::times`]), and a dead letter has an identity, too.
-pub fn identify(properties: &BasicProperties) -> Identity {
+/// dead letter ([`own::times`]), and a dead letter has an identity, too. A task without an id gets one, made of the time and
+/// of `random`.
+pub fn identify(properties: &BasicProperties, now: UnixMs, random: &mut fastrand::Rng) -> Identity {
     let headers = properties.headers().as_ref();
     Identity {
-        id: known_id(properties).unwrap_or_else(|| TaskId { text: new_id(), generated: true }),
+        id: known_id(properties).unwrap_or_else(|| TaskId { text: new_id(now, random), generated: true }),
         attempt: own::count(headers, own::HEADER_ATTEMPT).max(1),
         redeliveries: own::count(headers, own::HEADER_REDELIVERIES),
     }
@@ -157,13 +157,17 @@ pub(crate) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<
     properties.headers().as_ref()?.inner().get(name)
 }
 
-/// A UUID of version 7. Its random part comes from a generator that the system seeded once per thread: asking the
-/// system for each would be a system call per task.
-fn new_id() -> Arc<str> {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let mut random = [0; 10];
-    fastrand::fill(&mut random);
-    let id = uuid::Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid();
+/// [`identify`] as tests want it.
+#[cfg(test)]
+pub(crate) fn identified(properties: &BasicProperties) -> Identity {
+    identify(properties, UnixMs::now(), &mut fastrand::Rng::new())
+}
+
+/// A UUID of version 7. `random` decides all but the time of it.
+fn new_id(now: UnixMs, random: &mut fastrand::Rng) -> Arc<str> {
+    let mut bytes = [0; 10];
+    random.fill(&mut bytes);
+    let id = uuid::Builder::from_unix_timestamp_millis(now.0, &bytes).into_uuid();
     let mut buffer = Uuid::encode_buffer();
     Arc::from(&*id.hyphenated().encode_lower(&mut buffer))
 }

@@ -3,7 +3,7 @@
 
 use lapin::BasicProperties;
 
-use super::copy::{self, Grave, Parent, RetryCopy};
+use super::copy::{self, DeadCopy, Parent, RetryCopy};
 use super::hops::{self, Basis, Wait};
 use super::publish_error::PublishError;
 use super::publisher::{Loss, Outgoing, Patience, Place, Publisher};
@@ -72,9 +72,9 @@ impl Publisher {
         &self,
         queue: &Queue,
         original: &Delivery,
-        grave: Grave<'_>,
+        dead_copy: DeadCopy<'_>,
     ) -> Result<(), PublishError> {
-        let properties = copy::dead(original.into(), &queue.name, &grave, UnixMs::now());
+        let properties = copy::dead(original.into(), &queue.name, &dead_copy, UnixMs::now());
         let publish = async |properties| {
             self.publish_to(Place::Dead(queue), Loss::Headers, properties, &original.body).await
         };

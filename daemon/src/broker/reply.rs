@@ -302,7 +302,7 @@ mod tests {
             ending: Ending::Dead(DeadReason::Attempts, FAILURE),
         };
         let reply = reply(&task, &ended, NOW).expect("asked for");
-        let seen = crate::task::identify(&reply.properties);
+        let seen = crate::task::identified(&reply.properties);
         assert!(seen.id.generated && &*seen.id.text != "o-1");
         assert_eq!((seen.attempt, seen.redeliveries), (1, 0));
     }

@@ -23,7 +23,7 @@ use super::access::{Access, Owners};
 use super::socket::{self, SocketFile};
 use super::verbs::answer;
 use crate::config::SocketMode;
-use crate::engine::Held;
+use crate::engine::PauseTarget;
 use crate::model::status::{
     ActiveTask, CancelReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
 };
@@ -66,7 +66,7 @@ pub enum Request {
     /// `POST /v1/pause` and `/v1/resume`; an error is a sentence for the operator.
     Hold {
         /// The queue or handler.
-        what: Held,
+        what: PauseTarget,
         /// Pause it; else let it go on.
         paused: bool,
         /// The answer.

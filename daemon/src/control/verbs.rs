@@ -15,7 +15,7 @@ use tracing::info;
 use super::access::Access;
 use super::server::{READ_TIMEOUT, Request};
 use super::{metrics, query};
-use crate::engine::Held;
+use crate::engine::PauseTarget;
 use crate::model::status::{ErrorReply, Status};
 
 /// A request body: the largest task by default, and room for what surrounds it.
@@ -77,7 +77,7 @@ async fn hold(request: &hyper::Request<Incoming>, requests: &mpsc::Sender<Reques
     };
     let paused = request.uri().path() == "/v1/pause";
     info!(peer, what, name, paused, "pause or resume asked for on the control socket");
-    let what = if what == "queue" { Held::Queue(name) } else { Held::Handler(name) };
+    let what = if what == "queue" { PauseTarget::Queue(name) } else { PauseTarget::Handler(name) };
     judged(ask(requests, |reply| Request::Hold { what, paused, reply }).await)
 }
 

@@ -24,7 +24,9 @@ impl Daemon {
                 let _ = reply.send(if health.ready { Ok(()) } else { Err(health.unready.clone()) });
             }
             Request::Active(reply) => self.engine.send(Command::Active(reply)),
-            Request::Hold { what, paused, reply } => self.engine.send(Command::Hold(what, paused, reply)),
+            Request::Hold { what, paused, reply } => {
+                self.engine.send(Command::SetPaused(what, paused, reply))
+            }
             Request::Cancel { task, reply } => self.engine.send(Command::Cancel(task, reply)),
             Request::Route { text, queue, message_type, reply } => {
                 self.engine.send(Command::Route { text, queue, message_type, reply });

@@ -183,6 +183,13 @@ pub struct Exit {
     pub over: Option<Bound>,
 }
 
+impl Report {
+    /// An outcome, and nothing to send.
+    pub fn without_result(seq: Seq, outcome: Outcome, error: Option<TaskError>) -> Self {
+        Self { seq, outcome, error, result: None, follow_ups: Vec::new(), duration: Duration::ZERO }
+    }
+}
+
 impl Exit {
     /// What the end of the host is for the task that it ran.
     pub fn cause(&self) -> FaultCause {

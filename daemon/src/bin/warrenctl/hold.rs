@@ -1,7 +1,7 @@
 //! `warrenctl handler pause|resume` and `warrenctl queue pause|resume`.
 
 use clap::Subcommand;
-use warren::engine::Held;
+use warren::engine::PauseTarget;
 
 use crate::exit::Failure;
 use crate::output::{clean, print, print_json};
@@ -40,7 +40,7 @@ pub(crate) enum HoldVerb {
     },
 }
 
-pub(crate) fn run(global: &Global, verb: &HoldVerb, held: fn(String) -> Held) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, verb: &HoldVerb, held: fn(String) -> PauseTarget) -> Result<(), Failure> {
     let (name, paused) = match verb {
         HoldVerb::Pause { name } => (name, true),
         HoldVerb::Resume { name } => (name, false),

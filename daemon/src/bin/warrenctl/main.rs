@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use warren::engine::Held;
+use warren::engine::PauseTarget;
 
 use crate::exit::Failure;
 
@@ -49,8 +49,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Handlers => handlers::run(global),
         Verb::Active => active::run(global),
         Verb::Cancel(args) => cancel::run(global, args),
-        Verb::Handler { verb } => hold::run(global, verb, Held::Handler),
-        Verb::Queue { verb } => hold::run(global, verb, Held::Queue),
+        Verb::Handler { verb } => hold::run(global, verb, PauseTarget::Handler),
+        Verb::Queue { verb } => hold::run(global, verb, PauseTarget::Queue),
         Verb::Reload => reload::run(global),
         Verb::Doctor(args) => doctor::run(global, args),
         Verb::Route(args) => route::run(global, args),

@@ -3,7 +3,7 @@
 //! a task whose start ends the process is to be counted, and dead as `poison` in the end; a task that only lost its link
 //! is not, and one that had ended is not to be run again.
 //!
-//! A redelivery is looked at in this order, after those that a run still stands for (`arrival::adopt`):
+//! A redelivery is looked at in this order, after those that a run still stands for (`arrival::reattach`):
 //!
 //! | the daemon knows that | so |
 //! | --- | --- |

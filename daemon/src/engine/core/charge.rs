@@ -5,7 +5,7 @@ use crate::host::{Exit, Stage};
 
 /// A task whose host ends so often before the task was started, or before its outcome arrived, has failed: it is the
 /// one thing that these ends had in common. Once or twice it may just have been there.
-pub(super) const UNTOLD: u32 = 3;
+pub(super) const UNREPORTED_ENDS: u32 = 3;
 
 /// Who answers for the end of a host, and how that is bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) enum Charge {
     Handler,
     /// The handler, which is told of it and goes on: what has to be freed at a host's end was freed by that.
     Freed,
-    /// The task in front: the [`UNTOLD`]th time counts as its attempt, and until then hosts are started ever less often.
+    /// The task in front: the [`UNREPORTED_ENDS`]th time counts as its attempt, and until then hosts are started ever less often.
     Front,
     /// The task that ran: it counts as its attempt.
     Runner,

@@ -1,4 +1,4 @@
-//! The configured queues as the engine sees them.
+//! The configured queues, and which subscription feeds which.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use crate::model::status::{Counts, Histogram};
 use super::odd::Seen;
 use super::stuck::Stuck;
 
-/// Index of a queue in [`Queues`]; stable over reloads, so that flights can hold it.
-pub(super) type QueueKey = usize;
+/// Index of a queue in [`Queues`]; stable over reloads, so that entries can hold it.
+pub(crate) type QueueKey = usize;
 
 /// One queue.
 #[derive(Debug)]
@@ -23,14 +23,12 @@ pub(super) struct QueueState {
     consumed: Duration,
     /// When the live one began.
     since: Instant,
-    /// Still configured. A removed queue stays until its flights are settled.
+    /// Still configured. A removed queue stays until its deliveries are settled.
     pub(super) configured: bool,
     /// Why it is left alone, when what it delivers ends the connection; a sentence with the remedy.
     pub(super) quarantine: Option<String>,
     /// An operator paused it: no consumer, no starts.
     pub(super) paused: bool,
-    /// Hosts busy with its tasks; at most `workers`.
-    pub(super) busy_hosts: usize,
     pub(super) counts: Counts,
     /// From delivery to start.
     pub(super) waits: Histogram,
@@ -56,7 +54,7 @@ pub(super) struct Queues {
 
 impl Queues {
     /// Takes over the configured queues; known ones keep their counts and subscription.
-    pub(super) fn configure(&mut self, configured: &[config::Queue]) {
+    pub(super) fn configure(&mut self, configured: &[config::Queue], now: Instant) {
         for queue in &mut self.list {
             queue.configured = false;
         }
@@ -72,10 +70,9 @@ impl Queues {
                     consumer: None,
                     consumed: Duration::ZERO,
                     quarantine: None,
-                    since: Instant::now(),
+                    since: now,
                     configured: true,
                     paused: false,
-                    busy_hosts: 0,
                     counts: Counts::default(),
                     waits: Histogram::default(),
                     stuck: Stuck::default(),

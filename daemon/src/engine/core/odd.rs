@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::broker::hops::Odd;
 
-use super::Engine;
 use super::queues::QueueKey;
+use super::{Core, Turn};
 
 /// Each may come with every task: it is logged so often.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -20,22 +20,22 @@ pub(super) struct Seen {
     logged: Instant,
 }
 
-impl Engine {
+impl Core {
     /// An arrival was odd.
-    pub(super) fn note_odd(&mut self, queue: QueueKey, odd: &Odd) {
+    pub(super) fn note_odd(&mut self, queue: QueueKey, odd: &Odd, turn: &Turn<'_>) {
         let what = sentence(odd);
-        let (now, state) = (self.now, &mut self.queues[queue]);
+        let (now, state) = (turn.now.instant, &mut self.queues[queue]);
         let logged = state.odd.as_ref().map(|seen| seen.logged).filter(|logged| now < *logged + LOG_EVERY);
         state.odd = Some(Seen { what: what.clone(), last: now, logged: logged.unwrap_or(now) });
         if logged.is_none() {
             tracing::warn!(queue = %self.queues[queue].config.name, "{what}");
-            self.remember(None, None, &what);
+            self.errors.add(turn.now.unix, None, None, &what);
         }
     }
 
     /// What was odd lately about the arrivals from a queue.
-    pub(super) fn odd(&self, queue: QueueKey) -> Option<&str> {
-        let seen = self.queues[queue].odd.as_ref().filter(|seen| self.now < seen.last + SHOWN)?;
+    pub(super) fn odd(&self, queue: QueueKey, now: Instant) -> Option<&str> {
+        let seen = self.queues[queue].odd.as_ref().filter(|seen| now < seen.last + SHOWN)?;
         Some(&seen.what)
     }
 }

@@ -1,5 +1,5 @@
 //! Whether a handler may be given tasks: paused by an operator, suspended because its hosts keep dying, or resting
-//! because it fails almost always. Pure: the engine says what happened and when.
+//! because it fails almost always.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ const SUSPENSION: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 /// A breaker's window is counted in so many parts: the oldest part is forgotten as a whole.
 const PARTS: usize = 16;
 
-/// How one handler stands, over all its generations.
+/// The health of one handler, over all its generations.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct HandlerHealth {
     paused: bool,
-    hold: Option<Timed>,
+    timed: Option<Timed>,
     /// Different tasks whose host died, since the last one that did not cost it. At most [`VICTIMS`].
     victims: Vec<Option<Arc<str>>>,
     /// Suspensions since a host last survived a task. While there are any, one host at a time is tried.
@@ -29,7 +29,7 @@ pub(super) struct Standing {
     ends: Ends,
 }
 
-/// A hold that ends by itself.
+/// A pause that ends by itself.
 #[derive(Debug)]
 struct Timed {
     state: &'static str,
@@ -39,7 +39,7 @@ struct Timed {
 
 /// Why a handler is given no tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hold {
+pub(super) struct Pause {
     /// `paused`, `suspended` or `resting`.
     pub(super) state: &'static str,
     /// For people.
@@ -48,14 +48,14 @@ pub(super) struct Hold {
     pub(super) left: Option<Duration>,
 }
 
-impl Standing {
+impl HandlerHealth {
     /// What keeps the handler from being given tasks now.
-    pub(super) fn hold(&self, now: Instant) -> Option<Hold> {
+    pub(super) fn pause_at(&self, now: Instant) -> Option<Pause> {
         if self.paused {
-            return Some(Hold { state: "paused", why: "an operator paused it".into(), left: None });
+            return Some(Pause { state: "paused", why: "an operator paused it".into(), left: None });
         }
-        let Timed { state, why, until } = self.hold.as_ref().filter(|hold| now < hold.until)?;
-        Some(Hold { state, why: why.clone(), left: Some(until.saturating_duration_since(now)) })
+        let Timed { state, why, until } = self.timed.as_ref().filter(|timed| now < timed.until)?;
+        Some(Pause { state, why: why.clone(), left: Some(until.saturating_duration_since(now)) })
     }
 
     /// After a suspension the plugin has to show first that a host survives.
@@ -79,7 +79,7 @@ impl Standing {
         self.suspensions = self.suspensions.saturating_add(1);
         self.victims.clear();
         let why = format!("its plugin hosts keep dying, the last one so: {why}").into();
-        self.hold = Some(Timed { state: "suspended", why, until: now + length });
+        self.timed = Some(Timed { state: "suspended", why, until: now + length });
         true
     }
 
@@ -95,7 +95,7 @@ impl Standing {
         let Some(breaker) = breaker else { return false };
         self.ends.add(failed, breaker.window, now);
         let (ended, failed) = self.ends.totals();
-        if self.hold(now).is_some()
+        if self.pause_at(now).is_some()
             || ended < breaker.tasks
             || f64::from(failed) < breaker.rate * f64::from(ended)
         {
@@ -103,7 +103,7 @@ impl Standing {
         }
         let why =
             format!("{failed} of its last {ended} tasks failed within {}", format_duration(breaker.window));
-        self.hold = Some(Timed { state: "resting", why: why.into(), until: now + breaker.rest });
+        self.timed = Some(Timed { state: "resting", why: why.into(), until: now + breaker.rest });
         self.ends = Ends::default();
         true
     }
@@ -113,7 +113,7 @@ impl Standing {
         self.paused = true;
     }
 
-    /// An operator lifts whatever holds it.
+    /// An operator lifts whatever keeps tasks from it.
     pub(super) fn resume(&mut self) {
         *self = Self::default();
     }
@@ -169,47 +169,47 @@ mod tests {
     #[test]
     fn three_different_victims_in_a_row_suspend_and_one_alone_never_does() {
         let now = Instant::now();
-        let mut standing = Standing::default();
+        let mut health = HandlerHealth::default();
         for _ in 0..50 {
-            assert!(!standing.host_died(Some(&id("poison")), "SIGSEGV", now));
+            assert!(!health.host_died(Some(&id("poison")), "SIGSEGV", now));
         }
-        assert!(!standing.host_died(Some(&id("b")), "SIGSEGV", now));
-        assert_eq!(standing.hold(now), None);
-        assert!(standing.host_died(Some(&id("c")), "SIGSEGV", now));
-        let hold = standing.hold(now).expect("suspended");
-        assert_eq!((hold.state, hold.left), ("suspended", Some(SUSPENSION.0)));
-        assert!(hold.why.contains("SIGSEGV"));
-        assert_eq!(standing.hold(now + SUSPENSION.0), None, "it ends by itself");
+        assert!(!health.host_died(Some(&id("b")), "SIGSEGV", now));
+        assert_eq!(health.pause_at(now), None);
+        assert!(health.host_died(Some(&id("c")), "SIGSEGV", now));
+        let pause = health.pause_at(now).expect("suspended");
+        assert_eq!((pause.state, pause.left), ("suspended", Some(SUSPENSION.0)));
+        assert!(pause.why.contains("SIGSEGV"));
+        assert_eq!(health.pause_at(now + SUSPENSION.0), None, "it ends by itself");
     }
 
     #[test]
     fn a_task_that_leaves_its_host_alive_starts_the_count_anew() {
         let now = Instant::now();
-        let mut standing = Standing::default();
+        let mut health = HandlerHealth::default();
         for round in 0..20 {
-            standing.host_died(Some(&id(&format!("a{round}"))), "exit", now);
-            standing.host_died(Some(&id(&format!("b{round}"))), "exit", now);
-            standing.task_ended(round % 2 == 0, None, now);
+            health.host_died(Some(&id(&format!("a{round}"))), "exit", now);
+            health.host_died(Some(&id(&format!("b{round}"))), "exit", now);
+            health.task_ended(round % 2 == 0, None, now);
         }
-        assert_eq!(standing.hold(now), None);
+        assert_eq!(health.pause_at(now), None);
     }
 
     #[test]
     fn after_a_suspension_one_death_is_enough_and_each_lasts_twice_as_long() {
         let mut now = Instant::now();
-        let mut standing = Standing::default();
+        let mut health = HandlerHealth::default();
         let mut lengths = Vec::new();
         for round in 0..12 {
-            while !standing.host_died(None, "did not start", now) {}
-            let left = standing.hold(now).and_then(|hold| hold.left).expect("suspended");
+            while !health.host_died(None, "did not start", now) {}
+            let left = health.pause_at(now).and_then(|pause| pause.left).expect("suspended");
             lengths.push(left.as_secs());
             now += left;
-            assert_eq!((standing.hold(now), standing.is_on_trial()), (None, true), "{round}");
+            assert_eq!((health.pause_at(now), health.is_on_trial()), (None, true), "{round}");
         }
         assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-        standing.task_ended(false, None, now);
-        assert!(!standing.is_on_trial());
-        assert!(!standing.host_died(Some(&id("x")), "exit", now));
+        health.task_ended(false, None, now);
+        assert!(!health.is_on_trial());
+        assert!(!health.host_died(Some(&id("x")), "exit", now));
     }
 
     fn breaker() -> Breaker {
@@ -228,40 +228,40 @@ mod tests {
             ("enough later", &[false, false, true, true, true, true, true, true], true),
         ];
         for (what, ends, rests) in table {
-            let mut standing = Standing::default();
+            let mut health = HandlerHealth::default();
             let tripped: Vec<bool> =
-                ends.iter().map(|failed| standing.task_ended(*failed, Some(&breaker()), now)).collect();
+                ends.iter().map(|failed| health.task_ended(*failed, Some(&breaker()), now)).collect();
             assert_eq!(tripped.last(), Some(&rests), "{what}");
-            assert_eq!(standing.hold(now).map(|hold| hold.state), rests.then_some("resting"), "{what}");
-            assert_eq!(standing.hold(now + breaker().rest), None, "{what}: it ends by itself");
+            assert_eq!(health.pause_at(now).map(|pause| pause.state), rests.then_some("resting"), "{what}");
+            assert_eq!(health.pause_at(now + breaker().rest), None, "{what}: it ends by itself");
         }
     }
 
     #[test]
     fn ends_that_left_the_window_do_not_count() {
         let start = Instant::now();
-        let mut standing = Standing::default();
+        let mut health = HandlerHealth::default();
         for second in 0..200 {
             let now = start + Duration::from_secs(second * 6);
-            assert!(!standing.task_ended(true, Some(&breaker()), now), "three a window are too few");
+            assert!(!health.task_ended(true, Some(&breaker()), now), "three a window are too few");
         }
         let late = start + Duration::from_secs(100_000);
         for _ in 0..3 {
-            assert!(!standing.task_ended(true, Some(&breaker()), late));
+            assert!(!health.task_ended(true, Some(&breaker()), late));
         }
-        assert!(standing.task_ended(true, Some(&breaker()), late));
+        assert!(health.task_ended(true, Some(&breaker()), late));
     }
 
     #[test]
     fn a_pause_outlasts_a_replacement_and_resume_lifts_everything() {
         let now = Instant::now();
-        let mut standing = Standing::default();
-        while !standing.host_died(None, "did not start", now) {}
-        standing.pause();
-        assert_eq!(standing.hold(now).map(|hold| (hold.state, hold.left)), Some(("paused", None)));
-        standing.replaced();
-        assert_eq!(standing.hold(now).map(|hold| hold.state), Some("paused"));
-        standing.resume();
-        assert_eq!((standing.hold(now), standing.is_on_trial()), (None, false));
+        let mut health = HandlerHealth::default();
+        while !health.host_died(None, "did not start", now) {}
+        health.pause();
+        assert_eq!(health.pause_at(now).map(|pause| (pause.state, pause.left)), Some(("paused", None)));
+        health.replaced();
+        assert_eq!(health.pause_at(now).map(|pause| pause.state), Some("paused"));
+        health.resume();
+        assert_eq!((health.pause_at(now), health.is_on_trial()), (None, false));
     }
 }
