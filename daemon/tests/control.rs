@@ -12,7 +12,8 @@ use warren::control::client::{Client, ClientError};
 use warren::control::server::{Request, Server};
 use warren::engine::PauseTarget;
 use warren::model::status::{
-    ActiveTask, CancelReply, CancelledTask, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+    ActiveTask, CancelReply, CancelledTask, CancelledWhile, HandlerStatus, HoldReply, ReloadReply,
+    RouteReply, Status,
 };
 
 /// More than any wait in these tests should last; reaching it is a failure.
@@ -109,7 +110,7 @@ fn attentive(request: Request) {
             let _ = reply.send(Err(format!("no queue `{name}`")));
         }
         Request::Cancel { task, reply } => {
-            let row = CancelledTask { id: task, was: "running".into(), ..CancelledTask::default() };
+            let row = CancelledTask { id: task, was: CancelledWhile::Running, ..CancelledTask::default() };
             let _ = reply.send(Ok(CancelReply { cancelled: vec![row] }));
         }
         Request::Ready(reply) => {

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::engine::Command;
 use crate::failpoint::failpoint;
 use crate::host::{self, Spawner};
-use crate::model::status::{ReloadReply, ReloadRow};
+use crate::model::status::{HandlerChange, ReloadReply, ReloadRow};
 use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
 
@@ -183,7 +183,7 @@ pub(super) fn log_rows(rows: &[ReloadRow]) {
             Some(error) => {
                 tracing::error!(handler = %row.handler, change = %row.change, generation = row.generation, %error, "handler not as asked");
             }
-            None if row.change == "unchanged" => {
+            None if row.change == HandlerChange::Unchanged => {
                 tracing::debug!(handler = %row.handler, generation = row.generation, "handler unchanged");
             }
             None => {

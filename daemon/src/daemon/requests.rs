@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::control::server::Request;
 use crate::engine::{Command, EngineStatus};
-use crate::model::status::Status;
+use crate::model::status::{DaemonState, Status};
 
 use super::Daemon;
 
@@ -62,15 +62,15 @@ impl Daemon {
 
     fn own_status(&self) -> Status {
         let state = match (self.draining, self.ready_given) {
-            (true, _) => "draining",
-            (false, true) => "running",
-            (false, false) => "starting",
+            (true, _) => DaemonState::Draining,
+            (false, true) => DaemonState::Running,
+            (false, false) => DaemonState::Starting,
         };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_ms: self.started_ms,
-            state: state.to_owned(),
+            state,
             ready: self.health.borrow().ready,
             reloads: self.reloads.counts,
             log_lines_lost: self.telemetry.lost_lines(),

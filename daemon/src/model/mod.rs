@@ -17,6 +17,7 @@ mod outcome;
 pub mod queue_name;
 mod reason;
 pub mod status;
+mod words;
 
 pub use id::TaskId;
 pub use moment::{UnixMs, rfc3339};

@@ -5,6 +5,98 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::words::words;
+
+words! {
+    /// What the daemon does.
+    DaemonState {
+        /// It has not given READY yet.
+        Starting = "starting",
+        /// It takes tasks.
+        Running = "running",
+        /// It finishes what runs and ends.
+        Draining = "draining",
+    }
+}
+
+words! {
+    /// How the connections to the broker stand.
+    BrokerState {
+        /// There is none.
+        Connecting = "connecting",
+        /// Both are up.
+        Connected = "connected",
+        /// Tasks are consumed, and no copy can be sent.
+        NotPublishing = "not publishing",
+        /// The broker takes no copies at the moment.
+        Blocked = "blocked",
+    }
+}
+
+words! {
+    /// What is done with a queue.
+    QueueState {
+        /// It is not consumed: the broker is away, or refuses it.
+        Away = "away",
+        /// It is consumed.
+        Consuming = "consuming",
+        /// An operator paused it.
+        Paused = "paused",
+        /// The daemon ends.
+        Draining = "draining",
+        /// All that it may hold are tasks that cannot be settled.
+        Stuck = "stuck",
+        /// What it delivers ends the connection.
+        Quarantined = "quarantined",
+    }
+}
+
+words! {
+    /// Whether a handler is given tasks.
+    HandlerState {
+        /// It is.
+        Active = "active",
+        /// Its hosts do not start.
+        Failing = "failing",
+        /// Its hosts keep dying.
+        Suspended = "suspended",
+        /// Its tasks fail almost always.
+        Resting = "resting",
+        /// An operator paused it.
+        Paused = "paused",
+    }
+}
+
+words! {
+    /// What a reload did to a handler.
+    HandlerChange {
+        /// It runs on as it was.
+        Unchanged = "unchanged",
+        /// It is new.
+        Added = "added",
+        /// A new generation took over.
+        Replaced = "replaced",
+        /// It is not configured any more.
+        Removed = "removed",
+        /// A plugin that needs a table of its own.
+        Unused = "unused",
+        /// The new one failed, the old one runs.
+        Kept = "kept",
+        /// It failed, and there was none before.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// How far a task was that an operator cancelled.
+    CancelledWhile {
+        /// It was dead-lettered without a start.
+        Waiting = "waiting",
+        /// It was asked to stop, and is killed after its handler's `grace`.
+        Running = "running",
+    }
+}
+
 /// `GET /v1/status`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -14,8 +106,8 @@ pub struct Status {
     pub pid: u32,
     /// When it started.
     pub started_ms: u64,
-    /// `starting`, `running`, `draining`.
-    pub state: String,
+    /// What it does.
+    pub state: DaemonState,
     /// Whether every configured queue is being consumed, and none is stuck.
     pub ready: bool,
     /// The broker link.
@@ -42,9 +134,8 @@ pub struct Status {
 /// The broker link.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BrokerStatus {
-    /// `connected`, `connecting`, `not publishing` (tasks are consumed, and no copy can be sent), `blocked` (the broker takes no
-    /// copies at the moment).
-    pub state: String,
+    /// How it stands.
+    pub state: BrokerState,
     /// Host, port and vhost of the broker in use, without credentials.
     pub address: String,
     /// Product and version, as the broker gives them.
@@ -60,9 +151,8 @@ pub struct BrokerStatus {
 pub struct QueueStatus {
     /// Its name.
     pub name: String,
-    /// `consuming`, `away`, `paused`, `draining`, `stuck` (all that it may hold are tasks that cannot be settled),
-    /// `quarantined` (what it delivers ends the connection).
-    pub state: String,
+    /// What is done with it.
+    pub state: QueueState,
     /// Why it is not consumed, and what to do, when it is quarantined.
     #[serde(default)]
     pub held: Option<String>,
@@ -182,9 +272,8 @@ pub struct HandlerStatus {
     pub sha256: String,
     /// Generation number.
     pub generation: u64,
-    /// `active`, `failing` (its hosts do not start), `suspended` (they keep dying), `resting` (its tasks fail almost
-    /// always), `paused` (by an operator).
-    pub state: String,
+    /// Whether it is given tasks.
+    pub state: HandlerState,
     /// Why it is given no tasks, when it is given none.
     #[serde(default)]
     pub held: Option<String>,
@@ -272,8 +361,8 @@ pub struct ReloadReply {
 pub struct ReloadRow {
     /// The handler's name.
     pub handler: String,
-    /// `added`, `replaced`, `unchanged`, `removed`, `unused` (a plugin that needs a table of its own), `kept` (the new one failed, the old one runs), `refused`.
-    pub change: String,
+    /// What.
+    pub change: HandlerChange,
     /// The generation now in force; 0: none.
     pub generation: u64,
     /// Why it was kept or refused.
@@ -318,8 +407,8 @@ pub struct CancelledTask {
     pub queue: String,
     /// Its handler.
     pub handler: String,
-    /// `running`: asked to stop, killed after its handler's `grace`; `waiting`: dead-lettered without a start.
-    pub was: String,
+    /// How far it was.
+    pub was: CancelledWhile,
 }
 
 /// The body of every answer that is not a success.

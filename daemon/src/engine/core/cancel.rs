@@ -1,6 +1,6 @@
 //! An operator cancels a task: one that runs is asked to stop, one that waits is dead-lettered without a start.
 
-use crate::model::status::{CancelReply, CancelledTask};
+use crate::model::status::{CancelReply, CancelledTask, CancelledWhile};
 use crate::model::{CancelCause, DeadReason};
 
 use super::in_flight::{Claim, EntryKey, Sent, Stage};
@@ -49,12 +49,12 @@ impl Core {
             id: entry.id.text.to_string(),
             queue: self.queues[entry.queue].config.name.to_string(),
             handler: handler.map_or_else(String::new, |pool| pool.generation.handler.to_string()),
-            was: if entry.sent().is_some() { "running" } else { "waiting" }.to_owned(),
+            was: if entry.sent().is_some() { CancelledWhile::Running } else { CancelledWhile::Waiting },
         };
         tracing::info!(
             task_id = row.id,
             handler = row.handler,
-            was = row.was,
+            was = %row.was,
             "task cancelled by an operator"
         );
         if let Some(&Sent { host, seq, .. }) = entry.sent() {

@@ -36,7 +36,7 @@ impl Core {
     }
 
     /// Where the first task of a list can go. What waits in a paused queue goes back as soon as its consumer has ended.
-    fn place(&self, (pool, queue): ListKey, turn: &Turn<'_>) -> Place {
+    pub(super) fn place(&self, (pool, queue): ListKey, turn: &Turn<'_>) -> Place {
         if self.queues[queue].paused {
             return Place::None;
         }

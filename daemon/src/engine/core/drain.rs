@@ -130,8 +130,7 @@ impl Core {
         } else {
             drain.hosts_until = Some(now + grace);
             drain.over = self.pools.has_no_worker();
-            for (host, worker, _) in self.pools.workers_mut() {
-                worker.leaving = true;
+            for host in self.pools.leave_all() {
                 turn.act(Action::QuitHost(host));
             }
         }

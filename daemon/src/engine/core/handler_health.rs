@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Breaker;
 use crate::model::duration::format_duration;
+use crate::model::status::HandlerState;
 
 /// Different tasks, one after another, whose host died: so many say more about the plugin than about the tasks. One
 /// poisonous task that is tried again and again is a single victim.
@@ -32,7 +33,7 @@ pub(super) struct HandlerHealth {
 /// A pause that ends by itself.
 #[derive(Debug)]
 struct Timed {
-    state: &'static str,
+    state: HandlerState,
     why: Arc<str>,
     until: Instant,
 }
@@ -40,8 +41,8 @@ struct Timed {
 /// Why a handler is given no tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pause {
-    /// `paused`, `suspended` or `resting`.
-    pub(super) state: &'static str,
+    /// How the status shows it.
+    pub(super) state: HandlerState,
     /// For people.
     pub(super) why: Arc<str>,
     /// When it ends by itself; `None`: only an operator ends it.
@@ -52,10 +53,14 @@ impl HandlerHealth {
     /// What keeps the handler from being given tasks now.
     pub(super) fn pause_at(&self, now: Instant) -> Option<Pause> {
         if self.paused {
-            return Some(Pause { state: "paused", why: "an operator paused it".into(), left: None });
+            return Some(Pause {
+                state: HandlerState::Paused,
+                why: "an operator paused it".into(),
+                left: None,
+            });
         }
         let Timed { state, why, until } = self.timed.as_ref().filter(|timed| now < timed.until)?;
-        Some(Pause { state, why: why.clone(), left: Some(until.saturating_duration_since(now)) })
+        Some(Pause { state: *state, why: why.clone(), left: Some(until.saturating_duration_since(now)) })
     }
 
     /// After a suspension the plugin has to show first that a host survives.
@@ -79,7 +84,7 @@ impl HandlerHealth {
         self.suspensions = self.suspensions.saturating_add(1);
         self.victims.clear();
         let why = format!("its plugin hosts keep dying, the last one so: {why}").into();
-        self.timed = Some(Timed { state: "suspended", why, until: now + length });
+        self.timed = Some(Timed { state: HandlerState::Suspended, why, until: now + length });
         true
     }
 
@@ -103,7 +108,7 @@ impl HandlerHealth {
         }
         let why =
             format!("{failed} of its last {ended} tasks failed within {}", format_duration(breaker.window));
-        self.timed = Some(Timed { state: "resting", why: why.into(), until: now + breaker.rest });
+        self.timed = Some(Timed { state: HandlerState::Resting, why: why.into(), until: now + breaker.rest });
         self.ends = Ends::default();
         true
     }
@@ -177,7 +182,7 @@ mod tests {
         assert_eq!(health.pause_at(now), None);
         assert!(health.host_died(Some(&id("c")), "SIGSEGV", now));
         let pause = health.pause_at(now).expect("suspended");
-        assert_eq!((pause.state, pause.left), ("suspended", Some(SUSPENSION.0)));
+        assert_eq!((pause.state, pause.left), (HandlerState::Suspended, Some(SUSPENSION.0)));
         assert!(pause.why.contains("SIGSEGV"));
         assert_eq!(health.pause_at(now + SUSPENSION.0), None, "it ends by itself");
     }
@@ -232,7 +237,11 @@ mod tests {
             let tripped: Vec<bool> =
                 ends.iter().map(|failed| health.task_ended(*failed, Some(&breaker()), now)).collect();
             assert_eq!(tripped.last(), Some(&rests), "{what}");
-            assert_eq!(health.pause_at(now).map(|pause| pause.state), rests.then_some("resting"), "{what}");
+            assert_eq!(
+                health.pause_at(now).map(|pause| pause.state),
+                rests.then_some(HandlerState::Resting),
+                "{what}"
+            );
             assert_eq!(health.pause_at(now + breaker().rest), None, "{what}: it ends by itself");
         }
     }
@@ -258,9 +267,12 @@ mod tests {
         let mut health = HandlerHealth::default();
         while !health.host_died(None, "did not start", now) {}
         health.pause();
-        assert_eq!(health.pause_at(now).map(|pause| (pause.state, pause.left)), Some(("paused", None)));
+        assert_eq!(
+            health.pause_at(now).map(|pause| (pause.state, pause.left)),
+            Some((HandlerState::Paused, None))
+        );
         health.replaced();
-        assert_eq!(health.pause_at(now).map(|pause| pause.state), Some("paused"));
+        assert_eq!(health.pause_at(now).map(|pause| pause.state), Some(HandlerState::Paused));
         health.resume();
         assert_eq!((health.pause_at(now), health.is_on_trial()), (None, false));
     }

@@ -356,6 +356,11 @@ impl InFlight {
         Some(key)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_listed_as_detached(&self, key: EntryKey) -> bool {
+        self.detached.iter().any(|detached| detached.entry == key)
+    }
+
     /// The entries without a tag whose outcome is known, and when they were detached.
     pub(super) fn ended_and_detached(&self) -> Vec<(EntryKey, QueueKey, Duration)> {
         let ended = |detached: &Detached| {

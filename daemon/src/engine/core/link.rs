@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::broker::{ConsumerId, LinkEvent};
 
+use crate::model::status::BrokerState;
+
 use super::in_flight::{Claim, EntryKey};
-use super::status::NOT_PUBLISHING;
 use super::{Core, Turn};
 
 impl Core {
@@ -18,7 +19,7 @@ impl Core {
                 self.broker.address = address;
                 self.broker.server = server;
                 self.broker.connects += 1;
-                "connected".clone_into(&mut self.broker.state);
+                self.broker.state = BrokerState::Connected;
             }
             LinkEvent::Consuming { consumer, queue, window } => {
                 tracing::info!(%queue, "consuming");
@@ -43,20 +44,19 @@ impl Core {
             LinkEvent::Lost { consumer, why } => self.on_lost(consumer, &why, turn),
             LinkEvent::Away { why } => {
                 tracing::warn!(error = %why, "the broker is away; trying again");
-                "connecting".clone_into(&mut self.broker.state);
+                self.broker.state = BrokerState::Connecting;
                 self.errors.add(at, None, None, &why);
                 self.broker.last_error = Some(why);
             }
             LinkEvent::NotPublishing { why } => {
                 tracing::warn!(error = %why, "nothing can be published; trying again");
-                NOT_PUBLISHING.clone_into(&mut self.broker.state);
+                self.broker.state = BrokerState::NotPublishing;
                 self.errors.add(at, None, None, &why);
                 self.broker.last_error = Some(why);
             }
             LinkEvent::Blocked(blocked) => {
                 tracing::warn!(blocked, "the broker blocks publishing while it is short of memory or disk");
-                let state = if blocked { "blocked" } else { "connected" };
-                state.clone_into(&mut self.broker.state);
+                self.broker.state = if blocked { BrokerState::Blocked } else { BrokerState::Connected };
             }
             LinkEvent::NotTaken { queue, why } => {
                 tracing::error!(%queue, error = %why, "the broker rejected a copy; its task stays unacknowledged, trying again");

@@ -24,6 +24,8 @@ mod action;
 mod arrival;
 mod cancel;
 mod charge;
+#[cfg(test)]
+mod check;
 mod dispatch;
 mod drain;
 mod duplicates;
@@ -150,7 +152,7 @@ impl Core {
             dedup: Memories::default(),
             losses: Losses::default(),
             phase: Phase::Running,
-            broker: BrokerStatus { state: "connecting".to_owned(), ..BrokerStatus::default() },
+            broker: BrokerStatus::default(),
             errors: RecentErrors::default(),
             not_taken: None,
             machine_fault: None,

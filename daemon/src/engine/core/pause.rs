@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::engine::PauseTarget;
-use crate::model::status::HoldReply;
+use crate::model::status::{HandlerState, HoldReply};
 use crate::settlement::Settlement;
 
 use super::handler_health::Pause;
@@ -89,7 +89,7 @@ impl Core {
         let Some(handler) = self.pools.get(pool).map(|pool| pool.handler) else { return };
         let name = &self.handlers[handler].name;
         let left = pause.left.map(|left| format!("{left:.0?}"));
-        tracing::warn!(handler = %name, state = pause.state, why = %pause.why, left, "handler held; its tasks are parked");
+        tracing::warn!(handler = %name, state = %pause.state, why = %pause.why, left, "handler held; its tasks are parked");
         let message = format!("{}: {}", pause.state, pause.why);
         self.errors.add(turn.now.unix, Some(name), None, &message);
         let pools: Vec<PoolKey> = self.pools.of_handler(handler).map(|(key, _)| key).collect();
@@ -124,8 +124,8 @@ impl Core {
                 pool.proved();
             }
         }
-        let state = self.pause_of(Some(key), turn).map_or("active", |pause| pause.state);
-        Ok(HoldReply { name: name.to_owned(), state: state.to_owned() })
+        let state = self.pause_of(Some(key), turn).map_or(HandlerState::Active, |pause| pause.state);
+        Ok(HoldReply { name: name.to_owned(), state: state.to_string() })
     }
 
     /// An operator pauses a queue (its consumer is cancelled, what waits goes back, what runs finishes) or lets it go

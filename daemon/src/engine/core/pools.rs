@@ -3,15 +3,18 @@
 //! A worker is starting, idle, busy or leaving. Only the verbs of [`Pools`] move it from one to the other, so that the
 //! lists, the counts by queue and the workers themselves agree.
 
+mod handler_pool;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::host::{HostId, QUEUE_LIMIT, Seq};
+use crate::host::{HostId, Seq};
 use crate::registry::Generation;
 
+pub(super) use self::handler_pool::HandlerPool;
+use self::handler_pool::{depth, fills_first};
 pub(super) use self::worker::{Given, LONG, Worker};
 use super::handlers::HandlerKey;
 use super::in_flight::EntryKey;
@@ -19,24 +22,6 @@ use super::queues::QueueKey;
 
 /// A pool is found by the number of its generation.
 pub(super) type PoolKey = u64;
-
-/// Workers of one pool that start at the same time. Starting one costs a fork, an exec and the handler's `create`;
-/// on a cold start a few warm workers show soon enough whether more are needed.
-const STARTING_LIMIT: usize = 4;
-
-/// First and longest pause after a host failed to start, or ended before it had done anything. Doubled each time; a
-/// host that starts ends the pause, and its first report makes the next one short again.
-const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-
-/// Below this, waking another process costs more than running the task: fill one host before using the next.
-/// (A round trip that wakes a process on another core was measured at 33 to 43 µs.)
-const WAKE_UP: Duration = Duration::from_micros(50);
-
-/// How often a pool may park a window of tasks that crowd it.
-const PARK_TURN: Duration = Duration::from_secs(1);
-
-/// Work that may stand queued in front of a task inside a busy host.
-const QUEUED_WORK: Duration = Duration::from_millis(1);
 
 /// All pools, those of replaced generations included until their last task is done.
 #[derive(Debug, Default)]
@@ -48,30 +33,6 @@ pub(super) struct Pools {
     /// Retired pools that are still there.
     retired: usize,
     next_host: u64,
-}
-
-/// One generation at work.
-#[derive(Debug)]
-pub(super) struct HandlerPool {
-    pub(super) generation: Arc<Generation>,
-    pub(super) handler: HandlerKey,
-    /// Workers that are ready and have nothing to do; the warmest last.
-    idle: Vec<HostId>,
-    /// Workers with tasks.
-    busy: Vec<HostId>,
-    /// Workers that are not ready yet.
-    starting: usize,
-    /// Replaced or removed: takes no new tasks and goes away when the last one is done.
-    pub(super) retired: bool,
-    /// The last host failed to start.
-    pub(super) failing: bool,
-    /// No host is started before this: the last one failed to start, or ended with nothing to show for it.
-    start_after: Option<Instant>,
-    start_backoff: Duration,
-    /// Since when tasks are parked that crowd the window, and how many were in that time.
-    parked: (Instant, usize),
-    /// Moving average of a task's duration; `None` before the first.
-    typical: Option<Duration>,
 }
 
 /// What is asked of [`Pools::place`].
@@ -110,19 +71,7 @@ pub(super) enum Freed {
 impl Pools {
     /// Opens the pool of a generation.
     pub(super) fn open(&mut self, generation: Arc<Generation>, handler: HandlerKey, now: Instant) {
-        let pool = HandlerPool {
-            handler,
-            idle: Vec::new(),
-            busy: Vec::new(),
-            starting: 0,
-            retired: false,
-            failing: false,
-            start_after: None,
-            start_backoff: START_BACKOFF.0,
-            parked: (now, 0),
-            typical: None,
-            generation,
-        };
+        let pool = HandlerPool::new(generation, handler, now);
         self.all.insert(pool.generation.number, pool);
     }
 
@@ -247,15 +196,16 @@ impl Pools {
         id
     }
 
-    /// A host takes tasks now. What it is good for only its first task shows. False: it is to end, its pool has retired.
-    pub(super) fn ready(&mut self, id: HostId, now: Instant) -> bool {
-        let Some(worker) = self.workers.get_mut(&id) else { return true };
-        let Some(pool) = self.all.get_mut(&worker.pool) else { return true };
+    /// A host takes tasks now. What it is good for only its first task shows.
+    pub(super) fn ready(&mut self, id: HostId, now: Instant) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_ready()) else { return };
+        let Some(pool) = self.all.get_mut(&worker.pool) else { return };
         worker.ready(now);
         pool.starting -= 1;
         pool.started();
-        pool.idle.push(id);
-        true
+        if !worker.leaving {
+            pool.idle.push(id);
+        }
     }
 
     /// Gives a task to a worker, on this queue's account; its number there.
@@ -307,6 +257,15 @@ impl Pools {
         }
     }
 
+    /// Every worker takes no more tasks.
+    pub(super) fn leave_all(&mut self) -> Vec<HostId> {
+        let all: Vec<HostId> = self.workers.keys().copied().collect();
+        for id in &all {
+            self.leave(*id);
+        }
+        all
+    }
+
     /// A host is gone.
     pub(super) fn ended(&mut self, id: HostId) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
@@ -338,108 +297,35 @@ impl Pools {
         over
     }
 
+    /// Holds the lists and the counts against the workers.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let mut busy_with = vec![0; self.busy_with.len()];
+        for (id, worker) in &self.workers {
+            let pool = &self.all[&worker.pool];
+            let (idle, busy) = (pool.idle.contains(id), pool.busy.contains(id));
+            let works = worker.tasks_in_hand() > 0;
+            assert_eq!((busy, works), (works, worker.queue.is_some()), "{id:?}: {worker:?}");
+            assert!(idle <= (worker.is_idle() && !worker.leaving), "{id:?} is idle: {worker:?}");
+            assert!(idle || worker.leaving || !worker.is_idle(), "{id:?} is not listed as idle: {worker:?}");
+            if let Some(queue) = worker.queue {
+                busy_with[queue] += 1;
+            }
+        }
+        assert_eq!(busy_with, self.busy_with, "busy workers by queue");
+        for (key, pool) in &self.all {
+            let of_pool = || self.workers.values().filter(|worker| worker.pool == *key);
+            let starting = of_pool().filter(|worker| !worker.is_ready()).count();
+            let listed = pool.idle.len() + pool.busy.len();
+            let leaving = of_pool().filter(|worker| worker.is_idle() && worker.leaving).count();
+            assert_eq!(pool.starting, starting, "starting workers of {key}");
+            assert_eq!(listed + leaving + starting, of_pool().count(), "workers of {key}: {pool:?}");
+        }
+        assert_eq!(self.retired, self.all.values().filter(|pool| pool.retired).count());
+    }
+
     /// Busy workers of a queue.
     pub(super) fn busy_with(&self, queue: QueueKey) -> usize {
         self.busy_with.get(queue).copied().unwrap_or(0)
-    }
-}
-
-impl HandlerPool {
-    /// A task took this long.
-    pub(super) fn observe(&mut self, duration: Duration) {
-        self.typical = Some(self.typical.map_or(duration, |typical| (typical * 7 + duration) / 8));
-    }
-
-    /// A host failed to start: wait before the next.
-    pub(super) fn start_failed(&mut self, now: Instant) {
-        self.failing = true;
-        self.pause_starts(now);
-    }
-
-    /// A host ended with nothing to show for it: wait before the next, twice as long as the last time. Hosts that were
-    /// started together count as one.
-    pub(super) fn pause_starts(&mut self, now: Instant) {
-        if self.start_after.is_some_and(|at| now < at) {
-            return;
-        }
-        self.start_after = Some(now + self.start_backoff);
-        self.start_backoff = (self.start_backoff * 2).min(START_BACKOFF.1);
-    }
-
-    /// A host started. What it is good for only its first task shows.
-    pub(super) fn started(&mut self) {
-        self.failing = false;
-        self.start_after = None;
-    }
-
-    /// A host that was started reported its first task.
-    pub(super) fn proved(&mut self) {
-        self.start_backoff = START_BACKOFF.0;
-    }
-
-    /// Most workers that may be busy. After a suspension one has to show first that it survives.
-    fn cap(&self, on_trial: bool) -> usize {
-        let configured = self.generation.limits.workers.map_or(usize::MAX, usize::from);
-        if on_trial { configured.min(1) } else { configured }
-    }
-
-    /// Whether every worker that it may have is busy, and its queue, with so many workers, could run tasks of others.
-    pub(super) fn is_at_own_limit(&self, of_queue: usize, on_trial: bool) -> bool {
-        let cap = self.cap(on_trial);
-        cap < of_queue && self.busy.len() + self.starting >= cap
-    }
-
-    /// Whether one more task may be parked because it crowds the window. At most a window of them in [`PARK_TURN`]: when
-    /// a queue holds nothing but this handler's tasks, all of it would be copied to and fro.
-    pub(super) fn may_park(&mut self, window: usize, now: Instant) -> bool {
-        if now >= self.parked.0 + PARK_TURN {
-            self.parked = (now, 0);
-        }
-        let may = self.parked.1 < window;
-        self.parked.1 += usize::from(may);
-        may
-    }
-
-    fn may_start(&self, waiting: usize, free: usize, now: Instant) -> bool {
-        self.starting < STARTING_LIMIT.min(waiting).min(free) && self.start_after.is_none_or(|at| now >= at)
-    }
-}
-
-/// Whether tasks are so short that one host is filled before another is woken.
-fn fills_first(typical: Option<Duration>) -> bool {
-    typical.is_some_and(|typical| typical < WAKE_UP)
-}
-
-/// How many tasks a host may hold, the running one included.
-fn depth(typical: Option<Duration>) -> usize {
-    match typical {
-        None => 1,
-        Some(typical) if typical < WAKE_UP => QUEUE_LIMIT,
-        Some(typical) => {
-            let fit = QUEUED_WORK.as_nanos() / typical.as_nanos().max(1);
-            usize::try_from(fit).unwrap_or(QUEUE_LIMIT).clamp(1, QUEUE_LIMIT)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_short_tasks_are_queued_behind_each_other() {
-        let micros = |n| Some(Duration::from_micros(n));
-        for (typical, expected_depth, expected_fill) in [
-            (None, 1, false),
-            (micros(0), QUEUE_LIMIT, true),
-            (micros(2), QUEUE_LIMIT, true),
-            (micros(50), QUEUE_LIMIT, false),
-            (micros(200), 5, false),
-            (micros(1_000), 1, false),
-            (micros(60_000_000), 1, false),
-        ] {
-            assert_eq!(depth(typical), expected_depth, "{typical:?}");
-            assert_eq!(fills_first(typical), expected_fill, "{typical:?}");
-        }
     }
 }

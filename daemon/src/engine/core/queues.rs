@@ -15,7 +15,7 @@ pub(crate) type QueueKey = usize;
 
 /// One queue.
 #[derive(Debug)]
-pub(super) struct QueueState {
+pub(super) struct ConsumedQueue {
     pub(super) config: Arc<config::Queue>,
     /// The live subscription, if there is one.
     pub(super) consumer: Option<ConsumerId>,
@@ -38,7 +38,7 @@ pub(super) struct QueueState {
     pub(super) odd: Option<Seen>,
 }
 
-impl QueueState {
+impl ConsumedQueue {
     /// Its window is full of tasks that cannot be settled: nothing comes any more.
     pub(super) fn is_stuck(&self) -> bool {
         self.stuck.tasks >= usize::from(self.config.window())
@@ -48,7 +48,7 @@ impl QueueState {
 /// All queues, and which subscription feeds which.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    list: Vec<QueueState>,
+    list: Vec<ConsumedQueue>,
     by_consumer: Vec<(ConsumerId, QueueKey)>,
 }
 
@@ -65,7 +65,7 @@ impl Queues {
                     known.config = config;
                     known.configured = true;
                 }
-                None => self.list.push(QueueState {
+                None => self.list.push(ConsumedQueue {
                     config,
                     consumer: None,
                     consumed: Duration::ZERO,
@@ -131,7 +131,7 @@ impl Queues {
     }
 
     /// A queue that takes no tasks because those in hand cannot be settled.
-    pub(super) fn first_stuck(&self) -> Option<&QueueState> {
+    pub(super) fn first_stuck(&self) -> Option<&ConsumedQueue> {
         self.iter().find(|q| q.configured && !q.paused && q.is_stuck())
     }
 
@@ -158,12 +158,12 @@ impl Queues {
         self.list.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &QueueState> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ConsumedQueue> {
         self.list.iter()
     }
 }
 
-impl QueueState {
+impl ConsumedQueue {
     /// For how long it has been consumed since the start, all subscriptions together.
     pub(super) fn consumed_for(&self, now: Instant) -> Duration {
         let live = self.consumer.map_or(Duration::ZERO, |_| now.saturating_duration_since(self.since));
@@ -172,15 +172,15 @@ impl QueueState {
 }
 
 impl std::ops::Index<QueueKey> for Queues {
-    type Output = QueueState;
+    type Output = ConsumedQueue;
 
-    fn index(&self, key: QueueKey) -> &QueueState {
+    fn index(&self, key: QueueKey) -> &ConsumedQueue {
         &self.list[key]
     }
 }
 
 impl std::ops::IndexMut<QueueKey> for Queues {
-    fn index_mut(&mut self, key: QueueKey) -> &mut QueueState {
+    fn index_mut(&mut self, key: QueueKey) -> &mut ConsumedQueue {
         &mut self.list[key]
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::engine::Health;
 
+use crate::model::status::BrokerState;
+
 use super::{Action, Core, Turn};
 
 /// How often the status line may change. Readiness is shown at once.
@@ -16,7 +18,7 @@ const BLOCKED: &str =
 impl Core {
     /// Shows readiness at once and the line now and then.
     pub(super) fn show(&mut self, turn: &mut Turn<'_>) {
-        let publishing = matches!(self.broker.state.as_str(), "connected" | "blocked");
+        let publishing = matches!(self.broker.state, BrokerState::Connected | BrokerState::Blocked);
         let ready = self.is_running() && self.queues.all_consuming() && publishing;
         if ready == self.shown_ready && turn.now.instant < self.last.shown + LINE_EVERY {
             return;
@@ -28,7 +30,7 @@ impl Core {
         let (line, unready) = if !self.is_running() {
             (format!("draining: {running} running, {rest} to settle"), "draining".to_owned())
         } else if ready {
-            let but = if self.broker.state == "blocked" { BLOCKED } else { "" };
+            let but = if self.broker.state == BrokerState::Blocked { BLOCKED } else { "" };
             let and = self.machine_fault.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
             (format!("consuming{but}{and}: {running} running, {rest} waiting"), String::new())
         } else {

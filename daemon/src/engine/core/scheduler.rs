@@ -40,9 +40,7 @@ impl Scheduler {
 
     /// A task waits no longer.
     pub(super) fn remove(&mut self, pool: PoolKey, queue: QueueKey, entry: EntryKey) {
-        let Some(list) = self.lists.get_mut(&(pool, queue)) else { return };
-        list.retain(|waiting| *waiting != entry);
-        self.note_emptied((pool, queue));
+        self.take_out((pool, queue), |list| list.retain(|waiting| *waiting != entry));
     }
 
     /// Takes out every task that waits for a pool, queue by queue.
@@ -57,9 +55,7 @@ impl Scheduler {
 
     /// Takes out the task of a list that came last.
     pub(super) fn remove_newest(&mut self, pool: PoolKey, queue: QueueKey) -> Option<EntryKey> {
-        let entry = self.lists.get_mut(&(pool, queue))?.pop_back();
-        self.note_emptied((pool, queue));
-        entry
+        self.take_out((pool, queue), VecDeque::pop_back)?
     }
 
     /// The pool is gone.
@@ -96,14 +92,26 @@ impl Scheduler {
 
     /// Takes out the first task of the list that [`next`](Self::next) named.
     pub(super) fn take(&mut self, key: ListKey) -> Option<EntryKey> {
-        let entry = self.lists.get_mut(&key)?.pop_front();
-        self.note_emptied(key);
-        entry
+        self.take_out(key, VecDeque::pop_front)?
     }
 
     /// No task of the list that [`next`](Self::next) named can start in this round.
     pub(super) fn pass_over(&mut self, key: ListKey) {
         self.passed = Some(key);
+    }
+
+    /// Every task that waits, each list in ascending order.
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> BTreeMap<ListKey, Vec<EntryKey>> {
+        let filled: Vec<ListKey> =
+            self.lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, _)| *key).collect();
+        assert!(filled.iter().eq(&self.filled), "the lists that are noted as filled are");
+        let sorted = |key: &ListKey| {
+            let mut entries: Vec<EntryKey> = self.lists[key].iter().copied().collect();
+            entries.sort_unstable();
+            (*key, entries)
+        };
+        self.filled.iter().map(sorted).collect()
     }
 
     fn list(&mut self, pool: PoolKey, queue: QueueKey) -> &mut VecDeque<EntryKey> {
@@ -114,10 +122,13 @@ impl Scheduler {
         list
     }
 
-    fn note_emptied(&mut self, key: ListKey) {
-        if self.lists.get(&key).is_none_or(VecDeque::is_empty) {
+    fn take_out<T>(&mut self, key: ListKey, take: impl FnOnce(&mut VecDeque<EntryKey>) -> T) -> Option<T> {
+        let list = self.lists.get_mut(&key)?;
+        let taken = take(list);
+        if list.is_empty() {
             self.filled.remove(&key);
         }
+        Some(taken)
     }
 }
 

@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use crate::engine::EngineStatus;
 use crate::host::HostId;
-use crate::model::status::{ActiveTask, Deduplication, HandlerStatus, QueueStatus, RouteReply, Unsettled};
+use crate::model::status::{
+    ActiveTask, Deduplication, HandlerState, HandlerStatus, QueueState, QueueStatus, RouteReply, Unsettled,
+};
 use crate::registry::{Generation, Slot};
 
 use super::Core;
 use super::in_flight::Stage;
 use super::pools::{HandlerPool, PoolKey, Worker};
 
-/// State of the broker's link while tasks are consumed and nothing can be published.
-pub(super) const NOT_PUBLISHING: &str = "not publishing";
 /// The process of a host, which the driver knows.
 pub(crate) type PidOf<'a> = &'a dyn Fn(HostId) -> Option<u32>;
 
@@ -36,17 +36,17 @@ impl Core {
             .enumerate()
             .map(|(key, queue)| {
                 let state = match (draining, queue.consumer) {
-                    (true, _) => "draining",
-                    (false, _) if queue.paused => "paused",
-                    (false, Some(_)) if queue.is_stuck() => "stuck",
-                    (false, Some(_)) => "consuming",
-                    (false, None) if queue.quarantine.is_some() => "quarantined",
-                    (false, None) => "away",
+                    (true, _) => QueueState::Draining,
+                    (false, _) if queue.paused => QueueState::Paused,
+                    (false, Some(_)) if queue.is_stuck() => QueueState::Stuck,
+                    (false, Some(_)) => QueueState::Consuming,
+                    (false, None) if queue.quarantine.is_some() => QueueState::Quarantined,
+                    (false, None) => QueueState::Away,
                 };
                 QueueStatus {
                     name: queue.config.name.to_string(),
-                    state: state.to_owned(),
-                    held: queue.quarantine.clone().filter(|_| state == "quarantined"),
+                    state,
+                    held: queue.quarantine.clone().filter(|_| state == QueueState::Quarantined),
                     prefetch: queue.config.prefetch,
                     workers: queue.config.workers,
                     unsettled: (queue.stuck.tasks > 0).then(|| Unsettled {
@@ -82,7 +82,7 @@ impl Core {
             Slot::Absent(absent) => HandlerStatus {
                 name: absent.handler.to_string(),
                 plugin: absent.plugin.clone(),
-                state: "failing".to_owned(),
+                state: HandlerState::Failing,
                 prefixes: absent.prefixes.iter().map(ToString::to_string).collect(),
                 last_error: Some(absent.why.clone()),
                 ..HandlerStatus::default()
@@ -109,8 +109,8 @@ impl Core {
         let pause = handler.and_then(|handler| handler.health.pause_at(now));
         let state = match &pause {
             Some(pause) => pause.state,
-            None if failing => "failing",
-            None => "active",
+            None if failing => HandlerState::Failing,
+            None => HandlerState::Active,
         };
         HandlerStatus {
             name: generation.handler.to_string(),
@@ -119,7 +119,7 @@ impl Core {
             path: generation.plugin.path.display().to_string(),
             sha256: generation.plugin.sha256.clone(),
             generation: generation.number,
-            state: state.to_owned(),
+            state,
             held: pause.as_ref().map(|pause| pause.why.to_string()),
             held_for_ms: pause.and_then(|pause| pause.left).map(|left| left.as_millis() as u64),
             prefixes: generation.prefixes.iter().map(ToString::to_string).collect(),

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::model::status::BrokerState;
+
 use super::in_flight::{Claim, Entry, Publishing, Purpose};
 use super::queues::QueueKey;
 use super::{Core, Turn};
@@ -76,12 +78,12 @@ impl Core {
     }
 
     fn why_stuck(&self) -> String {
-        if self.broker.state == "blocked" {
+        if self.broker.state == BrokerState::Blocked {
             return "the broker blocks publishing: it is short of memory or disk".to_owned();
         }
         match (&self.not_taken, &self.broker.last_error) {
             (Some(why), _) => why.clone(),
-            (None, Some(why)) if self.broker.state != "connected" => why.clone(),
+            (None, Some(why)) if self.broker.state != BrokerState::Connected => why.clone(),
             _ => "the broker has not confirmed a copy".to_owned(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{Limits, Queue};
 use crate::host::Stage;
-use crate::model::status::Counts;
+use crate::model::status::{Counts, QueueState};
 use crate::model::{FaultCause, Outcome};
 
 use self::bed::{Bed, HANDLER, QUEUE, Step, limits};
@@ -328,10 +328,10 @@ fn a_queue_is_stuck_when_all_that_it_may_hold_cannot_be_settled() {
     );
     let state = |bed: &Bed| bed.core.status(bed.now().instant, &|_| None).queues.remove(0);
     let stuck = state(&bed);
-    assert_eq!(stuck.state, "stuck");
+    assert_eq!(stuck.state, QueueState::Stuck);
     assert_eq!(stuck.unsettled.map(|stuck| (stuck.tasks, stuck.why)), Some((1, "full".to_owned())));
     bed.expect("settled", &[(Confirmed("a"), &["ack 1"]), (After(SECOND), &[])]);
-    assert_eq!(state(&bed).state, "consuming");
+    assert_eq!(state(&bed).state, QueueState::Consuming);
 }
 
 #[test]

@@ -188,6 +188,11 @@ impl Bed {
         let mut actions = Vec::new();
         self.apply(step, &mut actions);
         self.core.turn_end(self.now, &mut actions);
+        self.core.check();
+        assert!(
+            !self.core.has_lost_wakeup(self.now),
+            "a task waits although a worker is free, after {step:?}"
+        );
         actions.into_iter().filter_map(|action| self.describe(action)).collect()
     }
 
