@@ -12,7 +12,7 @@ use warren::control::client::{Client, ClientError};
 use warren::control::server::{Request, Server};
 use warren::engine::PauseTarget;
 use warren::model::status::{
-    ActiveTask, CancelReply, CancelledTask, CancelledWhile, HandlerStatus, HoldReply, ReloadReply,
+    ActiveTask, CancelReply, CancelledTask, CancelledWhile, HandlerStatus, PauseReply, ReloadReply,
     RouteReply, Status,
 };
 
@@ -102,11 +102,11 @@ fn attentive(request: Request) {
             let why = format!("{} bytes, {queue:?}, {message_type:?}", text.len());
             let _ = reply.send(RouteReply { why, ..RouteReply::default() });
         }
-        Request::Hold { what: PauseTarget::Handler(name), paused, reply } => {
+        Request::SetPaused { what: PauseTarget::Handler(name), paused, reply } => {
             let state = if paused { "paused" } else { "active" }.to_owned();
-            let _ = reply.send(Ok(HoldReply { name, state }));
+            let _ = reply.send(Ok(PauseReply { name, state }));
         }
-        Request::Hold { what: PauseTarget::Queue(name), reply, .. } => {
+        Request::SetPaused { what: PauseTarget::Queue(name), reply, .. } => {
             let _ = reply.send(Err(format!("no queue `{name}`")));
         }
         Request::Cancel { task, reply } => {

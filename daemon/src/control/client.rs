@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use super::query;
 use crate::engine::PauseTarget;
 use crate::model::status::{
-    ActiveTask, CancelReply, ErrorReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
+    ActiveTask, CancelReply, ErrorReply, HandlerStatus, PauseReply, ReloadReply, RouteReply, Status,
 };
 
 /// The server gives up after 5 s; this is only for one that accepts and then says nothing at all.
@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// `POST /v1/pause` or `/v1/resume`.
-    pub fn hold(&self, what: &PauseTarget, paused: bool) -> Result<HoldReply, ClientError> {
+    pub fn hold(&self, what: &PauseTarget, paused: bool) -> Result<PauseReply, ClientError> {
         let verb = if paused { "pause" } else { "resume" };
         let (kind, name) = match what {
             PauseTarget::Queue(name) => ("queue", name),

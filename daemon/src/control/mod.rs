@@ -4,6 +4,7 @@ mod access;
 pub mod client;
 mod metrics;
 mod query;
+mod request;
 pub mod server;
 mod socket;
 mod verbs;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
 use super::access::Access;
-use super::server::{READ_TIMEOUT, Request};
+use super::request::{READ_TIMEOUT, Request};
 use super::{metrics, query};
 use crate::engine::PauseTarget;
 use crate::model::status::{ErrorReply, Status};
@@ -78,7 +78,7 @@ async fn hold(request: &hyper::Request<Incoming>, requests: &mpsc::Sender<Reques
     let paused = request.uri().path() == "/v1/pause";
     info!(peer, what, name, paused, "pause or resume asked for on the control socket");
     let what = if what == "queue" { PauseTarget::Queue(name) } else { PauseTarget::Handler(name) };
-    judged(ask(requests, |reply| Request::Hold { what, paused, reply }).await)
+    judged(ask(requests, |reply| Request::SetPaused { what, paused, reply }).await)
 }
 
 async fn cancel(

@@ -24,7 +24,7 @@ impl Daemon {
                 let _ = reply.send(if health.ready { Ok(()) } else { Err(health.unready.clone()) });
             }
             Request::Active(reply) => self.engine.send(Command::Active(reply)),
-            Request::Hold { what, paused, reply } => {
+            Request::SetPaused { what, paused, reply } => {
                 self.engine.send(Command::SetPaused(what, paused, reply))
             }
             Request::Cancel { task, reply } => self.engine.send(Command::Cancel(task, reply)),

@@ -71,7 +71,7 @@ pub enum Order {
         /// The generation that has the task.
         generation: u64,
         /// The task.
-        print: u128,
+        fingerprint: u128,
         /// When.
         at: u64,
     },
@@ -181,7 +181,7 @@ impl Memories {
         order(Order::Record {
             queue: queue.clone(),
             generation: recorded.generation,
-            print: fingerprint.0,
+            fingerprint: fingerprint.0,
             at: recorded.at,
         });
         if forget {
@@ -200,20 +200,20 @@ impl Memories {
 mod tests {
     use super::*;
 
-    fn print(id: &str, kind: &str, body: &str) -> Option<Fingerprint> {
+    fn fingerprint(id: &str, kind: &str, body: &str) -> Option<Fingerprint> {
         let properties = BasicProperties::default().with_message_id(id.into()).with_type(kind.into());
         Fingerprint::of(&properties, body.as_bytes())
     }
 
     #[test]
     fn a_task_is_known_by_its_id_its_body_and_what_its_handler_and_sender_see() {
-        let task = print("1", "mail", "to me");
-        assert_eq!(task, print("1", "mail", "to me"));
+        let task = fingerprint("1", "mail", "to me");
+        assert_eq!(task, fingerprint("1", "mail", "to me"));
         for other in [
-            print("2", "mail", "to me"),
-            print("1", "fax", "to me"),
-            print("1", "mail", "to you"),
-            print("1", "mailt", "o me"),
+            fingerprint("2", "mail", "to me"),
+            fingerprint("1", "fax", "to me"),
+            fingerprint("1", "mail", "to you"),
+            fingerprint("1", "mailt", "o me"),
         ] {
             assert_ne!(task, other);
         }
@@ -222,7 +222,7 @@ mod tests {
             Fingerprint::of(&properties.with_reply_to(reply_to.into()), b"to me")
         };
         assert_ne!(asked("alice"), asked("carol"), "each waits for an answer of its own");
-        assert_eq!(print("", "mail", "to me"), None);
+        assert_eq!(fingerprint("", "mail", "to me"), None);
         assert_eq!(Fingerprint::of(&BasicProperties::default(), b"to me"), None);
     }
 
@@ -237,7 +237,7 @@ mod tests {
             orders.push(order);
         });
         assert_eq!(orders, [Order::Load { queue: on.clone(), window: hour }]);
-        let task = print("1", "", "x").unwrap();
+        let task = fingerprint("1", "", "x").unwrap();
         let ask = |memories: &Memories| (memories.ask(&on, task, NOW), memories.ask(&off, task, NOW));
         assert_eq!(ask(&memories), (Answer::Wait, Answer::New));
         memories.loaded(&on, Vec::new());
@@ -246,7 +246,7 @@ mod tests {
         memories.record(&on, task, NOW, |order| orders.push(order));
         memories.record(&off, task, NOW, |order| orders.push(order));
         assert_eq!(ask(&memories), (Answer::Done, Answer::New));
-        let record = Order::Record { queue: on.clone(), generation: 1, print: task.0, at: NOW.0 };
+        let record = Order::Record { queue: on.clone(), generation: 1, fingerprint: task.0, at: NOW.0 };
         assert_eq!(orders, [record, Order::Forget { queue: on.clone(), oldest: 1 }]);
         let shown = Shown { length: hour, tasks: 1 };
         assert_eq!((memories.shown(&on), memories.shown(&off)), (Some(shown), None));

@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 enum Message {
     Load { queue: Arc<str>, window: Duration, reply: oneshot::Sender<Vec<Generation>> },
-    Record { queue: Arc<str>, generation: u64, print: u128, at: u64 },
+    Record { queue: Arc<str>, generation: u64, fingerprint: u128, at: u64 },
     Forget { queue: Arc<str>, oldest: u64 },
 }
 
@@ -68,8 +68,8 @@ impl Store {
                 self.tell(Message::Load { queue, window, reply });
                 return Some(answer);
             }
-            Order::Record { queue, generation, print, at } => {
-                self.tell(Message::Record { queue, generation, print, at });
+            Order::Record { queue, generation, fingerprint, at } => {
+                self.tell(Message::Record { queue, generation, fingerprint, at });
             }
             Order::Forget { queue, oldest } => self.tell(Message::Forget { queue, oldest }),
         }
@@ -162,8 +162,8 @@ impl Files {
         while let Ok(first) = inbox.recv() {
             for message in std::iter::once(first).chain(inbox.try_iter().take(BATCH - 1)) {
                 match message {
-                    Message::Record { queue, generation, print, at } => {
-                        self.note(queue, generation, file::record(print, at));
+                    Message::Record { queue, generation, fingerprint, at } => {
+                        self.note(queue, generation, file::record(fingerprint, at));
                     }
                     Message::Load { queue, window, reply } => {
                         self.write_all();

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::model::status::{
-    ActiveTask, BrokerStatus, CancelReply, HandlerStatus, HoldReply, QueueStatus, RecentError, RouteReply,
+    ActiveTask, BrokerStatus, CancelReply, HandlerStatus, PauseReply, QueueStatus, RecentError, RouteReply,
 };
 use crate::registry::Registry;
 
@@ -35,7 +35,7 @@ pub enum Command {
     /// For `warrenctl active`.
     Active(oneshot::Sender<Vec<ActiveTask>>),
     /// Pause a queue or handler (`true`), or let it go on; an error is a sentence for the operator.
-    SetPaused(PauseTarget, bool, oneshot::Sender<Result<HoldReply, String>>),
+    SetPaused(PauseTarget, bool, oneshot::Sender<Result<PauseReply, String>>),
     /// Cancel a task by its id; an error is a sentence for the operator.
     Cancel(String, oneshot::Sender<Result<CancelReply, String>>),
     /// For `warrenctl route`.

@@ -384,7 +384,7 @@ pub struct RouteReply {
 
 /// `POST /v1/pause`, `POST /v1/resume`, with `?queue=` or `?handler=`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct HoldReply {
+pub struct PauseReply {
     /// The queue or handler.
     pub name: String,
     /// Its state now, as `status` shows it.

@@ -21,12 +21,12 @@ fn load(store: &mut Store, queue: &str) -> Vec<Generation> {
     found
 }
 
-fn record(store: &mut Store, queue: &str, generation: u64, print: u128) {
-    store.carry_out(Order::Record { queue: queue.into(), generation, print, at: now_ms() });
+fn record(store: &mut Store, queue: &str, generation: u64, fingerprint: u128) {
+    store.carry_out(Order::Record { queue: queue.into(), generation, fingerprint, at: now_ms() });
 }
 
-fn prints(found: &[Generation]) -> Vec<(u64, usize)> {
-    found.iter().map(|generation| (generation.number, generation.prints.len())).collect()
+fn fingerprints(found: &[Generation]) -> Vec<(u64, usize)> {
+    found.iter().map(|generation| (generation.number, generation.fingerprints.len())).collect()
 }
 
 #[test]
@@ -34,19 +34,19 @@ fn what_was_recorded_is_loaded_by_the_next_daemon_queue_by_queue() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("made/by the way");
     let mut store = store_in(path.clone());
-    for print in 0..1000 {
-        record(&mut store, "task_queue", 1 + u64::from(print >= 600), print);
-        record(&mut store, "other/queue", 1, print);
+    for fingerprint in 0..1000 {
+        record(&mut store, "task_queue", 1 + u64::from(fingerprint >= 600), fingerprint);
+        record(&mut store, "other/queue", 1, fingerprint);
     }
     block_on(store.close());
     let mut store = store_in(path);
-    assert_eq!(prints(&load(&mut store, "task_queue")), [(1, 600), (2, 400)]);
-    assert_eq!(prints(&load(&mut store, "other/queue")), [(1, 1000)]);
-    assert_eq!(prints(&load(&mut store, "other_queue")), []);
+    assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(1, 600), (2, 400)]);
+    assert_eq!(fingerprints(&load(&mut store, "other/queue")), [(1, 1000)]);
+    assert_eq!(fingerprints(&load(&mut store, "other_queue")), []);
     store.carry_out(Order::Forget { queue: "task_queue".into(), oldest: 2 });
-    assert_eq!(prints(&load(&mut store, "task_queue")), [(2, 400)]);
+    assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(2, 400)]);
     record(&mut store, "task_queue", 2, 5000);
-    assert_eq!(prints(&load(&mut store, "task_queue")), [(2, 401)]);
+    assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(2, 401)]);
     block_on(store.close());
 }
 
@@ -61,11 +61,11 @@ fn a_damaged_end_is_cut_off_and_the_file_continued() {
     bytes.extend([0; 48]);
     fs::write(&path, bytes).unwrap();
     let mut store = store_in(directory.path().to_owned());
-    assert_eq!(prints(&load(&mut store, "q")), [(3, 1)]);
+    assert_eq!(fingerprints(&load(&mut store, "q")), [(3, 1)]);
     record(&mut store, "q", 3, 2);
     block_on(store.close());
     let mut store = store_in(directory.path().to_owned());
-    assert_eq!(prints(&load(&mut store, "q")), [(3, 2)]);
+    assert_eq!(fingerprints(&load(&mut store, "q")), [(3, 2)]);
     block_on(store.close());
 }
 
@@ -75,7 +75,7 @@ fn a_directory_that_cannot_be_used_is_a_fault_and_nothing_else() {
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     let mut store = store_in(file.join("below"));
-    assert_eq!(prints(&load(&mut store, "q")), []);
+    assert_eq!(fingerprints(&load(&mut store, "q")), []);
     assert!(store.fault().is_some_and(|fault| fault.contains("file/below")));
     record(&mut store, "q", 1, 1);
     block_on(store.close());
@@ -86,9 +86,9 @@ fn a_second_daemon_keeps_its_hands_off() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = store_in(directory.path().to_owned());
     record(&mut first, "q", 1, 1);
-    assert_eq!(prints(&load(&mut first, "q")), [(1, 1)]);
+    assert_eq!(fingerprints(&load(&mut first, "q")), [(1, 1)]);
     let mut second = store_in(directory.path().to_owned());
-    assert_eq!(prints(&load(&mut second, "q")), []);
+    assert_eq!(fingerprints(&load(&mut second, "q")), []);
     assert!(second.fault().is_some_and(|fault| fault.contains("another warrend")));
     assert_eq!(first.fault(), None);
     block_on(second.close());

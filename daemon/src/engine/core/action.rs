@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keys::EntryKey;
 use crate::broker::hops::Wait;
 use crate::broker::{ConsumerId, Delivery};
 use crate::config::{self, Config};
@@ -12,8 +13,6 @@ use crate::engine::Health;
 use crate::host::{HostId, Seq};
 use crate::model::{DeadReason, FollowUp, TaskError, TaskId, TaskResult};
 use crate::registry::Generation;
-
-use super::in_flight::EntryKey;
 
 /// One thing to do.
 #[derive(Debug)]

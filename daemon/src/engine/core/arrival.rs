@@ -18,9 +18,9 @@ use crate::task::own::{self, HEADER_ERROR, HEADER_ERROR_CODE, Times};
 use crate::task::{self, Refusal};
 
 use super::drain::Phase;
-use super::in_flight::{Claim, Decision, Entry, EntryKey, Purpose, Route, Stage};
+use super::in_flight::{Claim, Decision, Entry, Purpose, Route, Stage};
+use super::keys::{EntryKey, QueueKey};
 use super::losses::{REDELIVERED_WITHIN, Redelivery};
-use super::queues::QueueKey;
 use super::{Action, CopyKind, Core, Turn};
 
 impl Core {

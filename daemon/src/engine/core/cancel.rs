@@ -3,7 +3,8 @@
 use crate::model::status::{CancelReply, CancelledTask, CancelledWhile};
 use crate::model::{CancelCause, DeadReason};
 
-use super::in_flight::{Claim, EntryKey, Sent, Stage};
+use super::in_flight::{Claim, Sent, Stage};
+use super::keys::EntryKey;
 use super::{Action, Core, Now, Turn};
 
 impl Core {

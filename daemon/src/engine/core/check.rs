@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::host::HostId;
 
-use super::in_flight::{Claim, EntryKey, InFlight, Sent, Stage};
-use super::pools::{Place, PoolKey};
-use super::queues::QueueKey;
+use super::in_flight::{Claim, InFlight, Sent, Stage};
+use super::keys::{EntryKey, PoolKey, QueueKey};
+use super::pools::Place;
 use super::{Core, Now, Turn};
 
 impl Core {

@@ -6,9 +6,9 @@ use crate::settlement::{MAX_REDELIVERIES, Settlement};
 use crate::task::Headers;
 
 use super::drain::Phase;
-use super::in_flight::{Decision, EntryKey, Sent, Stage};
-use super::pools::{Place, PoolKey, Wanted};
-use super::queues::QueueKey;
+use super::in_flight::{Decision, Sent, Stage};
+use super::keys::{EntryKey, PoolKey, QueueKey};
+use super::pools::{Place, Wanted};
 use super::scheduler::ListKey;
 use super::{Action, Core, Turn};
 

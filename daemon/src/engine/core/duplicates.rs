@@ -6,8 +6,8 @@ use crate::dedup::{Answer, Fingerprint};
 use crate::model::TaskId;
 
 use super::drain::Phase;
-use super::in_flight::{Claim, EntryKey};
-use super::queues::QueueKey;
+use super::in_flight::Claim;
+use super::keys::{EntryKey, QueueKey};
 use super::{Action, Core, Turn};
 
 impl Core {

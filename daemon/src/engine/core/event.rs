@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::keys::EntryKey;
 use crate::broker::LinkEvent;
 use crate::dedup;
 use crate::host::{HostEvent, HostId};
 use crate::model::UnixMs;
-
-use super::in_flight::EntryKey;
 
 /// The clock as an event finds it. Handed in, because the core has none.
 #[derive(Debug, Clone, Copy)]

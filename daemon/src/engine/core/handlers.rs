@@ -9,9 +9,7 @@ use slab::Slab;
 use crate::model::status::{Counts, Histogram};
 
 use super::handler_health::HandlerHealth;
-
-/// Index of a [`Handler`] in the table.
-pub(super) type HandlerKey = usize;
+use super::keys::HandlerKey;
 
 /// One handler.
 #[derive(Debug)]

@@ -7,8 +7,9 @@ use crate::model::{CancelCause, Outcome, TaskError};
 use crate::telemetry::TaskRef;
 
 use super::charge::{Charge, UNREPORTED_ENDS};
-use super::in_flight::{Claim, EntryKey, Stage};
-use super::pools::{Freed, Given, PoolKey, Worker};
+use super::in_flight::{Claim, Stage};
+use super::keys::{EntryKey, PoolKey};
+use super::pools::{Freed, Given, Worker};
 use super::{Action, Core, Turn};
 
 impl Core {

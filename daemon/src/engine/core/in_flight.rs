@@ -8,18 +8,13 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::keys::{EntryKey, PoolKey, QueueKey};
 use crate::broker::{ConsumerId, Delivery, reply};
 use crate::dedup::Fingerprint;
 use crate::host::{HostId, Seq};
 use crate::model::{CancelCause, DeadReason, FollowUp, Outcome, TaskError, TaskId, TaskResult};
 use crate::settlement::Settlement;
 use crate::task::sameness;
-
-use super::pools::PoolKey;
-use super::queues::QueueKey;
-
-/// Index of an [`Entry`] in the table. It is used again after the entry has left.
-pub(crate) type EntryKey = usize;
 
 /// One delivery in hand. It leaves the table when it is settled, or when the broker took it back.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use crate::broker::{ConsumerId, LinkEvent};
 
 use crate::model::status::BrokerState;
 
-use super::in_flight::{Claim, EntryKey};
+use super::in_flight::Claim;
+use super::keys::EntryKey;
 use super::{Core, Turn};
 
 impl Core {

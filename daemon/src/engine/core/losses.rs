@@ -30,11 +30,10 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::keys::QueueKey;
 use crate::broker::{ConsumerId, Delivery};
 use crate::task;
 use crate::task::sameness::Digests;
-
-use super::queues::QueueKey;
 
 /// How long the redelivery of a message is waited for, counted while its queue is consumed. The broker redelivers as soon
 /// as a consumer is there again, so that minutes without one mean that another consumer took it.

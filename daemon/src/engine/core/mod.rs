@@ -35,6 +35,7 @@ mod handler_health;
 mod handlers;
 mod hosts;
 mod in_flight;
+mod keys;
 mod link;
 mod losses;
 mod odd;
@@ -63,8 +64,6 @@ use crate::telemetry::TaskLog;
 
 pub(crate) use self::action::{Action, Again, Copy, CopyKind};
 pub(crate) use self::event::{CopyResult, Event, Now};
-#[cfg(test)]
-pub(crate) use self::in_flight::EntryKey;
 
 use self::drain::Phase;
 use self::errors::RecentErrors;

@@ -4,21 +4,14 @@ use std::time::{Duration, Instant};
 
 use crate::broker::hops::Odd;
 
-use super::queues::QueueKey;
+use super::keys::QueueKey;
+use super::queues::Seen;
 use super::{Core, Turn};
 
 /// Each may come with every task: it is logged so often.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 /// So long it stands in the status after it was seen last.
 const SHOWN: Duration = Duration::from_secs(60 * 60);
-
-/// Something odd, and when it was seen.
-#[derive(Debug)]
-pub(super) struct Seen {
-    what: String,
-    last: Instant,
-    logged: Instant,
-}
 
 impl Core {
     /// An arrival was odd.

@@ -6,7 +6,8 @@ use crate::model::{CancelCause, DeadReason, FaultCause, Outcome, TaskError};
 use crate::settlement::{self, Settlement};
 use crate::telemetry::Finished;
 
-use super::in_flight::{Decision, Ended, EntryKey, Stage};
+use super::in_flight::{Decision, Ended, Stage};
+use super::keys::EntryKey;
 use super::{Core, Turn};
 
 impl Core {

@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use crate::engine::PauseTarget;
-use crate::model::status::{HandlerState, HoldReply};
+use crate::model::status::{HandlerState, PauseReply};
 use crate::settlement::Settlement;
 
 use super::handler_health::Pause;
-use super::in_flight::{Decision, EntryKey};
-use super::pools::PoolKey;
-use super::queues::QueueKey;
+use super::in_flight::Decision;
+use super::keys::{EntryKey, PoolKey, QueueKey};
 use super::{Action, Core, Now, Turn};
 
 /// The longest a parked task stays away: what an operator who resumes a handler has to wait at most, and how often a
@@ -31,7 +30,7 @@ impl Core {
         paused: bool,
         now: Now,
         actions: &mut Vec<Action>,
-    ) -> Result<HoldReply, String> {
+    ) -> Result<PauseReply, String> {
         let turn = &mut Turn { now, actions };
         match what {
             PauseTarget::Queue(name) => self.set_queue_paused(name, paused, turn),
@@ -105,7 +104,7 @@ impl Core {
         name: &str,
         paused: bool,
         turn: &mut Turn<'_>,
-    ) -> Result<HoldReply, String> {
+    ) -> Result<PauseReply, String> {
         let handler = self.handlers.named(name);
         let active =
             handler.and_then(|handler| self.pools.of_handler(handler).find(|(_, pool)| !pool.retired));
@@ -125,7 +124,7 @@ impl Core {
             }
         }
         let state = self.pause_of(Some(key), turn).map_or(HandlerState::Active, |pause| pause.state);
-        Ok(HoldReply { name: name.to_owned(), state: state.to_string() })
+        Ok(PauseReply { name: name.to_owned(), state: state.to_string() })
     }
 
     /// An operator pauses a queue (its consumer is cancelled, what waits goes back, what runs finishes) or lets it go
@@ -135,7 +134,7 @@ impl Core {
         name: &str,
         paused: bool,
         turn: &mut Turn<'_>,
-    ) -> Result<HoldReply, String> {
+    ) -> Result<PauseReply, String> {
         let Some(key) = self.queues.named(name) else {
             let names: Vec<&str> = self.config.queues.iter().map(|queue| &*queue.name).collect();
             return Err(format!("no queue `{name}` is consumed here; there are: {}", names.join(", ")));
@@ -146,7 +145,7 @@ impl Core {
             turn.act(Action::Consume { config: self.config.clone(), queues: self.queues.wanted() });
         }
         let state = if paused { "paused" } else { "resuming" };
-        Ok(HoldReply { name: name.to_owned(), state: state.to_owned() })
+        Ok(PauseReply { name: name.to_owned(), state: state.to_owned() })
     }
 
     /// No delivery follows on a queue's subscription. If that is for a pause, what waits goes back: given back any

@@ -16,12 +16,7 @@ use crate::registry::Generation;
 pub(super) use self::handler_pool::HandlerPool;
 use self::handler_pool::{depth, fills_first};
 pub(super) use self::worker::{Given, LONG, Worker};
-use super::handlers::HandlerKey;
-use super::in_flight::EntryKey;
-use super::queues::QueueKey;
-
-/// A pool is found by the number of its generation.
-pub(super) type PoolKey = u64;
+use super::keys::{EntryKey, HandlerKey, PoolKey, QueueKey};
 
 /// All pools, those of replaced generations included until their last task is done.
 #[derive(Debug, Default)]

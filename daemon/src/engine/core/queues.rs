@@ -7,11 +7,7 @@ use crate::broker::ConsumerId;
 use crate::config;
 use crate::model::status::{Counts, Histogram};
 
-use super::odd::Seen;
-use super::stuck::Stuck;
-
-/// Index of a queue in [`Queues`]; stable over reloads, so that entries can hold it.
-pub(crate) type QueueKey = usize;
+use super::keys::QueueKey;
 
 /// One queue.
 #[derive(Debug)]
@@ -36,6 +32,23 @@ pub(super) struct ConsumedQueue {
     pub(super) stuck: Stuck,
     /// What its delay queues, or the clocks of who writes to them, do that they should not.
     pub(super) odd: Option<Seen>,
+}
+
+/// Tasks of one queue that cannot be settled.
+#[derive(Debug, Default)]
+pub(super) struct Stuck {
+    /// How many.
+    pub(super) tasks: usize,
+    /// Why one of them cannot.
+    pub(super) why: Option<String>,
+}
+
+/// Something odd, and when it was seen.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) what: String,
+    pub(super) last: Instant,
+    pub(super) logged: Instant,
 }
 
 impl ConsumedQueue {

@@ -9,9 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use super::in_flight::EntryKey;
-use super::pools::PoolKey;
-use super::queues::QueueKey;
+use super::keys::{EntryKey, PoolKey, QueueKey};
 
 /// The tasks of one queue that wait for one handler pool.
 pub(super) type ListKey = (PoolKey, QueueKey);

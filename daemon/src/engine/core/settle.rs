@@ -9,7 +9,8 @@ use crate::model::status::Counts;
 use crate::model::{DeadReason, Outcome, TaskError};
 use crate::settlement::Settlement;
 
-use super::in_flight::{Claim, Decision, EntryKey, Publishing, Purpose, Stage};
+use super::in_flight::{Claim, Decision, Publishing, Purpose, Stage};
+use super::keys::EntryKey;
 use super::{Action, Again, Copy, CopyKind, CopyResult, Core, Turn};
 
 impl Core {

@@ -11,7 +11,8 @@ use crate::registry::{Generation, Slot};
 
 use super::Core;
 use super::in_flight::Stage;
-use super::pools::{HandlerPool, PoolKey, Worker};
+use super::keys::PoolKey;
+use super::pools::{HandlerPool, Worker};
 
 /// The process of a host, which the driver knows.
 pub(crate) type PidOf<'a> = &'a dyn Fn(HostId) -> Option<u32>;

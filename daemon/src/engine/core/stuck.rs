@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::model::status::BrokerState;
 
 use super::in_flight::{Claim, Entry, Publishing, Purpose};
-use super::queues::QueueKey;
+use super::keys::QueueKey;
+use super::queues::Stuck;
 use super::{Core, Turn};
 
 /// A copy that is not confirmed within this time is reported: the broker answers in milliseconds, and a new quorum queue is
@@ -15,15 +16,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// How often settling tasks are looked through: each look is at all that is in hand.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Tasks of one queue that cannot be settled.
-#[derive(Debug, Default)]
-pub(super) struct Stuck {
-    /// How many.
-    pub(super) tasks: usize,
-    /// Why one of them cannot.
-    pub(super) why: Option<String>,
-}
 
 impl Publishing {
     /// Its task is done; only its follow-ups and its reply are not confirmed yet.

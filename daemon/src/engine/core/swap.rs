@@ -6,8 +6,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::registry::{Generation, Registry, Slot};
 
-use super::in_flight::EntryKey;
-use super::pools::PoolKey;
+use super::keys::{EntryKey, PoolKey};
 use super::{Action, Core, Now, Turn};
 
 impl Core {

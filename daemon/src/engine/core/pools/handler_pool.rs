@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::core::handlers::HandlerKey;
+use crate::engine::core::keys::HandlerKey;
 use crate::host::{HostId, QUEUE_LIMIT};
 use crate::registry::Generation;
 

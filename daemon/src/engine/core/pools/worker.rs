@@ -3,11 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::engine::core::keys::{EntryKey, PoolKey, QueueKey};
 use crate::host::{QUEUE_LIMIT, Seq};
-
-use super::PoolKey;
-use crate::engine::core::in_flight::EntryKey;
-use crate::engine::core::queues::QueueKey;
 
 /// Once the task in front has run this long, nothing is queued behind it, and what is queued is asked back, so that
 /// another host can take it. Well above what tasks that are queued at all usually take.

@@ -10,7 +10,8 @@ use lapin::BasicProperties;
 
 use crate::broker::{ConsumerId, Delivery, LinkEvent};
 use crate::config::{Breaker, Broker, Config, Daemon, Environment, Limits, Log, Plugins, Queue, Retry};
-use crate::engine::core::{Action, Copy, CopyKind, CopyResult, Core, EntryKey, Event, Now};
+use crate::engine::core::keys::EntryKey;
+use crate::engine::core::{Action, Copy, CopyKind, CopyResult, Core, Event, Now};
 use crate::host::{Exit, HostEvent, HostId, Report, Seq, Stage};
 use crate::model::{FollowUp, Outcome, TaskError, UnixMs};
 use crate::plugin::{Manifest, Snapshot, Targets};

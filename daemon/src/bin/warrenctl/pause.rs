@@ -27,7 +27,7 @@ Examples:
 
 /// What to do to a handler or queue.
 #[derive(Debug, Subcommand)]
-pub(crate) enum HoldVerb {
+pub(crate) enum PauseVerb {
     /// Give it no tasks until `resume`
     Pause {
         /// Its name
@@ -40,10 +40,10 @@ pub(crate) enum HoldVerb {
     },
 }
 
-pub(crate) fn run(global: &Global, verb: &HoldVerb, held: fn(String) -> PauseTarget) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, verb: &PauseVerb, held: fn(String) -> PauseTarget) -> Result<(), Failure> {
     let (name, paused) = match verb {
-        HoldVerb::Pause { name } => (name, true),
-        HoldVerb::Resume { name } => (name, false),
+        PauseVerb::Pause { name } => (name, true),
+        PauseVerb::Resume { name } => (name, false),
     };
     let reply = place::client(global).hold(&held(name.clone()), paused)?;
     if global.json {
