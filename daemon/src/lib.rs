@@ -6,6 +6,7 @@
 //! | module | what it is for |
 //! | --- | --- |
 //! | [`config`] | TOML files and environment → one validated [`config::Config`], every error at once |
+//! | [`model`] | the words that every part uses, defined once; depends on nothing |
 //! | [`task`] [`router`] [`settlement`] | pure decisions, tested as tables |
 //! | [`broker`] | all that knows AMQP: connections, topology, consumers, settling, confirmed copies |
 //! | [`plugin`] | what is on disk: ELF note, sealed snapshot |
@@ -49,6 +50,7 @@ pub mod dedup;
 pub mod engine;
 pub mod failpoint;
 pub mod host;
+pub mod model;
 pub mod plugin;
 pub mod registry;
 pub mod reload;

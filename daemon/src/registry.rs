@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Limits, Retry};
-use crate::control::api::RouteReply;
 use crate::host::{HostSpec, OutputBounds};
+use crate::model::status::RouteReply;
 use crate::plugin::Snapshot;
 use crate::router::Router;
 
@@ -175,11 +175,11 @@ impl Registry {
     }
 
     /// Where a task would go, and why, for `warrenctl route`.
-    pub fn explain(&self, queue: &str, message_type: Option<&str>, text: &[u8]) -> RouteReply {
+    pub fn explain(&self, queue: &str, message_type: Option<&str>, text: &[u8], now: Instant) -> RouteReply {
         let explained =
             self.router.explain(queue, message_type, text, |index| &**self.slots[index].handler());
         let Some(found) = explained.found else {
-            let Some(absent) = self.claimant(queue, message_type, text, Instant::now()) else {
+            let Some(absent) = self.claimant(queue, message_type, text, now) else {
                 return RouteReply { why: explained.why, ..RouteReply::default() };
             };
             let (name, fault) = (&absent.handler, &absent.why);

@@ -10,8 +10,8 @@ use futures_util::stream;
 
 use crate::blocking;
 use crate::config::{Config, Limits};
-use crate::control::api::ReloadRow;
 use crate::host::{Spawner, probe};
+use crate::model::status::{HandlerChange, ReloadRow};
 use crate::plugin::{DiscoverError, Snapshot, discover, target_conflicts};
 use crate::registry::{Absent, Generation, Registry, Slot, Source};
 use crate::router::{Conflict, Entry, Router};
@@ -79,9 +79,6 @@ pub async fn plan(
 /// Handlers that are probed at once: each probe is a process, and has some descriptors open.
 const PROBES: usize = 64;
 
-/// What a reload does with a plugin that nothing configures and that cannot do without: no handler, no error.
-const UNUSED: &str = "unused";
-
 /// The code with which a plugin refuses its settings; the SDK uses it for those that it cannot read.
 const BAD_SETTINGS: &str = "bad-settings";
 
@@ -101,9 +98,9 @@ async fn realize(
         Slot::Active(old) if old.handler == wanted.handler => Some(old.clone()),
         _ => None,
     });
-    let row = |change: &str, generation: u64, error: Option<String>| ReloadRow {
+    let row = |change: HandlerChange, generation: u64, error: Option<String>| ReloadRow {
         handler: wanted.handler.to_string(),
-        change: change.to_owned(),
+        change,
         generation,
         error,
     };
@@ -111,36 +108,36 @@ async fn realize(
         Err(why) => why.clone(),
         Ok(_) if wanted.prefixes.is_empty() => {
             // A plugin without prefixes of its own (`exec`) waits for a [handlers.*] table that gives it some.
-            return (None, row(UNUSED, 0, None));
+            return (None, row(HandlerChange::Unused, 0, None));
         }
         Ok(plugin) => {
             let new = generation(&wanted, plugin, number);
             if let Some(old) = old.as_ref().filter(|old| old.serves(&new)) {
-                return (Some(Slot::Active(old.clone())), row("unchanged", old.number, None));
+                return (Some(Slot::Active(old.clone())), row(HandlerChange::Unchanged, old.number, None));
             }
             match probe(&new.host_spec(config.plugins.probe_timeout), spawner).await {
                 Ok(()) => {
-                    let change = if old.is_some() { "replaced" } else { "added" };
+                    let change = if old.is_some() { HandlerChange::Replaced } else { HandlerChange::Added };
                     return (Some(Slot::Active(Arc::new(new))), row(change, number, None));
                 }
                 Err(error) if wanted.implicit && old.is_none() && error.code == BAD_SETTINGS => {
                     tracing::info!(plugin = %wanted.plugin_name, error = %error.message,
                         "plugin not used: it needs settings, which a [handlers.*] table gives");
-                    return (None, row(UNUSED, 0, None));
+                    return (None, row(HandlerChange::Unused, 0, None));
                 }
                 Err(error) => format!("{}: {}", error.code, error.message),
             }
         }
     };
     if let Some(old) = old {
-        let kept = row("kept", old.number, Some(why));
+        let kept = row(HandlerChange::Kept, old.number, Some(why));
         return (Some(Slot::Active(old)), kept);
     }
     let why = match wanted.source {
         Source::Unknown(_) => format!("{why}; {UNKNOWN}"),
         _ => why,
     };
-    let refused = row("refused", 0, Some(why.clone()));
+    let refused = row(HandlerChange::Refused, 0, Some(why.clone()));
     let absent = Absent {
         handler: wanted.handler.clone(),
         plugin: wanted.plugin_name.clone(),
@@ -172,7 +169,7 @@ fn removed(current: &[Slot], slots: &[Slot]) -> Vec<ReloadRow> {
         .filter(|old| !slots.iter().any(|new| new.handler() == old.handler()))
         .map(|old| ReloadRow {
             handler: old.handler().to_string(),
-            change: "removed".to_owned(),
+            change: HandlerChange::Removed,
             generation: 0,
             error: None,
         })

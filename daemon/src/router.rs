@@ -8,6 +8,7 @@
 //! 3. its text with the label, in the same way, so that a prefix such as `Task 1` can be registered as well.
 
 mod explain;
+mod label;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use explain::Explanation;
-
-use crate::task::{split_label, trim_newline};
+pub use label::{split_label, trim_newline};
 
 /// One handler's claim to one prefix, as the registry states it.
 #[derive(Debug, Clone, PartialEq, Eq)]

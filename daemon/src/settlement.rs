@@ -3,11 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::config::Retry;
-use crate::host::{Outcome, TaskError};
+use crate::model::{CancelCause, DeadReason, FaultCause, Outcome};
 
 /// The longest delay that a handler may ask for, unless its `max_delay` is longer still: a handler that passes on a
 /// remote `Retry-After` must not be able to put a task away for years.
@@ -16,13 +15,6 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A task whose start was cut short this often by the end of the daemon itself is dead as [`DeadReason::Poison`]:
 /// it is more likely than not what ends the daemon.
 pub const MAX_REDELIVERIES: u32 = 10;
-
-/// `TaskError::code` of a fault that cost the plugin host.
-pub const CODE_CRASH: &str = "crash";
-/// `TaskError::code` of a fault that cost the plugin host because the task used up its CPU time.
-pub const CODE_CPU_TIME: &str = "cpu_time";
-/// `TaskError::code` of a task that stopped at its deadline by itself, before the daemon's cancel reached it.
-pub const CODE_TIMEOUT: &str = "timeout";
 
 /// What is done at the broker for an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,43 +45,8 @@ pub enum Settlement {
     Recount,
 }
 
-/// Why a task is dead-lettered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DeadReason {
-    /// The handler rejected it: never try again.
-    Rejected,
-    /// It failed as often as its handler's `retry.attempts` allows.
-    Attempts,
-    /// Its last attempt ran out of time, or of CPU time.
-    Timeout,
-    /// Its last attempt killed its plugin host, or its start kept coinciding with the daemon's own end.
-    Poison,
-    /// No route takes it.
-    Unroutable,
-    /// It is routed by its text, which is not UTF-8; or a header of Warren's is not what it has to be.
-    Malformed,
-    /// Its body is over `max_task_bytes`.
-    TooLarge,
-    /// An operator cancelled it.
-    Cancelled,
-    /// Its deadline passed before it could start.
-    Expired,
-    /// The broker refuses every copy of it that is to run again.
-    Refused,
-}
-
-/// Why the daemon asked a running task to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CancelCause {
-    /// The daemon is ending, or gives everything back now.
-    Drain,
-    /// The task reached its time limit.
-    Timeout,
-    /// An operator cancelled it.
-    Operator,
-}
-
-/// Decides what an outcome leads to. `attempt` is the one that just ended, from 1; `cancelled_by` is set when the
+/// Decides what an outcome leads to. `retry_after` is the handler's wish, which counts for a retry only; `attempt` is the
+/// one that just ended, from 1; `cancelled_by` is set when the
 /// daemon asked the task to stop before it ended; `random` is in 0..1 and decides the jitter.
 ///
 /// What the handler states as final stands whatever else happened: done is acknowledged and reject is dead even after
@@ -98,27 +55,22 @@ pub enum CancelCause {
 /// the time limit, or stopped at its deadline before it was cancelled, everything else counts as a timeout. Cancelled
 /// by an operator, everything else is a dead letter: it can be replayed.
 pub fn settle(
-    outcome: &Outcome,
-    error: Option<&TaskError>,
+    outcome: Outcome,
+    retry_after: Option<Duration>,
     attempt: u32,
     retry: &Retry,
     cancelled_by: Option<CancelCause>,
     random: f64,
 ) -> Settlement {
-    let retry_after = match outcome {
-        Outcome::Retry => error.and_then(|error| error.retry_after),
-        _ => None,
-    };
-    let has_code = |code: &str| error.is_some_and(|error| error.code == code);
+    let retry_after = retry_after.filter(|_| outcome == Outcome::Retry);
     let exhausted = match (outcome, cancelled_by) {
         (Outcome::Done, _) => return Settlement::Ack,
         (Outcome::Reject, _) => return Settlement::Dead { reason: DeadReason::Rejected },
         (_, Some(CancelCause::Drain)) if retry_after.is_none() => return Settlement::Requeue,
         (_, Some(CancelCause::Operator)) => return Settlement::Dead { reason: DeadReason::Cancelled },
         (_, Some(CancelCause::Timeout)) => DeadReason::Timeout,
-        (Outcome::Cancelled, None) if has_code(CODE_TIMEOUT) => DeadReason::Timeout,
-        (Outcome::Fault, None) if has_code(CODE_CPU_TIME) => DeadReason::Timeout,
-        (Outcome::Fault, _) if has_code(CODE_CRASH) => DeadReason::Poison,
+        (Outcome::TimedOut | Outcome::Fault(FaultCause::CpuTime), _) => DeadReason::Timeout,
+        (Outcome::Fault(FaultCause::HostDied), _) => DeadReason::Poison,
         _ => DeadReason::Attempts,
     };
     if attempt >= retry.attempts {
@@ -140,42 +92,4 @@ pub fn backoff(retry: &Retry, attempt: u32, random: f64) -> Duration {
     let full = if grown.is_nan() { bound } else { grown.min(bound) };
     let share = retry.jitter.clamp(0.0, 1.0) * (1.0 - random.clamp(0.0, 1.0));
     Duration::try_from_secs_f64(full * (1.0 - share)).unwrap_or(retry.max_delay).min(retry.max_delay)
-}
-
-impl DeadReason {
-    /// Every reason there is.
-    pub const ALL: [Self; 10] = [
-        Self::Rejected,
-        Self::Attempts,
-        Self::Timeout,
-        Self::Poison,
-        Self::Unroutable,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::Cancelled,
-        Self::Expired,
-        Self::Refused,
-    ];
-
-    /// The word in the dead letter's header and in the logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rejected => "rejected",
-            Self::Attempts => "attempts",
-            Self::Timeout => "timeout",
-            Self::Poison => "poison",
-            Self::Unroutable => "unroutable",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-impl fmt::Display for DeadReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }

@@ -1,7 +1,6 @@
 //! A task as its text and properties say: label stripped, identity and attempt read. Pure.
 
 mod headers;
-mod moment;
 pub mod own;
 pub mod sameness;
 #[cfg(test)]
@@ -9,26 +8,15 @@ mod tests;
 pub mod trace;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 use uuid::Uuid;
 
 pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, header_json, is_transport_header};
-pub use moment::{UnixMs, rfc3339};
 
-use crate::router::Router;
-use crate::settlement::DeadReason;
-
-/// A task's id. Equal text is the same task, whether or not it was delivered twice.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TaskId {
-    /// `message_id`, or the id of ours; at most 255 bytes.
-    pub text: Arc<str>,
-    /// The producer set no `message_id`: the id is ours, and a second copy from the producer would get another one.
-    pub generated: bool,
-}
+use crate::model::{DeadReason, TaskId, UnixMs};
+use crate::router::{Router, split_label, trim_newline};
 
 /// Who a delivered task is and where in its life it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +50,12 @@ pub struct Refusal {
 }
 
 /// Reads identity and counts from a delivery's properties. What cannot be read counts as absent: a task with that is a
-/// dead letter ([`own::times`]), and a dead letter has an identity, too.
-pub fn identify(properties: &BasicProperties) -> Identity {
+/// dead letter ([`own::times`]), and a dead letter has an identity, too. A task without an id gets one, made of the time and
+/// of `random`.
+pub fn identify(properties: &BasicProperties, now: UnixMs, random: &mut fastrand::Rng) -> Identity {
     let headers = properties.headers().as_ref();
     Identity {
-        id: known_id(properties).unwrap_or_else(|| TaskId { text: new_id(), generated: true }),
+        id: known_id(properties).unwrap_or_else(|| TaskId { text: new_id(now, random), generated: true }),
         attempt: own::count(headers, own::HEADER_ATTEMPT).max(1),
         redeliveries: own::count(headers, own::HEADER_REDELIVERIES),
     }
@@ -110,36 +99,6 @@ pub fn route<'r, 'b>(
             Ok(Routed { handler: found.handler, prefix: found.prefix, argument: &text[found.argument] })
         }
     }
-}
-
-/// The text without one newline at its end (`\n` or `\r\n`): `amqp-publish -l` and `echo` add one.
-pub fn trim_newline(text: &[u8]) -> &[u8] {
-    match text {
-        [rest @ .., b'\r', b'\n'] | [rest @ .., b'\n'] => rest,
-        _ => text,
-    }
-}
-
-/// The text without its label `Task <n>:` and the blanks after it; without a label, the text as it is. `<n>` is one
-/// or more digits, with at least one blank before it and any number before the colon.
-pub fn split_label(text: &[u8]) -> &[u8] {
-    label_end(text).map_or(text, |end| &text[end..])
-}
-
-fn label_end(text: &[u8]) -> Option<usize> {
-    let rest = text.strip_prefix(b"Task")?;
-    let number = trim_blanks(rest);
-    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if number.len() == rest.len() || digits == 0 {
-        return None;
-    }
-    let after = trim_blanks(&number[digits..]).strip_prefix(b":")?;
-    Some(text.len() - trim_blanks(after).len())
-}
-
-fn trim_blanks(text: &[u8]) -> &[u8] {
-    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    &text[blanks..]
 }
 
 impl Refusal {
@@ -198,13 +157,17 @@ pub(crate) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<
     properties.headers().as_ref()?.inner().get(name)
 }
 
-/// A UUID of version 7. Its random part comes from a generator that the system seeded once per thread: asking the
-/// system for each would be a system call per task.
-fn new_id() -> Arc<str> {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let mut random = [0; 10];
-    fastrand::fill(&mut random);
-    let id = uuid::Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid();
+/// [`identify`] as tests want it.
+#[cfg(test)]
+pub(crate) fn identified(properties: &BasicProperties) -> Identity {
+    identify(properties, UnixMs::now(), &mut fastrand::Rng::new())
+}
+
+/// A UUID of version 7. `random` decides all but the time of it.
+fn new_id(now: UnixMs, random: &mut fastrand::Rng) -> Arc<str> {
+    let mut bytes = [0; 10];
+    random.fill(&mut bytes);
+    let id = uuid::Builder::from_unix_timestamp_millis(now.0, &bytes).into_uuid();
     let mut buffer = Uuid::encode_buffer();
     Arc::from(&*id.hyphenated().encode_lower(&mut buffer))
 }

@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use tokio::sync::{mpsc, oneshot};
 use warren::config::SocketMode;
-use warren::control::api::{HandlerStatus, ReloadReply, RouteReply, Status};
 use warren::control::server::{Request, Server};
+use warren::model::status::{HandlerStatus, ReloadReply, RouteReply, Status};
 
 /// Every verb, as words of the command line.
 const VERBS: &[&[&str]] = &[

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use warren::config::SocketMode;
-use warren::control::api::{
-    ActiveTask, CancelReply, CancelledTask, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
-};
 use warren::control::client::{Client, ClientError};
 use warren::control::server::{Request, Server};
-use warren::engine::Held;
+use warren::engine::PauseTarget;
+use warren::model::status::{
+    ActiveTask, CancelReply, CancelledTask, CancelledWhile, HandlerStatus, PauseReply, ReloadReply,
+    RouteReply, Status,
+};
 
 /// More than any wait in these tests should last; reaching it is a failure.
 const BOUND: Duration = Duration::from_secs(20);
@@ -101,15 +102,15 @@ fn attentive(request: Request) {
             let why = format!("{} bytes, {queue:?}, {message_type:?}", text.len());
             let _ = reply.send(RouteReply { why, ..RouteReply::default() });
         }
-        Request::Hold { what: Held::Handler(name), paused, reply } => {
+        Request::SetPaused { what: PauseTarget::Handler(name), paused, reply } => {
             let state = if paused { "paused" } else { "active" }.to_owned();
-            let _ = reply.send(Ok(HoldReply { name, state }));
+            let _ = reply.send(Ok(PauseReply { name, state }));
         }
-        Request::Hold { what: Held::Queue(name), reply, .. } => {
+        Request::SetPaused { what: PauseTarget::Queue(name), reply, .. } => {
             let _ = reply.send(Err(format!("no queue `{name}`")));
         }
         Request::Cancel { task, reply } => {
-            let row = CancelledTask { id: task, was: "running".into(), ..CancelledTask::default() };
+            let row = CancelledTask { id: task, was: CancelledWhile::Running, ..CancelledTask::default() };
             let _ = reply.send(Ok(CancelReply { cancelled: vec![row] }));
         }
         Request::Ready(reply) => {
@@ -128,12 +129,12 @@ fn every_question_gets_its_answer() {
     assert_eq!(client.reload().unwrap().at_ms, 7);
     let text = vec![b'x'; 1 << 20];
     let why = client.route(&text, Some("a queue&more"), Some("typ€")).unwrap().why;
-    let handler = Held::Handler("send mail & more".into());
+    let handler = PauseTarget::Handler("send mail & more".into());
     for (paused, state) in [(true, "paused"), (false, "active")] {
         let held = client.hold(&handler, paused).unwrap();
         assert_eq!((held.name.as_str(), held.state.as_str()), ("send mail & more", state));
     }
-    let refused = client.hold(&Held::Queue("none".into()), true).unwrap_err();
+    let refused = client.hold(&PauseTarget::Queue("none".into()), true).unwrap_err();
     assert!(matches!(&refused, ClientError::NoSuch { why } if why == "no queue `none`"), "{refused}");
     assert_eq!(client.cancel("a/1?b").unwrap().cancelled[0].id, "a/1?b");
     assert_eq!(why, "1048576 bytes, Some(\"a queue&more\"), Some(\"typ€\")");

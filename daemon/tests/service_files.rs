@@ -16,7 +16,7 @@ fn value(key: &str) -> &'static str {
 }
 
 fn seconds(key: &str) -> Duration {
-    warren::config::duration::parse_duration(value(key)).expect(key)
+    warren::model::duration::parse_duration(value(key)).expect(key)
 }
 
 #[test]

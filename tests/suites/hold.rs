@@ -86,7 +86,7 @@ fn a_handler_that_fails_almost_always_rests_when_it_is_configured_so() {
     let line = daemon.wait_log(0, &["handler held", "resting"]);
     assert!(line.contains("3 of its last 4 tasks failed within 1m"), "{line}");
     assert_eq!(home.wait_run("end", "t-5", 1).len(), 1, "it ran after the rest");
-    assert_eq!(daemon.counts()["parked"], 1);
+    daemon.wait_count("parked", 1);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_retry_comes_back_as_the_next_attempt_with_the_same_id() {
     assert_eq!(attempts(false), [1, 2, 3]);
     let ids: BTreeSet<&str> = runs.iter().map(|run| run.id.as_str()).collect();
     assert_eq!(ids.len(), 2, "the id that the daemon gave is kept: {ids:?}");
-    assert_eq!(daemon.counts()["retried"], 3);
+    daemon.wait_count("retried", 3);
 }
 
 #[test]

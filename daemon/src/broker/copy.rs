@@ -20,15 +20,14 @@ pub(super) use fit::{bare, fit};
 pub use size::encoded_len;
 
 use super::{Delivery, reply};
-use crate::config::duration::{MAX_DURATION, format_duration};
-use crate::host::FollowUp;
-use crate::settlement::DeadReason;
+use crate::model::duration::{MAX_DURATION, format_duration};
+use crate::model::{DeadReason, FollowUp, TaskId, UnixMs};
 use crate::task::own::{
     self, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
     HEADER_HANDLER, HEADER_ID, HEADER_LAST_FAILURE, HEADER_QUEUE, HEADER_REASON, HEADER_REDELIVERIES, NOTES,
     bounded, count_value, put, text, time_value,
 };
-use crate::task::{TaskId, UnixMs, is_transport_header, known_id, trace};
+use crate::task::{is_transport_header, known_id, trace};
 
 /// AMQP `delivery_mode`: survives a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;
@@ -50,7 +49,7 @@ pub struct RetryCopy<'a> {
 
 /// Why a task is given up.
 #[derive(Debug, Clone, Copy)]
-pub struct Grave<'a> {
+pub struct DeadCopy<'a> {
     /// The reason.
     pub reason: DeadReason,
     /// The attempt that was its last, from 1.
@@ -129,13 +128,13 @@ pub fn retry(original: Original<'_>, queue: &str, copy: &RetryCopy<'_>, now: Uni
 }
 
 /// Properties of a dead letter.
-pub fn dead(original: Original<'_>, queue: &str, grave: &Grave<'_>, now: UnixMs) -> BasicProperties {
+pub fn dead(original: Original<'_>, queue: &str, dead_copy: &DeadCopy<'_>, now: UnixMs) -> BasicProperties {
     let mut headers = kept_headers(original);
     let original = original.properties;
-    identity(&mut headers, grave.id, grave.attempt, grave.redeliveries);
+    identity(&mut headers, dead_copy.id, dead_copy.attempt, dead_copy.redeliveries);
     put(&mut headers, HEADER_QUEUE, bounded(queue));
-    put(&mut headers, HEADER_REASON, text(grave.reason.as_str()));
-    record(&mut headers, original, &grave.failure, now);
+    put(&mut headers, HEADER_REASON, text(dead_copy.reason.as_str()));
+    record(&mut headers, original, &dead_copy.failure, now);
     kept(original).with_headers(headers)
 }
 

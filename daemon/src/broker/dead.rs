@@ -11,11 +11,12 @@ use lapin::BasicProperties;
 pub use browse::{Browse, Found, HOLD, Looked, MAX_HOLD, Tag};
 pub use replay::{Replay, ReplayError};
 
+use crate::model::{TaskId, UnixMs};
+use crate::task::known_id;
 use crate::task::own::{
     self, HEADER_ATTEMPT, HEADER_DROPPED, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
     HEADER_HANDLER, HEADER_LAST_FAILURE, HEADER_QUEUE, HEADER_REASON,
 };
-use crate::task::{TaskId, UnixMs, known_id};
 
 /// A dead letter. What it does not say, or says in a way that cannot be read, is absent: anybody can publish to a dead
 /// queue.

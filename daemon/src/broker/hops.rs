@@ -20,8 +20,9 @@ use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 
 use super::topology;
+use crate::model::UnixMs;
+use crate::task::header;
 use crate::task::own::{Due, HEADER_DUE, HEADER_SENT, put, time_value};
-use crate::task::{UnixMs, header};
 
 /// A task is at most this late on account of its waits: what the last one may be too long by.
 pub const RESOLUTION: Duration = topology::SHORTEST;

@@ -41,7 +41,7 @@ pub use server::Server;
 use wire::Note;
 pub use wire::{Alteration, LARGE_BODY_ROOM};
 
-use crate::task::UnixMs;
+use crate::model::UnixMs;
 
 /// Where the link's events go: called on the event loop, never while the link is borrowed.
 pub type LinkEvents = Rc<dyn Fn(LinkEvent)>;

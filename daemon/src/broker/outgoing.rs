@@ -3,15 +3,14 @@
 
 use lapin::BasicProperties;
 
-use super::copy::{self, Grave, Parent, RetryCopy};
+use super::copy::{self, DeadCopy, Parent, RetryCopy};
 use super::hops::{self, Basis, Wait};
 use super::publish_error::PublishError;
 use super::publisher::{Loss, Outgoing, Patience, Place, Publisher};
 use super::reply::{self, Ended};
 use super::{Delivery, topology};
 use crate::config::Queue;
-use crate::host::FollowUp;
-use crate::task::UnixMs;
+use crate::model::{FollowUp, UnixMs};
 
 /// A reply is sent this often to a queue that does not take it (it is full, say). Its task is not to wait for that.
 const MAX_REPLY_TRIES: u32 = 3;
@@ -73,9 +72,9 @@ impl Publisher {
         &self,
         queue: &Queue,
         original: &Delivery,
-        grave: Grave<'_>,
+        dead_copy: DeadCopy<'_>,
     ) -> Result<(), PublishError> {
-        let properties = copy::dead(original.into(), &queue.name, &grave, UnixMs::now());
+        let properties = copy::dead(original.into(), &queue.name, &dead_copy, UnixMs::now());
         let publish = async |properties| {
             self.publish_to(Place::Dead(queue), Loss::Headers, properties, &original.body).await
         };

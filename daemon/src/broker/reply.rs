@@ -11,13 +11,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::copy::{Failure, PERSISTENT};
-use crate::host::TaskResult;
-use crate::settlement::DeadReason;
+use crate::model::{DeadReason, TaskId, TaskResult, UnixMs};
 use crate::task::own::{
     self, HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER, HEADER_OUTCOME, HEADER_TASK,
     bounded, count_value, put, text,
 };
-use crate::task::{TaskId, UnixMs, trace};
+use crate::task::trace;
 
 /// [`HEADER_OUTCOME`] of a task that is done.
 pub const OUTCOME_DONE: &str = "done";
@@ -303,7 +302,7 @@ mod tests {
             ending: Ending::Dead(DeadReason::Attempts, FAILURE),
         };
         let reply = reply(&task, &ended, NOW).expect("asked for");
-        let seen = crate::task::identify(&reply.properties);
+        let seen = crate::task::identified(&reply.properties);
         assert!(seen.id.generated && &*seen.id.text != "o-1");
         assert_eq!((seen.attempt, seen.redeliveries), (1, 0));
     }

@@ -22,7 +22,7 @@ use super::wire::{BodyRoom, LargeBody, Note, Notes};
 use super::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 use crate::config::Queue;
 use crate::failpoint::failpoint;
-use crate::task::UnixMs;
+use crate::model::UnixMs;
 
 /// Deliveries handed over in one go before others get their turn on the event loop.
 const BATCH: usize = 256;

@@ -15,6 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::server::Server;
 use crate::config::{Queue, QueueType};
+pub use crate::model::queue_name::{dead_name, delay_name, work_queue_of};
 
 /// The delays there are queues for, in milliseconds. A task waits on the first rung that is not shorter than its
 /// delay: never less than asked, and above a second never three times as much (twice, for the delays of the default
@@ -49,29 +50,10 @@ pub(super) fn rungs() -> impl Iterator<Item = Duration> {
     LADDER_MS.into_iter().map(Duration::from_millis)
 }
 
-/// The delay queue of a work queue for one rung.
-pub fn delay_name(queue: &str, rung: Duration) -> String {
-    format!("{queue}.retry.{}", rung.as_millis())
-}
-
 /// How long a delay queue keeps a message, by its name; `None`: it is none.
 pub fn delay_of(name: &str) -> Option<Duration> {
     let ms = name.rsplit_once(".retry.")?.1.parse().ok()?;
     LADDER_MS.contains(&ms).then(|| Duration::from_millis(ms))
-}
-
-/// The queue that keeps what a work queue's handlers gave up.
-pub fn dead_name(queue: &str) -> String {
-    format!("{queue}.dead")
-}
-
-/// The work queue that a delay queue or dead queue belongs to; `None`: the name is of neither form.
-pub fn work_queue_of(name: &str) -> Option<&str> {
-    let of_delay = || {
-        let (queue, rung) = name.rsplit_once(".retry.")?;
-        (!rung.is_empty() && rung.bytes().all(|byte| byte.is_ascii_digit())).then_some(queue)
-    };
-    name.strip_suffix(".dead").or_else(of_delay).filter(|queue| !queue.is_empty())
 }
 
 /// The regular expression that the permissions of Warren's user have to match for a work queue, its delay queues and its

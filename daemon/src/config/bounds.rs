@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Bounds;
-use super::duration::MAX_DURATION;
 use super::reader::Reader;
+use crate::model::duration::MAX_DURATION;
 
 /// What a host needs before it has loaded anything, and some.
 const MIN_MEMORY: u64 = 16 << 20;

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::duration::format_duration;
 use super::{Config, Limits, Queue};
+use crate::model::duration::format_duration;
 
 /// What an operator can do about it.
 pub(super) const REMEDY: &str = "shorten timeout, lower prefetch or workers of the queue, or raise consumer_timeout here and at the broker";

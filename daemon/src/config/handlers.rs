@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::diagnostic::{Place, Problems, did_you_mean};
-use super::duration::{MAX_DURATION, format_size};
 use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
 use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys};
+use crate::model::duration::{MAX_DURATION, format_size};
 
 /// A routing prefix can also be an AMQP `type`, which is a short string.
 const MAX_PREFIX: usize = 255;

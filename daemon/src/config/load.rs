@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::broker::topology::{dead_name, work_queue_of};
-use crate::dedup::MAX_WINDOW;
+use super::MAX_DEDUPLICATE;
+use crate::model::queue_name::{dead_name, work_queue_of};
 
 use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
 use super::reader::{Reader, as_table};
@@ -214,7 +214,7 @@ fn queue(name: &str, node: &Node, problems: &mut Problems) -> Queue {
         queue_type: table.choice("type", &TYPES),
         delay_type: table.choice("delay_type", &TYPES),
         dead_type: table.choice("dead_type", &TYPES),
-        deduplicate: table.duration("deduplicate", Duration::ZERO..=MAX_WINDOW).unwrap_or_default(),
+        deduplicate: table.duration("deduplicate", Duration::ZERO..=MAX_DEDUPLICATE).unwrap_or_default(),
     }
 }
 
@@ -294,7 +294,7 @@ fn log(tree: &Table, problems: &mut Problems) -> Log {
     let level =
         table.text("level", "a level as text").map(|(text, node)| (text.to_owned(), node.place.clone()));
     if let Some((level, place)) = &level
-        && let Err(message) = crate::telemetry::check_level(level)
+        && let Err(message) = super::log_level::check_level(level)
     {
         let remedy =
             "write error, warn, info, debug, trace or off, and for single modules e.g. \"info,lapin=debug\"";

@@ -14,11 +14,11 @@ mod broker;
 mod consumer_timeout;
 mod defaults;
 mod diagnostic;
-pub mod duration;
 mod environment;
 mod handlers;
 mod keys;
 mod load;
+pub(crate) mod log_level;
 mod overrides;
 mod reader;
 mod show;
@@ -30,6 +30,7 @@ mod uri;
 pub use diagnostic::{ConfigErrors, Diagnostic, Place};
 pub use environment::Environment;
 pub use load::Loaded;
+pub use log_level::check_level;
 pub(crate) use uri::{host_and_port, parse as parse_uri};
 
 use std::net::SocketAddr;
@@ -98,6 +99,9 @@ pub enum QueueType {
     /// `x-queue-type: quorum`.
     Quorum,
 }
+
+/// The longest `deduplicate`: what is left on disk of finished tasks is removed after that.
+pub const MAX_DEDUPLICATE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// `[queues.NAME]`.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{Place, Problems, did_you_mean};
-use super::duration::{DURATION_FORMS, SIZE_FORMS, format_duration, format_size, parse_duration, parse_size};
 use super::keys;
 use super::tree::{Node, Table, Value, parse_value};
+use crate::model::duration::{
+    DURATION_FORMS, SIZE_FORMS, format_duration, format_size, parse_duration, parse_size,
+};
 
 /// One table being read.
 pub(super) struct Reader<'a> {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::diagnostic::mask_userinfo;
-use super::duration::{format_duration, format_size};
 use super::{
     Bounds, Breaker, Broker, Config, Daemon, Handler, Limits, LogTarget, Plugins, Queue, QueueType, uri,
 };
+use crate::model::duration::{format_duration, format_size};
 
 /// What stands in place of a secret.
 const MASK: &str = "***";

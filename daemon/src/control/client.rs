@@ -12,11 +12,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::api::{
-    ActiveTask, CancelReply, ErrorReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status,
-};
 use super::query;
-use crate::engine::Held;
+use crate::engine::PauseTarget;
+use crate::model::status::{
+    ActiveTask, CancelReply, ErrorReply, HandlerStatus, PauseReply, ReloadReply, RouteReply, Status,
+};
 
 /// The server gives up after 5 s; this is only for one that accepts and then says nothing at all.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -129,11 +129,11 @@ impl Client {
     }
 
     /// `POST /v1/pause` or `/v1/resume`.
-    pub fn hold(&self, what: &Held, paused: bool) -> Result<HoldReply, ClientError> {
+    pub fn hold(&self, what: &PauseTarget, paused: bool) -> Result<PauseReply, ClientError> {
         let verb = if paused { "pause" } else { "resume" };
         let (kind, name) = match what {
-            Held::Queue(name) => ("queue", name),
-            Held::Handler(name) => ("handler", name),
+            PauseTarget::Queue(name) => ("queue", name),
+            PauseTarget::Handler(name) => ("handler", name),
         };
         let target = format!("/v1/{verb}{}", query::encode(&[(kind, Some(name))]));
         self.call(Method::POST, &target, Bytes::new(), Some(TIMEOUT))

@@ -4,13 +4,12 @@
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
-use super::api::{BUCKETS_S, Counts, HandlerStatus, Histogram, QueueStatus, Status};
+use crate::model::status::{
+    BUCKETS_S, BrokerState, Counts, HandlerState, HandlerStatus, Histogram, QueueState, QueueStatus, Status,
+};
 
 /// The MIME type of what [`render`] returns.
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-/// The states that a handler can be in, as `warrenctl handlers` names them.
-const STATES: [&str; 5] = ["active", "failing", "suspended", "resting", "paused"];
 
 /// The status as Prometheus text.
 pub(super) fn render(status: &Status) -> String {
@@ -36,10 +35,14 @@ fn daemon(status: &Status, into: &mut Vec<MetricFamily>) {
     into.push(gauges(
         "warren_broker_connected",
         up,
-        flag(matches!(status.broker.state.as_str(), "connected" | "blocked")),
+        flag(matches!(status.broker.state, BrokerState::Connected | BrokerState::Blocked)),
     ));
     let blocked = "Whether the broker takes no messages at the moment (a memory or disk alarm).";
-    into.push(gauges("warren_broker_publishing_blocked", blocked, flag(status.broker.state == "blocked")));
+    into.push(gauges(
+        "warren_broker_publishing_blocked",
+        blocked,
+        flag(status.broker.state == BrokerState::Blocked),
+    ));
     let links = [(Labels::new(), status.broker.connects as f64)];
     into.push(counters("warren_broker_connects_total", "Times the broker was connected to.", links));
     let (ok, failed) = status.reloads;
@@ -92,7 +95,7 @@ fn queues(queues: &[QueueStatus], into: &mut Vec<MetricFamily>) {
     into.push(gauges(
         "warren_queue_consuming",
         "Whether the queue is being consumed, and takes tasks.",
-        values(|queue| f64::from(u8::from(queue.state == "consuming"))),
+        values(|queue| f64::from(u8::from(queue.state == QueueState::Consuming))),
     ));
     into.push(gauges("warren_queue_running", "Tasks that run.", values(|queue| queue.running as f64)));
     into.push(gauges(
@@ -153,9 +156,9 @@ fn handlers(handlers: &[HandlerStatus], into: &mut Vec<MetricFamily>) {
         values(|handler| handler.hosts.len() as f64),
     ));
     let states = handlers.iter().flat_map(|handler| {
-        STATES.map(|state| {
-            let labels = vec![("handler", handler.name.clone()), ("state", state.to_owned())];
-            (labels, f64::from(u8::from(handler.state == state)))
+        HandlerState::ALL.iter().map(|state| {
+            let labels = vec![("handler", handler.name.clone()), ("state", state.to_string())];
+            (labels, f64::from(u8::from(handler.state == *state)))
         })
     });
     into.push(gauges("warren_handler_state", "1 for the state that the handler is in.", states));
@@ -264,8 +267,8 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
 mod tests {
     use std::time::Duration;
 
-    use super::super::api::{Deduplication, Unsettled};
     use super::*;
+    use crate::model::status::{Deduplication, Unsettled};
 
     fn status() -> Status {
         let mut waits = Histogram::default();
@@ -283,15 +286,19 @@ mod tests {
         };
         let queue = QueueStatus {
             name: "a \"b\"".into(),
-            state: "consuming".into(),
+            state: QueueState::Consuming,
             counts,
             waits,
             unsettled: Some(Unsettled { tasks: 3, why: "full".into() }),
             deduplication: Some(Deduplication { fault: Some("full".into()), ..Deduplication::default() }),
             ..QueueStatus::default()
         };
-        let handler =
-            HandlerStatus { name: "mail".into(), state: "paused".into(), counts, ..HandlerStatus::default() };
+        let handler = HandlerStatus {
+            name: "mail".into(),
+            state: HandlerState::Paused,
+            counts,
+            ..HandlerStatus::default()
+        };
         Status {
             pid: std::process::id(),
             queues: vec![queue],

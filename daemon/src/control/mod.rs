@@ -1,10 +1,10 @@
 //! Control: HTTP over a Unix socket in the runtime directory. `warrenctl` speaks it; so can `curl --unix-socket`.
 
 mod access;
-pub mod api;
 pub mod client;
 mod metrics;
 mod query;
+mod request;
 pub mod server;
 mod socket;
 mod verbs;

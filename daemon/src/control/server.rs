@@ -15,71 +15,26 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::access::{Access, Owners};
-use super::api::{ActiveTask, CancelReply, HandlerStatus, HoldReply, ReloadReply, RouteReply, Status};
+use super::request::READ_TIMEOUT;
+pub use super::request::Request;
 use super::socket::{self, SocketFile};
 use super::verbs::answer;
 use crate::config::SocketMode;
-use crate::engine::Held;
 
 /// Connections served at once of each listener; further ones wait in the kernel's backlog. Each costs a few KiB and a
 /// task.
 const MAX_CONNECTIONS: usize = 64;
 /// A request head; ours are under 1 KiB but for `?queue=`, which AMQP bounds at 255 bytes.
 const MAX_HEAD: usize = 16 << 10;
-/// From accept to a complete head, and the same again for the body: clients are on this machine.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// What writing the answer may take, so that a client that reads nothing does not hold its place.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A pause after `accept` failed (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What the control socket asks of the daemon's main loop. A dropped reply is answered as an error; a receiver
-/// that is gone means that the client hung up.
-#[derive(Debug)]
-pub enum Request {
-    /// `GET /v1/status`.
-    Status(oneshot::Sender<Status>),
-    /// `GET /v1/handlers`.
-    Handlers(oneshot::Sender<Vec<HandlerStatus>>),
-    /// `GET /v1/active`.
-    Active(oneshot::Sender<Vec<ActiveTask>>),
-    /// `POST /v1/reload`: answered when the reload has ended.
-    Reload(oneshot::Sender<ReloadReply>),
-    /// `POST /v1/route`.
-    Route {
-        /// The task's text.
-        text: Vec<u8>,
-        /// The queue it would come from.
-        queue: Option<String>,
-        /// The AMQP property `type` it would have.
-        message_type: Option<String>,
-        /// The answer.
-        reply: oneshot::Sender<RouteReply>,
-    },
-    /// `POST /v1/pause` and `/v1/resume`; an error is a sentence for the operator.
-    Hold {
-        /// The queue or handler.
-        what: Held,
-        /// Pause it; else let it go on.
-        paused: bool,
-        /// The answer.
-        reply: oneshot::Sender<Result<HoldReply, String>>,
-    },
-    /// `POST /v1/cancel`; an error is a sentence for the operator.
-    Cancel {
-        /// The task's id.
-        task: String,
-        /// The answer.
-        reply: oneshot::Sender<Result<CancelReply, String>>,
-    },
-    /// `GET /readyz`: whether every configured queue is being consumed and takes tasks, else which one does not.
-    Ready(oneshot::Sender<Result<(), String>>),
-}
 
 /// The listening control socket, and the monitoring address if there is one. Dropping it (or the future of
 /// [`Server::run`]) removes the socket file, if it is still the one that was bound.

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
 use super::access::Access;
-use super::api::{ErrorReply, Status};
-use super::server::{READ_TIMEOUT, Request};
+use super::request::{READ_TIMEOUT, Request};
 use super::{metrics, query};
-use crate::engine::Held;
+use crate::engine::PauseTarget;
+use crate::model::status::{ErrorReply, Status};
 
 /// A request body: the largest task by default, and room for what surrounds it.
 const MAX_BODY: usize = (1 << 20) + (64 << 10);
@@ -77,8 +77,8 @@ async fn hold(request: &hyper::Request<Incoming>, requests: &mpsc::Sender<Reques
     };
     let paused = request.uri().path() == "/v1/pause";
     info!(peer, what, name, paused, "pause or resume asked for on the control socket");
-    let what = if what == "queue" { Held::Queue(name) } else { Held::Handler(name) };
-    judged(ask(requests, |reply| Request::Hold { what, paused, reply }).await)
+    let what = if what == "queue" { PauseTarget::Queue(name) } else { PauseTarget::Handler(name) };
+    judged(ask(requests, |reply| Request::SetPaused { what, paused, reply }).await)
 }
 
 async fn cancel(

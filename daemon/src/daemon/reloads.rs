@@ -8,10 +8,10 @@ use tokio::task::JoinHandle;
 
 use crate::blocking;
 use crate::config::Config;
-use crate::control::api::{ReloadReply, ReloadRow};
 use crate::engine::Command;
 use crate::failpoint::failpoint;
 use crate::host::{self, Spawner};
+use crate::model::status::{HandlerChange, ReloadReply, ReloadRow};
 use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
 
@@ -183,7 +183,7 @@ pub(super) fn log_rows(rows: &[ReloadRow]) {
             Some(error) => {
                 tracing::error!(handler = %row.handler, change = %row.change, generation = row.generation, %error, "handler not as asked");
             }
-            None if row.change == "unchanged" => {
+            None if row.change == HandlerChange::Unchanged => {
                 tracing::debug!(handler = %row.handler, generation = row.generation, "handler unchanged");
             }
             None => {

@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use crate::control::api::Status;
 use crate::control::server::Request;
 use crate::engine::{Command, EngineStatus};
+use crate::model::status::{DaemonState, Status};
 
 use super::Daemon;
 
@@ -24,7 +24,9 @@ impl Daemon {
                 let _ = reply.send(if health.ready { Ok(()) } else { Err(health.unready.clone()) });
             }
             Request::Active(reply) => self.engine.send(Command::Active(reply)),
-            Request::Hold { what, paused, reply } => self.engine.send(Command::Hold(what, paused, reply)),
+            Request::SetPaused { what, paused, reply } => {
+                self.engine.send(Command::SetPaused(what, paused, reply))
+            }
             Request::Cancel { task, reply } => self.engine.send(Command::Cancel(task, reply)),
             Request::Route { text, queue, message_type, reply } => {
                 self.engine.send(Command::Route { text, queue, message_type, reply });
@@ -60,15 +62,15 @@ impl Daemon {
 
     fn own_status(&self) -> Status {
         let state = match (self.draining, self.ready_given) {
-            (true, _) => "draining",
-            (false, true) => "running",
-            (false, false) => "starting",
+            (true, _) => DaemonState::Draining,
+            (false, true) => DaemonState::Running,
+            (false, false) => DaemonState::Starting,
         };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_ms: self.started_ms,
-            state: state.to_owned(),
+            state,
             ready: self.health.borrow().ready,
             reloads: self.reloads.counts,
             log_lines_lost: self.telemetry.lost_lines(),

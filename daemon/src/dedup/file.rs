@@ -27,9 +27,9 @@ pub(super) struct Found {
 }
 
 /// A record.
-pub(super) fn record(print: u128, at: u64) -> [u8; RECORD] {
+pub(super) fn record(fingerprint: u128, at: u64) -> [u8; RECORD] {
     let mut record = [0; RECORD];
-    record[..16].copy_from_slice(&print.to_le_bytes());
+    record[..16].copy_from_slice(&fingerprint.to_le_bytes());
     record[16..].copy_from_slice(&at.to_le_bytes());
     record
 }
@@ -57,15 +57,15 @@ pub(super) fn read(path: &Path, number: u64, now: u64) -> io::Result<Found> {
         let mut record = [0; RECORD];
         for _ in 0..(length - good) / RECORD as u64 {
             file.read_exact(&mut record)?;
-            let (print, at) = parse(&record);
+            let (fingerprint, at) = parse(&record);
             if at < generation.newest.max(1) || at > latest {
                 break;
             }
-            if generation.prints.is_empty() {
+            if generation.fingerprints.is_empty() {
                 generation.first = at;
             }
             generation.newest = at;
-            generation.prints.insert(print);
+            generation.fingerprints.insert(fingerprint);
             good += RECORD as u64;
         }
     }
@@ -73,8 +73,8 @@ pub(super) fn read(path: &Path, number: u64, now: u64) -> io::Result<Found> {
 }
 
 fn parse(record: &[u8; RECORD]) -> (u128, u64) {
-    let [print @ .., t0, t1, t2, t3, t4, t5, t6, t7] = *record;
-    (u128::from_le_bytes(print), u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]))
+    let [fingerprint @ .., t0, t1, t2, t3, t4, t5, t6, t7] = *record;
+    (u128::from_le_bytes(fingerprint), u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]))
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("q.1");
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(records.iter().flat_map(|(print, at)| record(*print, *at)));
+        bytes.extend(records.iter().flat_map(|(fingerprint, at)| record(*fingerprint, *at)));
         bytes.extend(tail);
         std::fs::write(&path, bytes).unwrap();
         read(&path, 1, NOW).unwrap()
@@ -96,9 +96,9 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         let found = written(&[(1, NOW - 9), (u128::MAX, NOW - 9), (2, NOW)], &[]);
-        let Generation { number, first, newest, prints } = found.generation;
-        assert_eq!((number, first, newest, prints.len()), (1, NOW - 9, NOW, 3));
-        assert!(prints.contains(&u128::MAX));
+        let Generation { number, first, newest, fingerprints } = found.generation;
+        assert_eq!((number, first, newest, fingerprints.len()), (1, NOW - 9, NOW, 3));
+        assert!(fingerprints.contains(&u128::MAX));
         assert_eq!((found.good, found.bad), (16 + 3 * 24, 0));
     }
 
@@ -109,7 +109,7 @@ mod tests {
         let tails = [&[0; 23][..], &[0; 48], &garbage, &lower, &record(3, NOW * 2)];
         for tail in tails {
             let found = written(&[(1, NOW - 9), (2, NOW - 7)], tail);
-            assert_eq!(found.generation.prints.len(), 2, "{tail:?}");
+            assert_eq!(found.generation.fingerprints.len(), 2, "{tail:?}");
             assert_eq!((found.good, found.bad), (16 + 2 * 24, tail.len() as u64), "{tail:?}");
         }
     }
@@ -122,7 +122,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let found = read(&path, 1, NOW).unwrap();
             assert_eq!((found.good, found.bad), (0, text.len() as u64));
-            assert!(found.generation.prints.is_empty());
+            assert!(found.generation.fingerprints.is_empty());
         }
     }
 

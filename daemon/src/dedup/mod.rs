@@ -3,9 +3,10 @@
 //!
 //! | module | what it is for |
 //! | --- | --- |
-//! | `window` | what is remembered, and for how long; pure |
+//! | [`Memories`] | which task was done, queue by queue; pure |
+//! | `window` | what is remembered of one queue, and for how long; pure |
 //! | `file` | a generation of it on disk |
-//! | `store` | the thread that owns the files |
+//! | [`Store`] | the thread that owns the files |
 //!
 //! A task is known by its `message_id`, its body and all that its handler or its sender sees of it (see
 //! [`crate::task::sameness`]): an id that a producer uses again for something else must not make that disappear. One
@@ -24,23 +25,19 @@ mod store;
 mod window;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::oneshot;
 
+pub use store::Store;
 pub use window::Generation;
 
-use self::store::{MAX_AGE, Order, Store};
 use self::window::{MAX_PER_GENERATION, Window};
+use crate::model::UnixMs;
 use crate::task::sameness;
-
-/// The longest window: what is left on disk is removed after that.
-pub const MAX_WINDOW: Duration = MAX_AGE;
 
 /// What makes a task the same as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,14 +54,39 @@ pub enum Answer {
     Wait,
 }
 
-/// The memories of all queues that have one. Nothing here blocks.
-#[derive(Debug)]
-pub struct Dedup {
-    directory: PathBuf,
-    /// Started with the first queue that needs it.
-    store: Option<Store>,
-    memories: HashMap<Arc<str>, Memory>,
+/// What is to be done with what is on disk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A queue is to be remembered: what is there of it is for [`Memories::loaded`].
+    Load {
+        /// The queue.
+        queue: Arc<str>,
+        /// Its window.
+        window: Duration,
+    },
+    /// A task of it is done.
+    Record {
+        /// The queue.
+        queue: Arc<str>,
+        /// The generation that has the task.
+        generation: u64,
+        /// The task.
+        fingerprint: u128,
+        /// When.
+        at: u64,
+    },
+    /// Generations before this one are forgotten.
+    Forget {
+        /// The queue.
+        queue: Arc<str>,
+        /// The oldest that is kept.
+        oldest: u64,
+    },
 }
+
+/// The memories of all queues that have one. Pure: what is to be done on disk is handed out as [`Order`]s.
+#[derive(Debug, Default)]
+pub struct Memories(HashMap<Arc<str>, Memory>);
 
 #[derive(Debug)]
 struct Memory {
@@ -84,8 +106,6 @@ pub struct Shown {
     pub length: Duration,
     /// Tasks that are remembered.
     pub tasks: usize,
-    /// Why they are remembered in memory only, if so.
-    pub fault: Option<String>,
 }
 
 impl Fingerprint {
@@ -99,23 +119,17 @@ impl Fingerprint {
     }
 }
 
-impl Dedup {
-    /// Nothing is remembered yet, and no file touched. `state`: the daemon's state directory.
-    pub fn new(state: &std::path::Path) -> Self {
-        Self { directory: state.join("done"), store: None, memories: HashMap::new() }
-    }
-
-    /// Takes over the queues and their windows; zero is none. Gives those whose past is now being read: what comes of it
-    /// is for [`loaded`](Self::loaded).
+impl Memories {
+    /// Takes over the queues and their windows; zero is none.
     pub fn configure(
         &mut self,
         queues: impl Iterator<Item = (Arc<str>, Duration)>,
-    ) -> Vec<(Arc<str>, oneshot::Receiver<Vec<Generation>>)> {
-        let wanted: HashMap<Arc<str>, Duration> = queues.filter(|(_, length)| !length.is_zero()).collect();
-        self.memories.retain(|queue, _| wanted.contains_key(queue));
-        let mut loading = Vec::new();
+        mut order: impl FnMut(Order),
+    ) {
+        let wanted: Vec<(Arc<str>, Duration)> = queues.filter(|(_, length)| !length.is_zero()).collect();
+        self.0.retain(|queue, _| wanted.iter().any(|(name, _)| name == queue));
         for (queue, length) in wanted {
-            if let Some(memory) = self.memories.get_mut(&queue) {
+            if let Some(memory) = self.0.get_mut(&queue) {
                 memory.length = length;
                 if let Some(window) = &mut memory.window {
                     window.resize(length);
@@ -123,37 +137,40 @@ impl Dedup {
                 continue;
             }
             let memory = Memory { length, window: None, oldest: 0, crowded: false };
-            self.memories.insert(queue.clone(), memory);
-            let (reply, answer) = oneshot::channel();
-            self.send(Order::Load { queue: queue.clone(), window: length, reply });
-            loading.push((queue, answer));
+            self.0.insert(queue.clone(), memory);
+            order(Order::Load { queue, window: length });
         }
-        loading
     }
 
     /// What an earlier daemon left of a queue was read.
     pub fn loaded(&mut self, queue: &str, found: Vec<Generation>) {
-        let Some(memory) = self.memories.get_mut(queue) else { return };
+        let Some(memory) = self.0.get_mut(queue) else { return };
         let window = Window::new(memory.length, MAX_PER_GENERATION, found);
         tracing::info!(queue, tasks = window.len(), "finished tasks are remembered");
         memory.window = Some(window);
     }
 
     /// Whether a task of this queue was done.
-    pub fn ask(&self, queue: &str, print: Fingerprint) -> Answer {
-        let Some(memory) = self.memories.get(queue) else { return Answer::New };
+    pub fn ask(&self, queue: &str, fingerprint: Fingerprint, now: UnixMs) -> Answer {
+        let Some(memory) = self.0.get(queue) else { return Answer::New };
         match &memory.window {
             None => Answer::Wait,
-            Some(window) if window.contains(print.0, store::now_ms()) => Answer::Done,
+            Some(window) if window.contains(fingerprint.0, now.0) => Answer::Done,
             Some(_) => Answer::New,
         }
     }
 
-    /// A task of this queue is done: to be called before its acknowledgement is sent.
-    pub fn record(&mut self, queue: &Arc<str>, print: Fingerprint) {
-        let Some(memory) = self.memories.get_mut(queue) else { return };
+    /// A task of this queue is done: to be called before its acknowledgement.
+    pub fn record(
+        &mut self,
+        queue: &Arc<str>,
+        fingerprint: Fingerprint,
+        now: UnixMs,
+        mut order: impl FnMut(Order),
+    ) {
+        let Some(memory) = self.0.get_mut(queue) else { return };
         let Some(window) = &mut memory.window else { return };
-        let recorded = window.record(print.0, store::now_ms());
+        let recorded = window.record(fingerprint.0, now.0);
         if recorded.crowded && !std::mem::replace(&mut memory.crowded, true) {
             tracing::warn!(
                 %queue,
@@ -161,45 +178,21 @@ impl Dedup {
             );
         }
         let forget = recorded.oldest != std::mem::replace(&mut memory.oldest, recorded.oldest);
-        self.send(Order::Record {
+        order(Order::Record {
             queue: queue.clone(),
             generation: recorded.generation,
-            print: print.0,
+            fingerprint: fingerprint.0,
             at: recorded.at,
         });
         if forget {
-            self.send(Order::Forget { queue: queue.clone(), oldest: recorded.oldest });
+            order(Order::Forget { queue: queue.clone(), oldest: recorded.oldest });
         }
     }
 
     /// What is to be shown of a queue's memory, if it has one.
     pub fn shown(&self, queue: &str) -> Option<Shown> {
-        let memory = self.memories.get(queue)?;
-        Some(Shown {
-            length: memory.length,
-            tasks: memory.window.as_ref().map_or(0, Window::len),
-            fault: self.store.as_ref().and_then(Store::fault),
-        })
-    }
-
-    /// Has what was recorded written, and ends.
-    pub async fn close(self) {
-        if let Some(store) = self.store {
-            store.close().await;
-        }
-    }
-
-    fn send(&mut self, order: Order) {
-        if self.store.is_none() {
-            match Store::start(self.directory.clone()) {
-                Ok(store) => self.store = Some(store),
-                // As without memory for a thread nothing else would start either, this is not shown anywhere else.
-                Err(error) => return tracing::error!(%error, "finished tasks are remembered in memory only"),
-            }
-        }
-        if let Some(store) = &self.store {
-            store.send(order);
-        }
+        let memory = self.0.get(queue)?;
+        Some(Shown { length: memory.length, tasks: memory.window.as_ref().map_or(0, Window::len) })
     }
 }
 
@@ -207,20 +200,20 @@ impl Dedup {
 mod tests {
     use super::*;
 
-    fn print(id: &str, kind: &str, body: &str) -> Option<Fingerprint> {
+    fn fingerprint(id: &str, kind: &str, body: &str) -> Option<Fingerprint> {
         let properties = BasicProperties::default().with_message_id(id.into()).with_type(kind.into());
         Fingerprint::of(&properties, body.as_bytes())
     }
 
     #[test]
     fn a_task_is_known_by_its_id_its_body_and_what_its_handler_and_sender_see() {
-        let task = print("1", "mail", "to me");
-        assert_eq!(task, print("1", "mail", "to me"));
+        let task = fingerprint("1", "mail", "to me");
+        assert_eq!(task, fingerprint("1", "mail", "to me"));
         for other in [
-            print("2", "mail", "to me"),
-            print("1", "fax", "to me"),
-            print("1", "mail", "to you"),
-            print("1", "mailt", "o me"),
+            fingerprint("2", "mail", "to me"),
+            fingerprint("1", "fax", "to me"),
+            fingerprint("1", "mail", "to you"),
+            fingerprint("1", "mailt", "o me"),
         ] {
             assert_ne!(task, other);
         }
@@ -229,29 +222,37 @@ mod tests {
             Fingerprint::of(&properties.with_reply_to(reply_to.into()), b"to me")
         };
         assert_ne!(asked("alice"), asked("carol"), "each waits for an answer of its own");
-        assert_eq!(print("", "mail", "to me"), None);
+        assert_eq!(fingerprint("", "mail", "to me"), None);
         assert_eq!(Fingerprint::of(&BasicProperties::default(), b"to me"), None);
     }
 
     #[test]
     fn only_a_queue_with_a_window_remembers_and_not_before_its_past_is_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut dedup = Dedup::new(directory.path());
+        const NOW: UnixMs = UnixMs(1_000_000);
+        let mut memories = Memories::default();
         let (on, off): (Arc<str>, Arc<str>) = ("on".into(), "off".into());
         let hour = Duration::from_secs(3600);
-        let loading = dedup.configure([(on.clone(), hour), (off.clone(), Duration::ZERO)].into_iter());
-        assert_eq!(loading.iter().map(|(queue, _)| queue).collect::<Vec<_>>(), [&on]);
-        let task = print("1", "", "x").unwrap();
-        assert_eq!((dedup.ask(&on, task), dedup.ask(&off, task)), (Answer::Wait, Answer::New));
-        dedup.loaded(&on, Vec::new());
-        assert_eq!(dedup.ask(&on, task), Answer::New);
-        dedup.record(&on, task);
-        dedup.record(&off, task);
-        assert_eq!((dedup.ask(&on, task), dedup.ask(&off, task)), (Answer::Done, Answer::New));
-        let shown = Shown { length: hour, tasks: 1, fault: None };
-        assert_eq!((dedup.shown(&on), dedup.shown(&off)), (Some(shown), None));
-        assert!(dedup.configure([(on.clone(), hour)].into_iter()).is_empty(), "nothing is read again");
-        dedup.configure(std::iter::empty());
-        assert_eq!(dedup.ask(&on, task), Answer::New);
+        let mut orders = Vec::new();
+        memories.configure([(on.clone(), hour), (off.clone(), Duration::ZERO)].into_iter(), |order| {
+            orders.push(order);
+        });
+        assert_eq!(orders, [Order::Load { queue: on.clone(), window: hour }]);
+        let task = fingerprint("1", "", "x").unwrap();
+        let ask = |memories: &Memories| (memories.ask(&on, task, NOW), memories.ask(&off, task, NOW));
+        assert_eq!(ask(&memories), (Answer::Wait, Answer::New));
+        memories.loaded(&on, Vec::new());
+        assert_eq!(ask(&memories), (Answer::New, Answer::New));
+        orders.clear();
+        memories.record(&on, task, NOW, |order| orders.push(order));
+        memories.record(&off, task, NOW, |order| orders.push(order));
+        assert_eq!(ask(&memories), (Answer::Done, Answer::New));
+        let record = Order::Record { queue: on.clone(), generation: 1, fingerprint: task.0, at: NOW.0 };
+        assert_eq!(orders, [record, Order::Forget { queue: on.clone(), oldest: 1 }]);
+        let shown = Shown { length: hour, tasks: 1 };
+        assert_eq!((memories.shown(&on), memories.shown(&off)), (Some(shown), None));
+        memories
+            .configure([(on.clone(), hour)].into_iter(), |order| panic!("nothing is read again: {order:?}"));
+        memories.configure(std::iter::empty(), |order| panic!("{order:?}"));
+        assert_eq!(memories.ask(&on, task, NOW), Answer::New);
     }
 }

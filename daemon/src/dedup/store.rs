@@ -14,72 +14,110 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
+use super::Order;
 use super::file::{self, MAGIC};
 use super::window::Generation;
+use crate::config::MAX_DEDUPLICATE;
 
-/// Orders that wait for the thread, 64 bytes each: a second of the fastest queue there is. A disk that is further
+/// Messages that wait for the thread, 64 bytes each: a second of the fastest queue there is. A disk that is further
 /// behind is a fault like any other.
 const MAX_WAITING: usize = 1 << 16;
-/// Orders taken at once, so that each file costs one write for all of them.
+/// Messages taken at once, so that each file costs one write for all of them.
 const BATCH: usize = 4096;
 /// How long the disk is left alone after a fault.
 const RETRY: Duration = Duration::from_secs(5);
-/// A file that was not written to for so long is of a queue that is not remembered any more: no window is longer.
-pub(super) const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What the thread is told.
 #[derive(Debug)]
-pub(super) enum Order {
-    /// A queue is to be remembered: what is there of it?
+enum Message {
     Load { queue: Arc<str>, window: Duration, reply: oneshot::Sender<Vec<Generation>> },
-    /// A task of it is done.
-    Record { queue: Arc<str>, generation: u64, print: u128, at: u64 },
-    /// Generations before this one are forgotten.
+    Record { queue: Arc<str>, generation: u64, fingerprint: u128, at: u64 },
     Forget { queue: Arc<str>, oldest: u64 },
 }
 
-/// The thread's handle. It ends when this is dropped and every order is carried out.
+/// Carries out [`Order`]s on a thread of its own, which starts with the first one. Nothing here blocks.
 #[derive(Debug)]
-pub(super) struct Store {
-    orders: mpsc::SyncSender<Order>,
+pub struct Store {
+    directory: PathBuf,
+    thread: Option<Thread>,
+}
+
+/// The thread's handle. It ends when this is dropped and everything it was told is done.
+#[derive(Debug)]
+struct Thread {
+    inbox: mpsc::SyncSender<Message>,
     fault: Fault,
     ended: oneshot::Receiver<()>,
 }
 
 /// Why nothing is written at the moment, if so.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fault(Arc<Mutex<Option<String>>>);
+struct Fault(Arc<Mutex<Option<String>>>);
 
 impl Store {
-    /// Starts the thread for a directory, which need not exist.
-    pub(super) fn start(directory: PathBuf) -> io::Result<Self> {
-        let (orders, inbox) = mpsc::sync_channel(MAX_WAITING);
+    /// No file is touched before the first order. `state`: the daemon's state directory.
+    pub fn new(state: &Path) -> Self {
+        Self { directory: state.join("done"), thread: None }
+    }
+
+    /// Carries out an order. `Some`: what was asked for comes here; an error: the store has ended.
+    pub fn carry_out(&mut self, order: Order) -> Option<oneshot::Receiver<Vec<Generation>>> {
+        match order {
+            Order::Load { queue, window } => {
+                let (reply, answer) = oneshot::channel();
+                self.tell(Message::Load { queue, window, reply });
+                return Some(answer);
+            }
+            Order::Record { queue, generation, fingerprint, at } => {
+                self.tell(Message::Record { queue, generation, fingerprint, at });
+            }
+            Order::Forget { queue, oldest } => self.tell(Message::Forget { queue, oldest }),
+        }
+        None
+    }
+
+    /// Why nothing is written at the moment, if so.
+    pub fn fault(&self) -> Option<String> {
+        self.thread.as_ref()?.fault.lock().clone()
+    }
+
+    /// Waits until everything is written.
+    pub async fn close(self) {
+        if let Some(Thread { inbox, ended, .. }) = self.thread {
+            drop(inbox);
+            let _ = ended.await;
+        }
+    }
+
+    /// A message that finds no room is dropped.
+    fn tell(&mut self, message: Message) {
+        if self.thread.is_none() {
+            match Thread::start(self.directory.clone()) {
+                Ok(thread) => self.thread = Some(thread),
+                // As without memory for a thread nothing else would start either, this is not shown anywhere else.
+                Err(error) => return tracing::error!(%error, "finished tasks are remembered in memory only"),
+            }
+        }
+        if let Some(thread) = &self.thread
+            && thread.inbox.try_send(message).is_err()
+        {
+            thread.fault.set(&format!("the disk is more than {MAX_WAITING} tasks behind"));
+        }
+    }
+}
+
+impl Thread {
+    /// For a directory that need not exist.
+    fn start(directory: PathBuf) -> io::Result<Self> {
+        let (inbox, messages) = mpsc::sync_channel(MAX_WAITING);
         let (end, ended) = oneshot::channel();
         let fault = Fault::default();
         let files = Files { directory, lock: None, open: HashMap::new(), fault: fault.clone(), rests: None };
         std::thread::Builder::new().name("dedup".into()).spawn(move || {
-            files.run(&inbox);
+            files.run(&messages);
             let _ = end.send(());
         })?;
-        Ok(Self { orders, fault, ended })
-    }
-
-    /// Hands an order over; one that finds no room is dropped.
-    pub(super) fn send(&self, order: Order) {
-        if self.orders.try_send(order).is_err() {
-            self.fault.set(&format!("the disk is more than {MAX_WAITING} tasks behind"));
-        }
-    }
-
-    /// Why nothing is written.
-    pub(super) fn fault(&self) -> Option<String> {
-        self.fault.lock().clone()
-    }
-
-    /// Lets the thread finish.
-    pub(super) async fn close(self) {
-        drop(self.orders);
-        let _ = self.ended.await;
+        Ok(Self { inbox, fault, ended })
     }
 }
 
@@ -120,19 +158,19 @@ struct Open {
 }
 
 impl Files {
-    fn run(mut self, inbox: &mpsc::Receiver<Order>) {
+    fn run(mut self, inbox: &mpsc::Receiver<Message>) {
         while let Ok(first) = inbox.recv() {
-            for order in std::iter::once(first).chain(inbox.try_iter().take(BATCH - 1)) {
-                match order {
-                    Order::Record { queue, generation, print, at } => {
-                        self.note(queue, generation, file::record(print, at));
+            for message in std::iter::once(first).chain(inbox.try_iter().take(BATCH - 1)) {
+                match message {
+                    Message::Record { queue, generation, fingerprint, at } => {
+                        self.note(queue, generation, file::record(fingerprint, at));
                     }
-                    Order::Load { queue, window, reply } => {
+                    Message::Load { queue, window, reply } => {
                         self.write_all();
                         let found = self.attempt(|files| files.load(&queue, window)).unwrap_or_default();
                         let _ = reply.send(found);
                     }
-                    Order::Forget { queue, oldest } => {
+                    Message::Forget { queue, oldest } => {
                         self.attempt(|files| files.forget(&queue, oldest));
                     }
                 }
@@ -181,7 +219,7 @@ impl Files {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if age > MAX_AGE && entry.file_name() != "lock" {
+            if age > MAX_DEDUPLICATE && entry.file_name() != "lock" {
                 fs::remove_file(entry.path())?;
             }
         }

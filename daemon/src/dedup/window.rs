@@ -35,7 +35,7 @@ pub struct Generation {
     pub(super) first: u64,
     /// When the last one was.
     pub(super) newest: u64,
-    pub(super) prints: HashSet<u128, BuildHasherDefault<Front>>,
+    pub(super) fingerprints: HashSet<u128, BuildHasherDefault<Front>>,
 }
 
 /// Where a fingerprint went.
@@ -71,24 +71,28 @@ impl Window {
 
     /// How many fingerprints are remembered.
     pub(super) fn len(&self) -> usize {
-        self.generations.iter().map(|generation| generation.prints.len()).sum()
+        self.generations.iter().map(|generation| generation.fingerprints.len()).sum()
     }
 
     /// Whether this one is.
-    pub(super) fn contains(&self, print: u128, now: u64) -> bool {
+    pub(super) fn contains(&self, fingerprint: u128, now: u64) -> bool {
         let live = |generation: &&Generation| !generation.is_over(self.length, now);
-        self.generations.iter().rev().filter(live).any(|generation| generation.prints.contains(&print))
+        self.generations
+            .iter()
+            .rev()
+            .filter(live)
+            .any(|generation| generation.fingerprints.contains(&fingerprint))
     }
 
     /// Remembers one.
-    pub(super) fn record(&mut self, print: u128, now: u64) -> Recorded {
+    pub(super) fn record(&mut self, fingerprint: u128, now: u64) -> Recorded {
         let now = self.generations.back().map_or(now, |newest| now.max(newest.newest));
         while self.generations.front().is_some_and(|oldest| oldest.is_over(self.length, now)) {
             self.generations.pop_front();
         }
         let fits = |newest: &Generation| {
             now < newest.first.saturating_add(self.length / 2)
-                && newest.prints.len() < self.max_per_generation
+                && newest.fingerprints.len() < self.max_per_generation
         };
         if !self.generations.back().is_some_and(fits) {
             let number = self.next;
@@ -108,7 +112,7 @@ impl Window {
         let Some(newest) = self.generations.back_mut() else {
             unreachable!("one was made if there was none")
         };
-        newest.prints.insert(print);
+        newest.fingerprints.insert(fingerprint);
         newest.newest = now;
         Recorded { generation: newest.number, at: now, oldest, crowded }
     }
@@ -170,11 +174,11 @@ mod tests {
 
     #[test]
     fn what_was_found_is_continued_under_its_numbers() {
-        let generation = |number, first, print: u128| Generation {
+        let generation = |number, first, fingerprint: u128| Generation {
             number,
             first,
             newest: first + 100,
-            prints: [print].into_iter().collect(),
+            fingerprints: [fingerprint].into_iter().collect(),
         };
         let found = vec![generation(8, 5_000, 2), generation(7, 4_400, 1)];
         let mut window = Window::new(Duration::from_millis(LENGTH), 100, found);
@@ -200,29 +204,29 @@ mod tests {
             let mut window = window(1000);
             let mut last: HashMap<u128, u64> = HashMap::new();
             let mut now = 10_000;
-            for (print, passed) in steps {
+            for (fingerprint, passed) in steps {
                 now += passed;
-                for (print, at) in &last {
+                for (fingerprint, at) in &last {
                     let age = now - at;
-                    let known = window.contains(*print, now);
-                    prop_assert!(known || age >= LENGTH, "{print} is forgotten after {age}");
-                    prop_assert!(!known || age < LENGTH + LENGTH / 2, "{print} is known after {age}");
+                    let known = window.contains(*fingerprint, now);
+                    prop_assert!(known || age >= LENGTH, "{fingerprint} is forgotten after {age}");
+                    prop_assert!(!known || age < LENGTH + LENGTH / 2, "{fingerprint} is known after {age}");
                 }
-                if !window.contains(print, now) {
-                    let recorded = window.record(print, now);
+                if !window.contains(fingerprint, now) {
+                    let recorded = window.record(fingerprint, now);
                     prop_assert!(!recorded.crowded && recorded.at == now);
-                    last.insert(print, now);
+                    last.insert(fingerprint, now);
                 }
                 prop_assert!(window.generations.len() <= GENERATIONS);
             }
         }
 
         #[test]
-        fn it_never_holds_more_than_its_bound(prints in prop::collection::vec(any::<u128>(), 1..300)) {
+        fn it_never_holds_more_than_its_bound(fingerprints in prop::collection::vec(any::<u128>(), 1..300)) {
             let mut window = window(10);
-            for print in prints {
-                window.record(print, 10_000);
-                prop_assert!(window.contains(print, 10_000) && window.len() <= 10 * GENERATIONS);
+            for fingerprint in fingerprints {
+                window.record(fingerprint, 10_000);
+                prop_assert!(window.contains(fingerprint, 10_000) && window.len() <= 10 * GENERATIONS);
             }
         }
     }

@@ -15,7 +15,7 @@
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Access;
@@ -23,6 +23,9 @@ use rustix::process::Pid;
 
 use crate::config::Bounds;
 
+/// How long strays may take to die of a SIGKILL before the next request is served: one in uninterruptible
+/// sleep is left to the next sweep.
+pub(super) const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 /// The group that the daemon moves into.
 const DAEMON: &str = "daemon";
 /// What the names of hosts' groups begin with.
@@ -118,7 +121,7 @@ impl Groups {
             let owner = name.strip_prefix(HOST).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
             let Some(owner) = owner else { continue };
             if owner == std::process::id() || !Path::new(&format!("/proc/{owner}")).exists() {
-                Group { path }.clear(Instant::now() + super::spawn::SWEEP_WITHIN);
+                Group { path }.clear(Instant::now() + SWEEP_WITHIN);
             }
         }
     }

@@ -6,7 +6,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use super::Bound;
 use crate::config::Bounds;
-use crate::config::duration::{format_duration, format_size};
+use crate::model::duration::{format_duration, format_size};
 
 /// SIGXCPU, by number, as wait statuses have it.
 const XCPU: i32 = 24;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 pub(super) use fields::{Buffer, Malformed, Reader, put_bytes, put_frame};
 
-use super::{FollowUp, HostTask, Outcome, OutputBounds, Report, Seq, TaskError, TaskResult};
+use super::{HostTask, OutputBounds, Report, Seq};
+use crate::model::{FaultCause, FollowUp, Outcome, TaskError, TaskResult};
 
 /// Most bytes of a frame to a host: a task is bounded by `daemon.max_task_bytes` long before.
 pub(super) const MAX_TO_HOST: usize = 256 << 20;
@@ -239,7 +240,7 @@ impl ReportFrame<'_> {
             flags |= if self.error.is_some() { HAS_ERROR } else { 0 };
             flags |= if self.result.is_some() { HAS_RESULT } else { 0 };
             flags |= if self.n_follow_ups > 0 { HAS_FOLLOW_UPS } else { 0 };
-            out.extend_from_slice(&[outcome_code(&self.outcome), flags]);
+            out.extend_from_slice(&[outcome_code(self.outcome), flags]);
             out.extend_from_slice(&self.seq.to_le_bytes());
             out.extend_from_slice(&nanos(self.duration).to_le_bytes());
             if let Some(error) = self.error {
@@ -336,13 +337,16 @@ pub(super) fn parse_error(r: &mut Reader<'_>) -> Result<TaskError, Malformed> {
     Ok(TaskError { code, message, retry_after: u64::try_from(retry_after).ok().map(Duration::from_millis) })
 }
 
-fn outcome_code(outcome: &Outcome) -> u8 {
+fn outcome_code(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Done => 0,
         Outcome::Retry => 1,
         Outcome::Reject => 2,
         Outcome::Cancelled => 3,
-        Outcome::Fault => 4,
+        Outcome::Fault(FaultCause::Contract) => 5,
+        // A host does not report its own end: the daemon sees it.
+        Outcome::Fault(_) => 4,
+        Outcome::TimedOut => 6,
     }
 }
 
@@ -352,7 +356,9 @@ fn parse_outcome(code: u8) -> Result<Outcome, Malformed> {
         1 => Outcome::Retry,
         2 => Outcome::Reject,
         3 => Outcome::Cancelled,
-        4 => Outcome::Fault,
+        4 => Outcome::Fault(FaultCause::Returned),
+        5 => Outcome::Fault(FaultCause::Contract),
+        6 => Outcome::TimedOut,
         _ => return Err(Malformed("an unknown outcome")),
     })
 }

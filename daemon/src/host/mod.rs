@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Bounds;
+use crate::model::{FaultCause, FollowUp, Outcome, TaskError, TaskResult};
 use crate::plugin::Snapshot;
 
 pub use bounds::not_in_force;
@@ -96,65 +97,6 @@ pub struct HostTask<'a> {
     pub timeout: Duration,
     /// Somebody waits for the result; else it is not reported.
     pub wants_result: bool,
-}
-
-/// What the handler said of one task.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Finished.
-    Done,
-    /// Try again later.
-    Retry,
-    /// Never try again.
-    Reject,
-    /// It stopped because it was asked to, or was asked before it started. When nobody asked and its time
-    /// limit had passed, the error's code is `timeout`.
-    Cancelled,
-    /// Panic, oversize follow-ups, unknown status, or the host died: the error says which.
-    Fault,
-}
-
-/// `set_error` of a call, or the host's own words for a fault. Bounded by the host.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct TaskError {
-    /// Short machine-readable code, e.g. `timeout`, `panic`, `crash`, or the handler's own.
-    pub code: String,
-    /// One line for people.
-    pub message: String,
-    /// The handler's own wish for the delay before the next attempt.
-    pub retry_after: Option<Duration>,
-}
-
-/// `set_result` of a call.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct TaskResult {
-    /// MIME type.
-    pub content_type: String,
-    /// The bytes.
-    pub body: Vec<u8>,
-}
-
-/// A follow-up task that a handler published during a call.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct FollowUp {
-    /// Message id; empty: `<task id>/<n>`.
-    pub id: String,
-    /// Queue; empty: the task's own.
-    pub queue: String,
-    /// AMQP `type`; empty: none.
-    pub message_type: String,
-    /// AMQP `content_type`; empty: none.
-    pub content_type: String,
-    /// The body.
-    pub body: Vec<u8>,
-    /// String headers.
-    pub headers: Vec<(String, String)>,
-    /// Delay before it becomes visible; zero: none.
-    pub delay: Duration,
-    /// AMQP expiration; zero: none.
-    pub expires: Duration,
-    /// AMQP priority; negative: none.
-    pub priority: i32,
 }
 
 /// All that a host reports of one finished task.
@@ -239,6 +181,23 @@ pub struct Exit {
     pub ended: Seq,
     /// Which of its bounds ended it, when that is known or likely; `why` says so, too.
     pub over: Option<Bound>,
+}
+
+impl Report {
+    /// An outcome, and nothing to send.
+    pub fn without_result(seq: Seq, outcome: Outcome, error: Option<TaskError>) -> Self {
+        Self { seq, outcome, error, result: None, follow_ups: Vec::new(), duration: Duration::ZERO }
+    }
+}
+
+impl Exit {
+    /// What the end of the host is for the task that it ran.
+    pub fn cause(&self) -> FaultCause {
+        match self.over {
+            Some(Bound::CpuTime) => FaultCause::CpuTime,
+            _ => FaultCause::HostDied,
+        }
+    }
 }
 
 /// A bound that ends a host.

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
@@ -21,7 +21,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::sync::oneshot;
 
-use super::cgroup::{Controllers, Group, Groups};
+use super::cgroup::{Controllers, Group, Groups, SWEEP_WITHIN};
 use super::death::{Death, reap};
 use super::{descendants, ring};
 use crate::config::Bounds;
@@ -35,9 +35,6 @@ pub(super) const HELLO: &[u8; 8] = b"warrenFD";
 /// What a host inherits of the environment. Nothing of systemd's, nothing of ours, no credentials.
 const ENVIRONMENT: [&str; 8] =
     ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// How long strays may take to die of a SIGKILL before the next request is served: one in uninterruptible
-/// sleep is left to the next sweep.
-pub(super) const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Makes this process adopt what the descendants of its hosts leave behind when they end. From then on every
 /// child that a [`Spawner`] did not start is killed after a host's death: call it where nothing else starts

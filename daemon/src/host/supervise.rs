@@ -24,8 +24,9 @@ use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST};
 use super::output::Lines;
 use super::ring;
 use super::stage::Stage;
-use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner, TaskError};
+use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner};
 use crate::config::Bounds;
+use crate::model::TaskError;
 
 /// Bytes read from a host at once.
 const CHUNK: usize = 16 << 10;
@@ -133,7 +134,7 @@ impl Host {
     }
 
     /// Asks the handler to stop `seq`, if that is the task that runs; one that waits in the host reports
-    /// [`Outcome::Cancelled`](super::Outcome::Cancelled) without being started; for one that ended it is too
+    /// [`Outcome::Cancelled`](crate::model::Outcome::Cancelled) without being started; for one that ended it is too
     /// late.
     pub fn cancel(&mut self, seq: Seq) {
         self.0.cancel(ControlMessage { seq, started_too: true });

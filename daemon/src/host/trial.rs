@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Spawner, Stage, TaskError};
+use super::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Spawner, Stage};
+use crate::model::TaskError;
 
 /// Lines of a host's output that a failed probe quotes: a crash often says why on standard error.
 const QUOTED_LINES: usize = 5;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{self, Config, Limits};
-use crate::control::api::ReloadRow;
+use crate::model::status::{HandlerChange, ReloadRow};
 use crate::plugin::{Found as Discovered, Manifest, Refused, Snapshot};
 use crate::registry::{Generation, Slot, Source};
 
@@ -114,7 +114,7 @@ pub(super) fn wanted(
             Some(next) => wanted.push(next),
             None => rows.push(ReloadRow {
                 handler: file.path.display().to_string(),
-                change: "refused".to_owned(),
+                change: HandlerChange::Refused,
                 generation: 0,
                 error: Some(file.error.to_string()),
             }),

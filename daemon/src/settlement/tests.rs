@@ -14,14 +14,6 @@ fn policy() -> Retry {
     }
 }
 
-fn error(code: &str, retry_after: Option<u64>) -> TaskError {
-    TaskError {
-        code: code.into(),
-        message: "no space left".into(),
-        retry_after: retry_after.map(Duration::from_secs),
-    }
-}
-
 fn retry_in(seconds: u64, next_attempt: u32) -> Settlement {
     Settlement::Retry { delay: Duration::from_secs(seconds), next_attempt }
 }
@@ -33,10 +25,9 @@ fn dead(reason: DeadReason) -> Settlement {
 #[test]
 fn outcome_attempt_and_cancel_decide_the_settlement() {
     use CancelCause::{Drain, Operator, Timeout};
-    use Outcome::{Cancelled, Done, Fault, Reject, Retry};
+    use FaultCause::{Contract, CpuTime, HostDied, Returned};
+    use Outcome::{Cancelled, Done, Fault, Reject, Retry, TimedOut};
     let day = 24 * 60 * 60;
-    let crash = Some(error(CODE_CRASH, None));
-    let late = || Some(error(CODE_TIMEOUT, None));
     let table = [
         ("done", Done, None, 1, None, Settlement::Ack),
         ("done on the last attempt", Done, None, 3, None, Settlement::Ack),
@@ -49,49 +40,37 @@ fn outcome_attempt_and_cancel_decide_the_settlement() {
         ("second retry", Retry, None, 2, None, retry_in(8, 3)),
         ("no attempt left", Retry, None, 3, None, dead(DeadReason::Attempts)),
         ("attempts lowered meanwhile", Retry, None, 9, None, dead(DeadReason::Attempts)),
-        ("the handler's own delay", Retry, Some(error("busy", Some(77))), 1, None, retry_in(77, 2)),
-        ("its delay is bounded", Retry, Some(error("busy", Some(u64::MAX))), 1, None, retry_in(day, 2)),
-        (
-            "its delay does not add attempts",
-            Retry,
-            Some(error("busy", Some(7))),
-            3,
-            None,
-            dead(DeadReason::Attempts),
-        ),
-        ("its own delay while draining", Retry, Some(error("busy", Some(7))), 1, Some(Drain), retry_in(7, 2)),
-        ("retry while draining", Retry, Some(error("io", None)), 3, Some(Drain), Settlement::Requeue),
+        ("the handler's own delay", Retry, Some(77), 1, None, retry_in(77, 2)),
+        ("its delay is bounded", Retry, Some(u64::MAX), 1, None, retry_in(day, 2)),
+        ("its delay does not add attempts", Retry, Some(7), 3, None, dead(DeadReason::Attempts)),
+        ("its own delay while draining", Retry, Some(7), 1, Some(Drain), retry_in(7, 2)),
+        ("retry while draining", Retry, None, 3, Some(Drain), Settlement::Requeue),
         ("cancelled by drain", Cancelled, None, 3, Some(Drain), Settlement::Requeue),
-        ("killed by drain", Fault, crash.clone(), 3, Some(Drain), Settlement::Requeue),
+        ("killed by drain", Fault(HostDied), None, 3, Some(Drain), Settlement::Requeue),
         ("cancelled by its time limit", Cancelled, None, 1, Some(Timeout), retry_in(4, 2)),
         ("out of time for the last time", Cancelled, None, 3, Some(Timeout), dead(DeadReason::Timeout)),
-        ("killed for its time limit", Fault, crash.clone(), 3, Some(Timeout), dead(DeadReason::Timeout)),
+        ("killed for its time limit", Fault(HostDied), None, 3, Some(Timeout), dead(DeadReason::Timeout)),
         ("retry after its time", Retry, None, 3, Some(Timeout), dead(DeadReason::Timeout)),
         ("cancelled by nobody", Cancelled, None, 1, None, retry_in(4, 2)),
         ("cancelled by an operator", Cancelled, None, 1, Some(Operator), dead(DeadReason::Cancelled)),
-        ("killed for an operator", Fault, crash.clone(), 1, Some(Operator), dead(DeadReason::Cancelled)),
-        (
-            "retry after a cancel",
-            Retry,
-            Some(error("busy", Some(7))),
-            1,
-            Some(Operator),
-            dead(DeadReason::Cancelled),
-        ),
+        ("killed for an operator", Fault(HostDied), None, 1, Some(Operator), dead(DeadReason::Cancelled)),
+        ("retry after a cancel", Retry, Some(7), 1, Some(Operator), dead(DeadReason::Cancelled)),
         ("done although an operator cancelled it", Done, None, 1, Some(Operator), Settlement::Ack),
         ("cancelled by nobody, last attempt", Cancelled, None, 3, None, dead(DeadReason::Attempts)),
-        ("stopped at its deadline", Cancelled, late(), 1, None, retry_in(4, 2)),
-        ("stopped at its last deadline", Cancelled, late(), 3, None, dead(DeadReason::Timeout)),
-        ("a timeout of what it called", Retry, late(), 3, None, dead(DeadReason::Attempts)),
-        ("panic", Fault, Some(error("panic", None)), 1, None, retry_in(4, 2)),
-        ("panic on the last attempt", Fault, Some(error("panic", None)), 3, None, dead(DeadReason::Attempts)),
-        ("a fault has no say in its delay", Fault, Some(error("panic", Some(99))), 1, None, retry_in(4, 2)),
-        ("out of CPU time", Fault, Some(error(CODE_CPU_TIME, None)), 3, None, dead(DeadReason::Timeout)),
-        ("crash", Fault, crash.clone(), 2, None, retry_in(8, 3)),
-        ("crash on the last attempt", Fault, crash, 3, None, dead(DeadReason::Poison)),
+        ("stopped at its deadline", TimedOut, None, 1, None, retry_in(4, 2)),
+        ("stopped at its last deadline", TimedOut, None, 3, None, dead(DeadReason::Timeout)),
+        ("timed out while draining", TimedOut, None, 3, Some(Drain), Settlement::Requeue),
+        ("panic", Fault(Returned), None, 1, None, retry_in(4, 2)),
+        ("panic on the last attempt", Fault(Returned), None, 3, None, dead(DeadReason::Attempts)),
+        ("a fault has no say in its delay", Fault(Returned), Some(99), 1, None, retry_in(4, 2)),
+        ("a broken contract", Fault(Contract), None, 3, None, dead(DeadReason::Attempts)),
+        ("out of CPU time", Fault(CpuTime), None, 3, None, dead(DeadReason::Timeout)),
+        ("crash", Fault(HostDied), None, 2, None, retry_in(8, 3)),
+        ("crash on the last attempt", Fault(HostDied), None, 3, None, dead(DeadReason::Poison)),
     ];
-    for (what, outcome, error, attempt, cancelled_by, expected) in table {
-        let settlement = settle(&outcome, error.as_ref(), attempt, &policy(), cancelled_by, 1.0);
+    for (what, outcome, wish, attempt, cancelled_by, expected) in table {
+        let wish = wish.map(Duration::from_secs);
+        let settlement = settle(outcome, wish, attempt, &policy(), cancelled_by, 1.0);
         assert_eq!(settlement, expected, "{what}");
     }
 }
@@ -100,8 +79,8 @@ fn outcome_attempt_and_cancel_decide_the_settlement() {
 fn a_long_max_delay_also_bounds_what_a_handler_asks_for() {
     let week = Duration::from_secs(7 * 24 * 60 * 60);
     let retry = Retry { max_delay: week, ..policy() };
-    let wish = error("busy", Some(u64::MAX));
-    let settlement = settle(&Outcome::Retry, Some(&wish), 1, &retry, None, 0.0);
+    let wish = Some(Duration::from_secs(u64::MAX));
+    let settlement = settle(Outcome::Retry, wish, 1, &retry, None, 0.0);
     assert_eq!(settlement, Settlement::Retry { delay: week, next_attempt: 2 });
 }
 
@@ -153,7 +132,7 @@ proptest! {
         let cause = timeout.then_some(CancelCause::Timeout);
         let mut attempt = 1;
         while let Settlement::Retry { next_attempt, .. } =
-            settle(&Outcome::Fault, None, attempt, &retry, cause, random)
+            settle(Outcome::Fault(FaultCause::HostDied), None, attempt, &retry, cause, random)
         {
             prop_assert_eq!(next_attempt, attempt + 1);
             attempt = next_attempt;

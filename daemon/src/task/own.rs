@@ -15,9 +15,9 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 use super::headers::decimal;
-use super::moment::{UnixMs, rfc3339};
 use super::{header, header_json};
-use crate::config::duration::MAX_DURATION;
+use crate::model::duration::MAX_DURATION;
+use crate::model::{UnixMs, rfc3339};
 
 /// All headers of our own begin with this.
 pub const HEADER_PREFIX: &str = "x-warren-";

@@ -59,17 +59,17 @@ fn one_newline_is_trimmed() {
 
 #[test]
 fn message_id_is_the_id_and_one_of_ours_stands_in() {
-    let given = identify(&BasicProperties::default().with_message_id("order-7".into()));
+    let given = identified(&BasicProperties::default().with_message_id("order-7".into()));
     assert_eq!((&*given.id.text, given.id.generated), ("order-7", false));
     assert_eq!((given.attempt, given.redeliveries), (1, 0));
 
-    let first = identify(&BasicProperties::default());
-    let second = identify(&BasicProperties::default().with_message_id("".into()));
+    let first = identified(&BasicProperties::default());
+    let second = identified(&BasicProperties::default().with_message_id("".into()));
     assert!(first.id.generated && second.id.generated);
     assert_ne!(first.id, second.id);
     assert_eq!(Uuid::parse_str(&first.id.text).unwrap().get_version_num(), 7);
 
-    let copy = identify(&with_headers(&[(HEADER_ID, text(&first.id.text))]));
+    let copy = identified(&with_headers(&[(HEADER_ID, text(&first.id.text))]));
     assert_eq!(copy.id, first.id, "a copy keeps the id and its mark");
 }
 

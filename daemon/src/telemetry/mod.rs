@@ -10,7 +10,6 @@
 //! Levels: a bare level is for Warren's own modules, for `task` (the life of tasks) and for `handler` (what
 //! handlers log and print); libraries stay at `warn` unless named, as in `info,lapin=debug`.
 
-mod filter;
 mod journald;
 mod layer;
 mod record;
@@ -19,7 +18,6 @@ mod task_log;
 mod text;
 mod writer;
 
-pub use filter::check_level;
 pub use task_log::{Finished, TaskLog, TaskRef};
 pub use text::date_time;
 
@@ -30,8 +28,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
+use crate::config::log_level::Filter;
 use crate::config::{Environment, Log, LogTarget};
-use filter::Filter;
 use writer::{Sink, Writer};
 
 /// Sets up logging for the whole process. Call once, before the first thread that logs.

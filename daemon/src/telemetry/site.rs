@@ -8,7 +8,7 @@ use tracing::{Level, Metadata};
 use tracing_core::field::FieldSet;
 use tracing_core::{Callsite, Kind, identify_callsite};
 
-use super::filter::{HANDLER, TASK};
+use crate::config::log_level::{HANDLER, TASK};
 
 /// The field for what handlers name themselves, as a JSON object: neither is its number bounded by Warren, nor
 /// may its names pass for Warren's own.

@@ -11,9 +11,9 @@ use tracing_subscriber::filter::LevelFilter;
 use super::record::{Record, TaskPart};
 use super::site;
 use super::writer::{Queue, Source};
-use crate::host::{Outcome, TaskError};
+use crate::model::{DeadReason, Outcome, TaskError};
 use crate::registry::Generation;
-use crate::settlement::{DeadReason, Settlement};
+use crate::settlement::Settlement;
 use crate::task::trace;
 
 /// The data path's log. Clones share the level. Where the level is off, a call costs one branch.
@@ -48,7 +48,7 @@ pub struct TaskRef<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Finished<'a> {
     /// What the handler said.
-    pub outcome: &'a Outcome,
+    pub outcome: Outcome,
     /// Its error, when there is one.
     pub error: Option<&'a TaskError>,
     /// What is done at the broker.
@@ -225,13 +225,7 @@ fn ending(task: TaskRef<'_>, level: Level, end: Finished<'_>) -> Record {
     let mut record = about(task, site::task(level), message);
     if let Some(part) = &mut record.task {
         part.duration = Some(end.duration);
-        part.outcome = Some(match end.outcome {
-            Outcome::Done => "done",
-            Outcome::Retry => "retry",
-            Outcome::Reject => "reject",
-            Outcome::Cancelled => "cancelled",
-            Outcome::Fault => "fault",
-        });
+        part.outcome = Some(end.outcome.as_str());
     }
     match end.settlement {
         Settlement::Retry { delay, .. } => record.field("retry_in_ms", delay.as_millis().to_string()),

@@ -16,10 +16,10 @@ use super::journald::Journal;
 use super::writer::{OF_HANDLERS, QUEUE, Sink, Writer};
 use super::{Finished, Guard, TaskRef, assemble};
 use crate::config::{Limits, Log, LogTarget};
-use crate::host::{Outcome, TaskError};
+use crate::model::{DeadReason, FaultCause, Outcome, TaskError};
 use crate::plugin::{Manifest, Snapshot};
 use crate::registry::Generation;
-use crate::settlement::{DeadReason, Settlement};
+use crate::settlement::Settlement;
 
 /// Text that was logged.
 #[derive(Clone, Default)]
@@ -93,7 +93,7 @@ fn traceparent(text: &str) -> FieldTable {
 
 fn done() -> Finished<'static> {
     let duration = Duration::from_millis(1234);
-    Finished { outcome: &Outcome::Done, error: None, settlement: Settlement::Ack, duration }
+    Finished { outcome: Outcome::Done, error: None, settlement: Settlement::Ack, duration }
 }
 
 #[test]
@@ -111,10 +111,13 @@ fn the_life_of_a_task_is_told_with_its_fields() {
     let retry = Settlement::Retry { delay: Duration::from_secs(5), next_attempt: 3 };
     log.finished(
         task,
-        Finished { outcome: &Outcome::Retry, error: Some(&error), settlement: retry, ..done() },
+        Finished { outcome: Outcome::Retry, error: Some(&error), settlement: retry, ..done() },
     );
     let dead = Settlement::Dead { reason: DeadReason::Attempts };
-    log.finished(task, Finished { outcome: &Outcome::Fault, settlement: dead, ..done() });
+    log.finished(
+        task,
+        Finished { outcome: Outcome::Fault(FaultCause::HostDied), settlement: dead, ..done() },
+    );
     log.refused(TaskRef { id: "t-2", ..TaskRef::default() }, DeadReason::Unroutable);
     for text in ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", "not a trace"] {
         let headers = traceparent(text);
@@ -322,7 +325,7 @@ fn the_journal_gets_every_field_of_a_task_and_none_that_it_does_not_have() {
     let bare = TaskRef::default();
     log.finished(
         bare,
-        Finished { outcome: &Outcome::Retry, error: Some(&error), settlement: retry, ..done() },
+        Finished { outcome: Outcome::Retry, error: Some(&error), settlement: retry, ..done() },
     );
     log.received(bare, 30, true);
     log.refused(bare, DeadReason::Unroutable);

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::Level;
 
-use super::filter::{HANDLER, TASK};
 use super::record::Record;
+use crate::config::log_level::{HANDLER, TASK};
 
 /// Appends the record's line, its newline included.
 pub(super) fn render(record: &Record, color: bool, line: &mut String) {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use warren::host::{HostTask, Outcome};
+use warren::host::HostTask;
+use warren::model::Outcome;
 
 use crate::bed::{Watched, code, run, spawner, task};
 
@@ -94,7 +95,7 @@ fn a_task_past_its_time_limit_is_asked_to_stop_by_its_host() {
         let mut host = Watched::start(&spawner());
         host.send_task(&HostTask { argument: "wait", timeout: Duration::from_millis(50), ..task() });
         let report = host.report().await;
-        assert_eq!((report.outcome.clone(), code(&report)), (Outcome::Cancelled, "timeout"));
+        assert_eq!((report.outcome, code(&report)), (Outcome::TimedOut, "timeout"));
         assert!(report.duration >= Duration::from_millis(50));
         assert_eq!(host.run("done").await.outcome, Outcome::Done);
     });

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use warren::host::{HostEvent, HostTask, Outcome};
+use warren::host::{HostEvent, HostTask};
+use warren::model::Outcome;
 
 use crate::bed::{Watched, group_is_empty, run, spawner, spec, task};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use warren::host::{FollowUp, HostEvent, HostTask, Outcome, TaskError, probe, run_one};
+use warren::host::{HostEvent, HostTask, probe, run_one};
+use warren::model::{FaultCause, FollowUp, Outcome, TaskError};
 
 use crate::bed::{BOUND, Watched, code, run, run_bare, spawner, spec, task};
 
@@ -80,17 +81,17 @@ fn what_breaks_a_bound_or_a_rule_is_a_fault_and_nothing_more_is_started_in_that_
     run(async {
         let spawner = spawner();
         let cases = [
-            ("status 17", "unknown-status"),
-            ("status -1", "unknown-status"),
-            ("status 4", "fault"),
-            ("cancelled", "not-cancelled"),
-            ("publish 1001", "oversize"),
-            ("publish-large 1048577", "oversize"),
+            ("status 17", FaultCause::Contract, "unknown-status"),
+            ("status -1", FaultCause::Contract, "unknown-status"),
+            ("status 4", FaultCause::Returned, "fault"),
+            ("cancelled", FaultCause::Contract, "not-cancelled"),
+            ("publish 1001", FaultCause::Contract, "oversize"),
+            ("publish-large 1048577", FaultCause::Contract, "oversize"),
         ];
-        for (argument, expected) in cases {
+        for (argument, cause, expected) in cases {
             let mut host = Watched::start(&spawner);
             let report = host.run(argument).await;
-            assert_eq!((report.outcome.clone(), code(&report)), (Outcome::Fault, expected), "{argument}");
+            assert_eq!((report.outcome, code(&report)), (Outcome::Fault(cause), expected), "{argument}");
             assert!(report.follow_ups.is_empty(), "{argument}");
             let next = host.run("done").await;
             assert_eq!((next.outcome, next.error), (Outcome::Cancelled, None), "after {argument}");

@@ -44,7 +44,8 @@ fn a_full_dead_queue_keeps_the_task_unacknowledged_until_there_is_room() {
     // Other tasks go on, and it does not try again and again without a pause.
     broker.publish(home.queue(), "other", "Scenario ok");
     daemon.wait_count("done", 1);
-    let tries = daemon.log().since(0).iter().filter(|line| line.contains("a copy was not taken")).count();
+    let tries =
+        daemon.log().since(0).iter().filter(|line| line.contains("the broker rejected a copy")).count();
     assert!(tries < 50, "{tries} tries");
 
     broker.purge(&home.dead());
@@ -71,7 +72,7 @@ fn a_full_delay_queue_keeps_its_retries_unacknowledged_until_there_is_room() {
         broker.publish(home.queue(), &id(*n), "Scenario until 2");
         wait::until("a copy that was taken or refused", || {
             let (queue, log) = (queue(&daemon), daemon.log().since(0));
-            let is_refused = log.iter().any(|line| line.contains("a copy was not taken"));
+            let is_refused = log.iter().any(|line| line.contains("the broker rejected a copy"));
             let is_taken = queue["counts"]["retried"] == *n && queue["settling"] == 0;
             (is_refused || is_taken).then_some(!is_refused)
         })

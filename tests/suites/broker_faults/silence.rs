@@ -33,7 +33,7 @@ fn a_frozen_broker_is_noticed_within_three_heartbeats_and_its_tasks_survive() {
     let begin = Instant::now();
     wait::until("ready again", || (daemon.status()["ready"] == true).then_some(()));
     eprintln!("noticed after {noticed:?}, ready {:?} after the broker went on", begin.elapsed());
-    daemon.wait_log(0, &["redelivery adopted"]);
+    daemon.wait_log(0, &["redelivery reattached"]);
     home.release("gate");
     let broker = Broker::connect(&node.uri());
     wait_settled(&node, &broker, &daemon, &home);

@@ -22,7 +22,7 @@ fn a_task_over_the_consumer_timeout_is_adopted_again_and_again_and_runs_once() {
     for round in 1..=3 {
         let lost = |line: &str| line.contains("subscription lost") && line.contains(why);
         from = daemon.log().wait(from, lost).expect("the broker takes the delivery back").0 + 1;
-        from = daemon.log().wait(from, |line| line.contains("redelivery adopted")).expect("adopted").0 + 1;
+        from = daemon.log().wait(from, |line| line.contains("redelivery reattached")).expect("adopted").0 + 1;
         let id = format!("between-{round}");
         broker.publish(home.queue(), &id, "Scenario ok");
         home.wait_run("end", &id, 1);

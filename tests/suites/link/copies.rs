@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use warren::broker::copy::{Failure, Grave, Parent, RetryCopy};
+use warren::broker::copy::{DeadCopy, Failure, Parent, RetryCopy};
 use warren::broker::{Outgoing, PublishError};
-use warren::host::FollowUp;
-use warren::settlement::DeadReason;
-use warren::task::{TaskId, identify};
+use warren::model::{DeadReason, FollowUp, TaskId, UnixMs};
+use warren::task::{Identity, identify};
 use warren_tests::rig::{Rig, queue, unique};
 use warren_tests::{Broker, Node};
+
+fn identified(properties: &lapin::BasicProperties) -> Identity {
+    identify(properties, UnixMs::now(), &mut fastrand::Rng::new())
+}
 
 const FAILURE: Failure<'static> = Failure { handler: "backup", code: "disk", message: "no space left" };
 
@@ -22,7 +25,7 @@ fn a_retry_comes_back_after_its_delay_as_the_next_attempt() {
     let work = queue(&name, 1);
     let mut rig = Rig::start(&node.uri(), std::slice::from_ref(&work));
     let first = rig.delivery();
-    let identity = identify(&first.properties);
+    let identity = identified(&first.properties);
     assert_eq!(identity.attempt, 1);
     let copy = RetryCopy {
         delay: Duration::from_millis(400),
@@ -38,7 +41,7 @@ fn a_retry_comes_back_after_its_delay_as_the_next_attempt() {
     let second = rig.delivery();
     assert!(sent.elapsed() >= Duration::from_millis(400), "{:?}", sent.elapsed());
     assert_eq!(second.body, first.body);
-    let again = identify(&second.properties);
+    let again = identified(&second.properties);
     assert_eq!((again.id, again.attempt), (identity.id, 2));
     rig.ack(&[second]);
     rig.close();
@@ -56,7 +59,7 @@ fn a_task_passes_the_delay_queue_many_times() {
     let work = queue(&name, 1);
     let mut rig = Rig::start(&node.uri(), std::slice::from_ref(&work));
     let mut delivery = rig.delivery();
-    let id = identify(&delivery.properties).id;
+    let id = identified(&delivery.properties).id;
     for attempt in 2..=5 {
         let copy = RetryCopy {
             delay: Duration::from_millis(1),
@@ -69,7 +72,7 @@ fn a_task_passes_the_delay_queue_many_times() {
         rig.run("the confirm", publisher.retry(&work, &delivery, copy)).expect("confirmed");
         rig.ack(&[delivery]);
         delivery = rig.delivery();
-        let identity = identify(&delivery.properties);
+        let identity = identified(&delivery.properties);
         assert_eq!((identity.attempt, &identity.id), (attempt, &id));
     }
 }
@@ -83,7 +86,7 @@ fn the_delay_queue_is_quorum_and_loses_nothing_on_the_way_back() {
     let work = queue(&name, 1);
     let mut rig = Rig::start(&node.uri(), std::slice::from_ref(&work));
     let delivery = rig.delivery();
-    let id = identify(&delivery.properties).id;
+    let id = identified(&delivery.properties).id;
     // The target goes away while the copy waits: longer than a new quorum queue needs to settle.
     let copy =
         RetryCopy { delay: Duration::from_millis(8000), attempt: 2, redeliveries: 0, id: &id, failure: None };
@@ -120,13 +123,13 @@ fn a_classic_delay_queue_left_by_another_configuration_is_used_as_it_is() {
     let work = queue(&name, 1);
     let mut rig = Rig::start(&node.uri(), std::slice::from_ref(&work));
     let delivery = rig.delivery();
-    let id = identify(&delivery.properties).id;
+    let id = identified(&delivery.properties).id;
     let copy =
         RetryCopy { delay: Duration::from_millis(100), attempt: 2, redeliveries: 0, id: &id, failure: None };
     let publisher = rig.publisher();
     rig.run("the confirm", publisher.retry(&work, &delivery, copy)).expect("confirmed");
     rig.ack(&[delivery]);
-    assert_eq!(identify(&rig.delivery().properties).attempt, 2);
+    assert_eq!(identified(&rig.delivery().properties).attempt, 2);
 }
 
 #[test]
@@ -141,12 +144,12 @@ fn a_dead_letter_keeps_body_and_properties_and_says_why() {
     let work = queue(&name, 1);
     let mut rig = Rig::start(&node.uri(), std::slice::from_ref(&work));
     let delivery = rig.delivery();
-    let id = identify(&delivery.properties).id;
+    let id = identified(&delivery.properties).id;
     assert!(id.generated);
-    let grave =
-        Grave { reason: DeadReason::Rejected, attempt: 3, redeliveries: 0, id: &id, failure: FAILURE };
+    let dead_copy =
+        DeadCopy { reason: DeadReason::Rejected, attempt: 3, redeliveries: 0, id: &id, failure: FAILURE };
     let publisher = rig.publisher();
-    rig.run("the confirm", publisher.dead(&work, &delivery, grave)).expect("confirmed");
+    rig.run("the confirm", publisher.dead(&work, &delivery, dead_copy)).expect("confirmed");
     rig.ack(&[delivery]);
     let letter = outside.take(&format!("{name}.dead"));
     assert_eq!(letter.properties.content_type(), &Some("text/plain".into()));
@@ -249,7 +252,7 @@ fn follow_ups_go_to_their_queue_at_once_or_after_their_delay() {
         rig.run("the confirm", publisher.follow_up(&work, parent, n, &task))
     };
     follow_up("", 0, 1).expect("confirmed");
-    let id = |properties: &lapin::BasicProperties| identify(properties).id;
+    let id = |properties: &lapin::BasicProperties| identified(properties).id;
     let given = |text: &str| TaskId { text: text.into(), generated: false };
     assert_eq!(id(&rig.delivery().properties), given("o-1/1"));
     follow_up(&other, 250, 2).expect("confirmed");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use warren::broker::copy::Parent;
 use warren::broker::{LinkEvent, PublishError};
 use warren::config::Queue;
-use warren::host::FollowUp;
+use warren::model::FollowUp;
 use warren_tests::rig::{Rig, broker, queue, unique};
 use warren_tests::{Broker, Node, Proxy, wait};
 

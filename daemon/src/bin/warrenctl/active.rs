@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use warren::control::api::ActiveTask;
+use warren::model::status::ActiveTask;
 
 use crate::exit::Failure;
 use crate::output::{Table, print, print_json, span};

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use warren::control::api::CancelReply;
+use warren::model::status::{CancelReply, CancelledWhile};
 
 use crate::exit::Failure;
 use crate::output::{clean, print, print_json};
@@ -34,7 +34,7 @@ pub(crate) fn run(global: &Global, args: &CancelArgs) -> Result<(), Failure> {
 fn text(reply: &CancelReply) -> String {
     let mut text = String::new();
     for task in &reply.cancelled {
-        let what = if task.was == "running" { "asked to stop" } else { "not started" };
+        let what = if task.was == CancelledWhile::Running { "asked to stop" } else { "not started" };
         let (id, queue, handler) = (clean(&task.id), clean(&task.queue), clean(&task.handler));
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{id}: {what} (queue {queue}, handler {handler})");

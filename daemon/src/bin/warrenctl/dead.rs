@@ -12,7 +12,7 @@ mod work;
 
 use clap::{Args, Subcommand};
 use warren::broker::dead::{HOLD, MAX_HOLD};
-use warren::task::UnixMs;
+use warren::model::UnixMs;
 
 use self::filter::{Filter, FilterArgs};
 use crate::Global;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use warren::control::api::HandlerStatus;
+use warren::model::status::HandlerStatus;
 
 use crate::exit::Failure;
 use crate::output::{Table, clean, print, print_json, short_digest, span};
@@ -31,7 +31,7 @@ fn text(handlers: &[HandlerStatus]) -> String {
         let hosts: Vec<_> = handler.hosts.iter().map(u32::to_string).collect();
         table.row([
             handler.name.clone(),
-            handler.state.clone(),
+            handler.state.to_string(),
             quoted.join(", "),
             if handler.queues.is_empty() { "all".to_owned() } else { handler.queues.join(", ") },
             if handler.workers == 0 { "-".to_owned() } else { handler.workers.to_string() },
@@ -49,7 +49,7 @@ fn text(handlers: &[HandlerStatus]) -> String {
                 || "until `warrenctl handler resume`".to_owned(),
                 |left| format!("for another {}", span(Duration::from_millis(left))),
             );
-            let (name, state) = (clean(&handler.name), clean(&handler.state));
+            let (name, state) = (clean(&handler.name), handler.state);
             let _ = writeln!(text, "{name} is {state} {until}: {}", clean(why));
         }
     }
@@ -58,6 +58,8 @@ fn text(handlers: &[HandlerStatus]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use warren::model::status::HandlerState;
+
     use super::*;
 
     #[test]
@@ -77,7 +79,7 @@ mod tests {
     fn a_held_handler_says_why_and_for_how_long() {
         let held = |left| HandlerStatus {
             name: "mail".into(),
-            state: "suspended".into(),
+            state: HandlerState::Suspended,
             held: Some("its plugin hosts keep dying".into()),
             held_for_ms: left,
             ..HandlerStatus::default()

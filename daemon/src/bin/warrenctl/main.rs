@@ -8,10 +8,10 @@ mod dead;
 mod doctor;
 mod exit;
 mod handlers;
-mod hold;
 mod interrupt;
 mod output;
 mod pages;
+mod pause;
 mod place;
 mod plugin;
 mod publish;
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use warren::engine::Held;
+use warren::engine::PauseTarget;
 
 use crate::exit::Failure;
 
@@ -49,8 +49,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Handlers => handlers::run(global),
         Verb::Active => active::run(global),
         Verb::Cancel(args) => cancel::run(global, args),
-        Verb::Handler { verb } => hold::run(global, verb, Held::Handler),
-        Verb::Queue { verb } => hold::run(global, verb, Held::Queue),
+        Verb::Handler { verb } => pause::run(global, verb, PauseTarget::Handler),
+        Verb::Queue { verb } => pause::run(global, verb, PauseTarget::Queue),
         Verb::Reload => reload::run(global),
         Verb::Doctor(args) => doctor::run(global, args),
         Verb::Route(args) => route::run(global, args),
@@ -120,16 +120,16 @@ enum Verb {
     #[command(after_help = cancel::EXAMPLES)]
     Cancel(cancel::CancelArgs),
     /// Pause or resume a handler
-    #[command(after_help = hold::HANDLER_EXAMPLES)]
+    #[command(after_help = pause::HANDLER_EXAMPLES)]
     Handler {
         #[command(subcommand)]
-        verb: hold::HoldVerb,
+        verb: pause::PauseVerb,
     },
     /// Pause or resume a queue
-    #[command(after_help = hold::QUEUE_EXAMPLES)]
+    #[command(after_help = pause::QUEUE_EXAMPLES)]
     Queue {
         #[command(subcommand)]
-        verb: hold::HoldVerb,
+        verb: pause::PauseVerb,
     },
     /// Reload configuration and plugins, wait for the result and show it
     #[command(after_help = reload::EXAMPLES)]

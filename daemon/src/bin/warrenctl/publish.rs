@@ -18,7 +18,7 @@ use clap::Args;
 use serde_json::json;
 use warren::broker::Dialled;
 use warren::config::{Config, Queue};
-use warren::task::UnixMs;
+use warren::model::UnixMs;
 
 use self::bar::Bar;
 use self::envelope::Envelope;
@@ -277,7 +277,7 @@ fn short(text: &str) -> Result<String, String> {
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     /// RabbitMQ refuses a longer expiration.
     const MOST: Duration = Duration::from_millis(u32::MAX as u64);
-    match warren::config::duration::parse_duration(text) {
+    match warren::model::duration::parse_duration(text) {
         Some(duration) if duration >= Duration::from_millis(1) && duration <= MOST => Ok(duration),
         Some(_) => Err("from 1ms to 49d".to_owned()),
         None => Err("a duration is a number and a unit, such as 250ms, 5s, 10m or 1h".to_owned()),

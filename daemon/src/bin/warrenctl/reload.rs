@@ -1,6 +1,6 @@
 //! `warrenctl reload`.
 
-use warren::control::api::ReloadReply;
+use warren::model::status::ReloadReply;
 
 use crate::exit::{Code, Failure};
 use crate::output::{Table, print, print_json};
@@ -33,7 +33,7 @@ fn text(reply: &ReloadReply) -> String {
     for row in &reply.handlers {
         let generation = if row.generation == 0 { "-".to_owned() } else { row.generation.to_string() };
         let error = row.error.clone().unwrap_or_default();
-        table.row([row.handler.clone(), row.change.clone(), generation, error]);
+        table.row([row.handler.clone(), row.change.to_string(), generation, error]);
     }
     table.text()
 }
@@ -58,16 +58,16 @@ fn verdict(reply: &ReloadReply) -> Result<(), Failure> {
 mod tests {
     use std::process::ExitCode;
 
-    use warren::control::api::ReloadRow;
+    use warren::model::status::{HandlerChange, ReloadRow};
 
     use super::*;
     use crate::exit;
 
     #[test]
     fn the_exit_code_tells_ok_partial_and_bad_config_apart() {
-        let row = |change: &str, error: Option<&str>| ReloadRow {
+        let row = |change: HandlerChange, error: Option<&str>| ReloadRow {
             handler: "h".into(),
-            change: change.into(),
+            change,
             generation: 3,
             error: error.map(str::to_owned),
         };
@@ -77,10 +77,14 @@ mod tests {
             error: error.map(str::to_owned),
             handlers: rows.to_vec(),
         };
-        let partial = reply(false, None, &[row("replaced", None), row("kept", Some("create failed"))]);
+        let partial = reply(
+            false,
+            None,
+            &[row(HandlerChange::Replaced, None), row(HandlerChange::Kept, Some("create failed"))],
+        );
         assert!(text(&partial).contains("kept        3  create failed"), "{}", text(&partial));
         for (reply, code) in [
-            (reply(true, None, &[row("unchanged", None)]), 0),
+            (reply(true, None, &[row(HandlerChange::Unchanged, None)]), 0),
             (partial, 75),
             (reply(false, Some("warren.toml:3: unknown key"), &[]), 78),
         ] {

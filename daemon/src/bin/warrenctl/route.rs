@@ -5,8 +5,8 @@ mod offline;
 use std::fmt::Write;
 
 use clap::Args;
-use warren::control::api::RouteReply;
 use warren::control::client::ClientError;
+use warren::model::status::RouteReply;
 
 use crate::exit::{Code, Failure};
 use crate::output::{clean, print, print_json};

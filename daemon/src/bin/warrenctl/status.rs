@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use warren::control::api::{Counts, HandlerStatus, QueueStatus, RecentError, Status, Unsettled};
+use warren::model::status::{Counts, HandlerStatus, QueueStatus, RecentError, Status, Unsettled};
 
 use crate::exit::Failure;
 use crate::output::{Table, clean, print, print_json, short_digest, since, span};
@@ -32,13 +32,13 @@ pub(crate) fn head(status: &Status) -> String {
     let mut text = format!(
         "warrend {}  {}, {}, pid {}, up {}\n",
         clean(&status.version),
-        clean(&status.state),
+        status.state,
         if status.ready { "ready" } else { "NOT READY" },
         status.pid,
         span(since(status.started_ms)),
     );
     let broker = &status.broker;
-    let _ = write!(text, "broker  {}", clean(&broker.state));
+    let _ = write!(text, "broker  {}", broker.state);
     if !broker.address.is_empty() {
         let _ = write!(text, ", {}", clean(&broker.address));
     }
@@ -63,13 +63,7 @@ pub(crate) fn head(status: &Status) -> String {
         }
         for row in &reload.handlers {
             if let Some(error) = &row.error {
-                let _ = write!(
-                    text,
-                    "\n        {} {}: {}",
-                    clean(&row.handler),
-                    clean(&row.change),
-                    clean(error)
-                );
+                let _ = write!(text, "\n        {} {}: {}", clean(&row.handler), row.change, clean(error));
             }
         }
     }
@@ -101,8 +95,12 @@ fn queues(queues: &[QueueStatus]) -> String {
             queue.counts;
         let numbers = [queue.running, queue.waiting, queue.settling].map(|n| n.to_string());
         let counts = [delivered, done, retried, dead, requeued, faults, parked, deduplicated, expired];
-        let setup =
-            [queue.name.clone(), queue.state.clone(), queue.prefetch.to_string(), queue.workers.to_string()];
+        let setup = [
+            queue.name.clone(),
+            queue.state.to_string(),
+            queue.prefetch.to_string(),
+            queue.workers.to_string(),
+        ];
         table.row(setup.into_iter().chain(numbers).chain(counts.map(|n| n.to_string())));
     }
     let mut text = section(&table, queues.len());
@@ -137,7 +135,7 @@ fn handlers(handlers: &[HandlerStatus]) -> String {
             handler.plugin_version.clone(),
             handler.generation.to_string(),
             short_digest(&handler.sha256),
-            handler.state.clone(),
+            handler.state.to_string(),
         ];
         let Counts { done, retried, dead, faults, parked, .. } = handler.counts;
         let counts = [handler.running as u64, handler.waiting as u64, done, retried, dead, faults, parked];
@@ -176,7 +174,9 @@ fn section(table: &Table, rows: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use warren::control::api::{BrokerStatus, Deduplication, ReloadReply, ReloadRow};
+    use warren::model::status::{
+        BrokerState, BrokerStatus, DaemonState, Deduplication, HandlerChange, ReloadReply, ReloadRow,
+    };
 
     use super::*;
 
@@ -185,9 +185,9 @@ mod tests {
         let status = Status {
             version: "0.1.0".into(),
             pid: 4711,
-            state: "running".into(),
+            state: DaemonState::Running,
             broker: BrokerStatus {
-                state: "connecting".into(),
+                state: BrokerState::Connecting,
                 address: "127.0.0.1:5672/".into(),
                 last_error: Some("connection refused".into()),
                 ..BrokerStatus::default()
@@ -213,7 +213,7 @@ mod tests {
             last_reload: Some(ReloadReply {
                 handlers: vec![ReloadRow {
                     handler: "orders".into(),
-                    change: "kept".into(),
+                    change: HandlerChange::Kept,
                     error: Some("create failed".into()),
                     ..ReloadRow::default()
                 }],

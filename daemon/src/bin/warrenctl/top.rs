@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ratatui::crossterm::terminal;
-use warren::config::duration::{format_duration, parse_duration};
 use warren::control::client::{Client, ClientError};
+use warren::model::duration::{format_duration, parse_duration};
 
 use crate::exit::{Code, Failure};
 use crate::interrupt;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::task::own::{HEADER_DROPPED, MAX_TEXT_BYTES};
-use crate::task::{header, identify};
+use crate::task::{header, identified};
 
 const NOW: UnixMs = UnixMs(1_700_000_000_500);
 
@@ -94,7 +94,7 @@ fn a_copy_is_read_back_as_the_next_attempt_of_the_same_task() {
             BasicProperties::default().with_message_id("t-9".into())
         };
         let copy = RetryCopy { redeliveries: 2, ..copy(&id, FAILED) };
-        let seen = identify(&retry(seen(&original), "tasks", &copy, NOW));
+        let seen = identified(&retry(seen(&original), "tasks", &copy, NOW));
         assert_eq!((seen.id, seen.attempt, seen.redeliveries), (id, 3, 2));
     }
 }
@@ -130,14 +130,14 @@ fn the_first_failure_is_kept_and_the_last_one_replaced() {
     let id = given("o-1");
     let first = retry(seen(&BasicProperties::default()), "tasks", &copy(&id, FAILED), UnixMs(5_000));
     let parked = retry(seen(&first), "tasks", &copy(&id, None), UnixMs(7_000));
-    let grave = Grave {
+    let dead_copy = DeadCopy {
         reason: DeadReason::Attempts,
         attempt: 5,
         redeliveries: 0,
         id: &id,
         failure: Failure { handler: "backup", code: "timeout", message: "too slow" },
     };
-    let dead = dead(seen(&parked), "tasks", &grave, UnixMs(9_000));
+    let dead = dead(seen(&parked), "tasks", &dead_copy, UnixMs(9_000));
     let expected = [
         (HEADER_FIRST_FAILURE, AMQPValue::Timestamp(5)),
         (HEADER_LAST_FAILURE, AMQPValue::Timestamp(9)),
@@ -238,7 +238,7 @@ fn a_trace_goes_on_in_every_copy_and_follow_up_but_where_the_handler_began_its_o
         ("tenant", text("acme")),
     ]);
     let id = given("o-1");
-    let grave = Grave {
+    let dead_copy = DeadCopy {
         reason: DeadReason::Attempts,
         attempt: 5,
         redeliveries: 0,
@@ -249,7 +249,7 @@ fn a_trace_goes_on_in_every_copy_and_follow_up_but_where_the_handler_began_its_o
     let plain = follow_up(&FollowUp::default(), parent, 1, NOW).expect("nothing too long");
     let copies = [
         retry(seen(&original), "tasks", &copy(&id, FAILED), NOW),
-        dead(seen(&original), "tasks", &grave, NOW),
+        dead(seen(&original), "tasks", &dead_copy, NOW),
         plain.clone(),
     ];
     for copy in &copies {
@@ -366,14 +366,14 @@ proptest! {
         let message = "e".repeat(2 * MAX_TEXT_BYTES);
         let failure = Failure { handler: &message, code: &message, message: &message };
         let queue = "q".repeat(230);
-        let grave = Grave { reason: DeadReason::Attempts, attempt: 5, redeliveries: 9, id: &id, failure };
+        let dead_copy = DeadCopy { reason: DeadReason::Attempts, attempt: 5, redeliveries: 9, id: &id, failure };
         let again = RetryCopy { redeliveries: 9, ..copy(&id, Some(failure)) };
-        for copy in [dead(seen(&original), &queue, &grave, NOW), retry(seen(&original), &queue, &again, NOW)] {
+        for copy in [dead(seen(&original), &queue, &dead_copy, NOW), retry(seen(&original), &queue, &again, NOW)] {
             let fitted = fit(copy.clone(), limit);
             prop_assert!(encoded(&fitted) <= limit, "{} > {limit}", encoded(&fitted));
             prop_assert_eq!(fitted.kind(), copy.kind());
             prop_assert_eq!(fitted.reply_to(), copy.reply_to());
-            prop_assert_eq!(identify(&fitted), identify(&copy));
+            prop_assert_eq!(identified(&fitted), identified(&copy));
             prop_assert_eq!(header(&fitted, HEADER_REASON), header(&copy, HEADER_REASON));
             if encoded(&copy) <= limit {
                 prop_assert_eq!(fitted, copy);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::*;
-use crate::broker::copy::{self, Failure, Grave, Original};
-use crate::settlement::DeadReason;
+use crate::broker::copy::{self, DeadCopy, Failure, Original};
+use crate::model::DeadReason;
 
 fn with_headers(fields: &[(&str, AMQPValue)]) -> BasicProperties {
     let mut table = FieldTable::default();
@@ -24,11 +24,11 @@ fn long(text: &[u8]) -> AMQPValue {
 /// A letter as the daemon writes it.
 fn buried(original: &BasicProperties, id: &TaskId) -> DeadLetter {
     let failure = Failure { handler: "backup", code: "io", message: "disk full" };
-    let grave = Grave { reason: DeadReason::Attempts, attempt: 5, redeliveries: 2, id, failure };
+    let dead_copy = DeadCopy { reason: DeadReason::Attempts, attempt: 5, redeliveries: 2, id, failure };
     let properties = copy::dead(
         Original { properties: original, received: UnixMs::now() },
         "tasks",
-        &grave,
+        &dead_copy,
         UnixMs(1_700_000_123_456),
     );
     DeadLetter::read(properties, b"Backup database".to_vec())
@@ -119,7 +119,7 @@ fn a_replay_is_the_original_without_its_history() {
 fn a_replay_keeps_the_id_that_it_is_known_by_and_counts_from_one() {
     let ours: Arc<str> = "0190-ours".into();
     let letter = buried(&BasicProperties::default(), &TaskId { text: Arc::clone(&ours), generated: true });
-    let identity = crate::task::identify(&copy::replay(&letter.properties));
+    let identity = crate::task::identified(&copy::replay(&letter.properties));
     assert_eq!((&identity.id.text, identity.id.generated), (&ours, true));
     assert_eq!((identity.attempt, identity.redeliveries), (1, 0));
     let nobody = copy::replay(&BasicProperties::default());

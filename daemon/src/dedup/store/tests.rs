@@ -10,40 +10,43 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(async { tokio::time::timeout(Duration::from_secs(20), future).await.expect("it answers") })
 }
 
-fn load(store: &Store, queue: &str) -> Vec<Generation> {
-    let (reply, answer) = oneshot::channel();
-    store.send(Order::Load { queue: queue.into(), window: WINDOW, reply });
+fn store_in(directory: PathBuf) -> Store {
+    Store { directory, thread: None }
+}
+
+fn load(store: &mut Store, queue: &str) -> Vec<Generation> {
+    let answer = store.carry_out(Order::Load { queue: queue.into(), window: WINDOW }).expect("an answer");
     let mut found = block_on(answer).unwrap();
     found.sort_by_key(|generation| generation.number);
     found
 }
 
-fn record(store: &Store, queue: &str, generation: u64, print: u128) {
-    store.send(Order::Record { queue: queue.into(), generation, print, at: now_ms() });
+fn record(store: &mut Store, queue: &str, generation: u64, fingerprint: u128) {
+    store.carry_out(Order::Record { queue: queue.into(), generation, fingerprint, at: now_ms() });
 }
 
-fn prints(found: &[Generation]) -> Vec<(u64, usize)> {
-    found.iter().map(|generation| (generation.number, generation.prints.len())).collect()
+fn fingerprints(found: &[Generation]) -> Vec<(u64, usize)> {
+    found.iter().map(|generation| (generation.number, generation.fingerprints.len())).collect()
 }
 
 #[test]
 fn what_was_recorded_is_loaded_by_the_next_daemon_queue_by_queue() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("made/by the way");
-    let store = Store::start(path.clone()).unwrap();
-    for print in 0..1000 {
-        record(&store, "task_queue", 1 + u64::from(print >= 600), print);
-        record(&store, "other/queue", 1, print);
+    let mut store = store_in(path.clone());
+    for fingerprint in 0..1000 {
+        record(&mut store, "task_queue", 1 + u64::from(fingerprint >= 600), fingerprint);
+        record(&mut store, "other/queue", 1, fingerprint);
     }
     block_on(store.close());
-    let store = Store::start(path).unwrap();
-    assert_eq!(prints(&load(&store, "task_queue")), [(1, 600), (2, 400)]);
-    assert_eq!(prints(&load(&store, "other/queue")), [(1, 1000)]);
-    assert_eq!(prints(&load(&store, "other_queue")), []);
-    store.send(Order::Forget { queue: "task_queue".into(), oldest: 2 });
-    assert_eq!(prints(&load(&store, "task_queue")), [(2, 400)]);
-    record(&store, "task_queue", 2, 5000);
-    assert_eq!(prints(&load(&store, "task_queue")), [(2, 401)]);
+    let mut store = store_in(path);
+    assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(1, 600), (2, 400)]);
+    assert_eq!(fingerprints(&load(&mut store, "other/queue")), [(1, 1000)]);
+    assert_eq!(fingerprints(&load(&mut store, "other_queue")), []);
+    store.carry_out(Order::Forget { queue: "task_queue".into(), oldest: 2 });
+    assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(2, 400)]);
+    record(&mut store, "task_queue", 2, 5000);
+    assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(2, 401)]);
     block_on(store.close());
 }
 
@@ -51,18 +54,18 @@ fn what_was_recorded_is_loaded_by_the_next_daemon_queue_by_queue() {
 fn a_damaged_end_is_cut_off_and_the_file_continued() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(format!("{}.3", stem("q")));
-    let store = Store::start(directory.path().to_owned()).unwrap();
-    record(&store, "q", 3, 1);
+    let mut store = store_in(directory.path().to_owned());
+    record(&mut store, "q", 3, 1);
     block_on(store.close());
     let mut bytes = fs::read(&path).unwrap();
     bytes.extend([0; 48]);
     fs::write(&path, bytes).unwrap();
-    let store = Store::start(directory.path().to_owned()).unwrap();
-    assert_eq!(prints(&load(&store, "q")), [(3, 1)]);
-    record(&store, "q", 3, 2);
+    let mut store = store_in(directory.path().to_owned());
+    assert_eq!(fingerprints(&load(&mut store, "q")), [(3, 1)]);
+    record(&mut store, "q", 3, 2);
     block_on(store.close());
-    let store = Store::start(directory.path().to_owned()).unwrap();
-    assert_eq!(prints(&load(&store, "q")), [(3, 2)]);
+    let mut store = store_in(directory.path().to_owned());
+    assert_eq!(fingerprints(&load(&mut store, "q")), [(3, 2)]);
     block_on(store.close());
 }
 
@@ -71,21 +74,21 @@ fn a_directory_that_cannot_be_used_is_a_fault_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
-    let store = Store::start(file.join("below")).unwrap();
-    assert_eq!(prints(&load(&store, "q")), []);
+    let mut store = store_in(file.join("below"));
+    assert_eq!(fingerprints(&load(&mut store, "q")), []);
     assert!(store.fault().is_some_and(|fault| fault.contains("file/below")));
-    record(&store, "q", 1, 1);
+    record(&mut store, "q", 1, 1);
     block_on(store.close());
 }
 
 #[test]
 fn a_second_daemon_keeps_its_hands_off() {
     let directory = tempfile::tempdir().unwrap();
-    let first = Store::start(directory.path().to_owned()).unwrap();
-    record(&first, "q", 1, 1);
-    assert_eq!(prints(&load(&first, "q")), [(1, 1)]);
-    let second = Store::start(directory.path().to_owned()).unwrap();
-    assert_eq!(prints(&load(&second, "q")), []);
+    let mut first = store_in(directory.path().to_owned());
+    record(&mut first, "q", 1, 1);
+    assert_eq!(fingerprints(&load(&mut first, "q")), [(1, 1)]);
+    let mut second = store_in(directory.path().to_owned());
+    assert_eq!(fingerprints(&load(&mut second, "q")), []);
     assert!(second.fault().is_some_and(|fault| fault.contains("another warrend")));
     assert_eq!(first.fault(), None);
     block_on(second.close());

@@ -74,7 +74,7 @@ fn put_report(report: &Report, out: &mut Vec<u8>) {
     }
     let frame = ReportFrame {
         seq: report.seq,
-        outcome: report.outcome.clone(),
+        outcome: report.outcome,
         duration: report.duration,
         error: report.error.as_ref(),
         result: report.result.as_ref().map(|r| (r.content_type.as_bytes(), &r.body[..])),
@@ -88,7 +88,15 @@ fn put_report(report: &Report, out: &mut Vec<u8>) {
 fn a_report_is_read_as_it_was_written() {
     let plain =
         Report { error: None, result: None, follow_ups: vec![], outcome: Outcome::Done, ..full_report() };
-    for report in [full_report(), plain] {
+    let outcomes = [
+        Outcome::Reject,
+        Outcome::Cancelled,
+        Outcome::TimedOut,
+        Outcome::Fault(FaultCause::Returned),
+        Outcome::Fault(FaultCause::Contract),
+    ];
+    let others = outcomes.map(|outcome| Report { outcome, ..full_report() });
+    for report in [full_report(), plain].into_iter().chain(others) {
         let mut out = Vec::new();
         put_report(&report, &mut out);
         let (kind, payload) = only(&out);

@@ -12,7 +12,7 @@ use warren_plugin::answer;
 use super::gate::{self, Cancel};
 use super::{Shared, text_of};
 use crate::host::frame::{FollowUpFrame, from_host, put_bytes, put_frame};
-use crate::host::{Outcome, TaskError};
+use crate::model::{FaultCause, Outcome, TaskError};
 
 /// Nanoseconds between two progress reports that pass: 10 a second are more than anybody reads.
 const PROGRESS_EVERY_NS: i64 = 100_000_000;
@@ -134,12 +134,11 @@ pub(super) fn of(shared: &Shared, cancel_fd: i32, deadline_ns: i64) -> abi::Call
 /// What a returned status means, given what the call was asked and what it said.
 pub(super) fn judge(status: i32, cancel: Cancel, written: &mut Written) -> (Outcome, Option<TaskError>) {
     if let Some(broken) = written.fault.take() {
-        return (Outcome::Fault, Some(broken));
+        return (Outcome::Fault(FaultCause::Contract), Some(broken));
     }
     let error = written.error.take();
-    let failed = |code: &str, message: String| {
-        (Outcome::Fault, Some(TaskError { code: code.into(), message, retry_after: None }))
-    };
+    let failed =
+        |cause, code: &str, message: String| (Outcome::Fault(cause), Some(TaskError::new(code, message)));
     match status {
         abi::DONE => (Outcome::Done, None),
         abi::RETRY => (Outcome::Retry, error),
@@ -147,16 +146,23 @@ pub(super) fn judge(status: i32, cancel: Cancel, written: &mut Written) -> (Outc
         abi::CANCELLED if cancel == Cancel::Asked => (Outcome::Cancelled, error),
         abi::CANCELLED if cancel == Cancel::Deadline => {
             let message = error.map_or_else(|| "stopped at its time limit".into(), |error| error.message);
-            (Outcome::Cancelled, Some(TaskError { code: "timeout".into(), message, retry_after: None }))
+            (Outcome::TimedOut, Some(TaskError::new("timeout", message)))
         }
         abi::CANCELLED => {
-            failed(fault::NOT_CANCELLED, "the handler says cancelled, but nobody asked it to stop".into())
+            let message = "the handler says cancelled, but nobody asked it to stop".into();
+            failed(FaultCause::Contract, fault::NOT_CANCELLED, message)
         }
         abi::FAULT => match error {
-            Some(error) => (Outcome::Fault, Some(error)),
-            None => failed("fault", "the handler returned a fault and said nothing".into()),
+            Some(error) => (Outcome::Fault(FaultCause::Returned), Some(error)),
+            None => {
+                let message = "the handler returned a fault and said nothing".into();
+                failed(FaultCause::Returned, "fault", message)
+            }
         },
-        _ => failed(fault::UNKNOWN_STATUS, format!("the handler returned {status}, which is no status")),
+        _ => {
+            let message = format!("the handler returned {status}, which is no status");
+            failed(FaultCause::Contract, fault::UNKNOWN_STATUS, message)
+        }
     }
 }
 

@@ -35,10 +35,11 @@ use self::ledger::Ledger;
 use self::outbox::Outbox;
 use self::plugin::Plugin;
 use self::rlimits::CpuBound;
+use super::Seq;
 use super::budget::{LeftOut, LogBudgets};
 use super::descendants;
 use super::frame::{Init, ReportFrame, TaskFrame, from_host, log_bytes, put_error, put_frame, put_log};
-use super::{Outcome, Seq, TaskError};
+use crate::model::{Outcome, TaskError};
 
 /// When the arguments say that this process is a plugin host, runs it and never returns. The first statement
 /// of every `main` whose executable spawns hosts: until here nothing may have been printed, opened or
@@ -272,7 +273,7 @@ impl Server {
         self.spoiled = sinks.close(|written| {
             let (outcome, error) = call::judge(status, cancel, written);
             let done = outcome == Outcome::Done;
-            let faulted = outcome == Outcome::Fault;
+            let faulted = matches!(outcome, Outcome::Fault(_));
             let publishes = done && written.n_follow_ups > 0;
             let result = written.result().filter(|_| wants_result);
             let irreplaceable = publishes || (done && result.is_some());

@@ -10,8 +10,8 @@ use warren_plugin::abi::{self, Bytes, Field};
 
 use super::call::{self, Phase};
 use super::{Shared, gate, setup};
-use crate::host::TaskError;
 use crate::host::frame::TaskFrame;
+use crate::model::TaskError;
 
 /// The loaded plugin and, once created, its handler.
 pub(super) struct Plugin {

@@ -7,7 +7,8 @@ use crate::host::death::{self, Death};
 use crate::host::frame::Malformed;
 use crate::host::ring::{self, Ledger};
 use crate::host::stage::{Facts, Stage};
-use crate::host::{Exit, HostEvent, TaskError};
+use crate::host::{Exit, HostEvent};
+use crate::model::TaskError;
 
 impl Inner {
     /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.

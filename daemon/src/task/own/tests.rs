@@ -4,7 +4,7 @@ use lapin::types::{ByteArray, DecimalValue, FieldArray};
 use proptest::prelude::*;
 
 use super::*;
-use crate::task::identify;
+use crate::task::identified;
 
 const NOW: UnixMs = UnixMs(1_700_000_000_000);
 const HOUR: u64 = 3_600_000;
@@ -154,12 +154,12 @@ fn a_count_of_any_type_is_read_for_what_it_plainly_means() {
     for (value, expected) in table {
         let attempt = with(HEADER_ATTEMPT, value.clone());
         assert_eq!(
-            (times(&attempt, NOW), identify(&attempt).attempt),
+            (times(&attempt, NOW), identified(&attempt).attempt),
             (Ok(Times::default()), expected.max(1))
         );
         let redelivered = with(HEADER_REDELIVERIES, value.clone());
         assert_eq!(
-            (times(&redelivered, NOW), identify(&redelivered).redeliveries),
+            (times(&redelivered, NOW), identified(&redelivered).redeliveries),
             (Ok(Times::default()), expected)
         );
     }
@@ -182,7 +182,7 @@ fn a_count_of_any_type_is_read_for_what_it_plainly_means() {
             let error = times(&with(name, value.clone()), NOW).expect_err("no count").to_string();
             assert!(error.contains(name) && error.contains("whole number"), "{value:?}: {error}");
         }
-        assert_eq!(identify(&with(HEADER_ATTEMPT, value)).attempt, 1, "a dead letter has one as well");
+        assert_eq!(identified(&with(HEADER_ATTEMPT, value)).attempt, 1, "a dead letter has one as well");
     }
 }
 
@@ -205,7 +205,7 @@ fn an_id_of_ours_is_text_or_a_whole_number() {
     for value in table {
         let properties = with(HEADER_ID, value.clone());
         assert!(times(&properties, NOW).expect_err("no id").to_string().contains(HEADER_ID), "{value:?}");
-        assert_eq!(identify(&properties).id.text.len(), 36, "a new id instead");
+        assert_eq!(identified(&properties).id.text.len(), 36, "a new id instead");
     }
 }
 
@@ -225,7 +225,7 @@ proptest! {
         let at = UnixMs(NOW.0 + ahead);
         let due = times(&with(HEADER_DUE, time_value(at)), NOW).map(|times| times.due.map(|due| due.at));
         prop_assert_eq!(due, Ok(Some(at)));
-        prop_assert_eq!(identify(&with(HEADER_ATTEMPT, count_value(count))).attempt, count.max(1));
+        prop_assert_eq!(identified(&with(HEADER_ATTEMPT, count_value(count))).attempt, count.max(1));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-use warren::control::api::{Counts, Status};
 use warren::control::client::Client;
-use warren::engine::Held;
+use warren::engine::PauseTarget;
+use warren::model::status::{Counts, Status};
 
 use super::process::Process;
 use super::queue::Tasks;
@@ -170,7 +170,7 @@ pub(crate) fn drain(setup: &Setup<'_>, tasks: Tasks) -> Result<Measured> {
 /// Fills the queue for a daemon that has retried a task before, and drains it. The first retry of its life does not
 /// count: a daemon does not rely at once on a delay queue that it does not know, and holds tasks for some seconds.
 pub(crate) fn drain_acquainted(bench: &Bench, setup: &Setup<'_>, tasks: Tasks) -> Result<Measured> {
-    let queue = Held::Queue(setup.queue.to_owned());
+    let queue = PauseTarget::Queue(setup.queue.to_owned());
     bench.fill(setup.queue, Tasks { count: 1, failing: Some(1) })?;
     let mut daemon = Daemon::start(setup)?;
     daemon.wait_settled(1, START_OR_STOP)?;

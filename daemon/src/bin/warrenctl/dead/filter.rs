@@ -5,9 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use warren::broker::dead::DeadLetter;
-use warren::config::duration::{DURATION_FORMS, parse_duration};
-use warren::settlement::DeadReason;
-use warren::task::UnixMs;
+use warren::model::duration::{DURATION_FORMS, parse_duration};
+use warren::model::{DeadReason, UnixMs};
 
 /// The filters of the command line.
 #[derive(Debug, Args, Default)]
@@ -105,7 +104,7 @@ fn age(text: &str) -> Result<Duration, String> {
 mod tests {
     use clap::Parser;
     use lapin::BasicProperties;
-    use warren::task::TaskId;
+    use warren::model::TaskId;
 
     use super::*;
 

@@ -9,8 +9,9 @@ use lapin::types::ShortString;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use warren::broker::dead::DeadLetter;
+use warren::model::UnixMs;
+use warren::task::header_json;
 use warren::task::own::{HEADER_ALTERED, is_own};
-use warren::task::{UnixMs, header_json};
 use warren::telemetry::date_time;
 
 use crate::output::{Table, clean, clean_lines, since, span};

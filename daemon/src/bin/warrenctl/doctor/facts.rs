@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use warren::broker::survey::{Address, Survey};
 use warren::config::{ConfigErrors, Loaded};
-use warren::control::api::Status;
 use warren::control::client::ClientError;
+use warren::model::status::Status;
 use warren::plugin::Manifest;
 
 /// The user that the daemon runs as, or would.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use warren::broker::survey::{addresses, survey};
 use warren::config::{Config, Environment};
-use warren::control::api::Status;
+use warren::model::status::Status;
 use warren::plugin::{SnapshotError, discover};
 
 use super::facts::{BrokerFacts, DaemonFacts, Facts, PluginFact, Refusal, Store, Unit, Who};

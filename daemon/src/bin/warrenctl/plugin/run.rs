@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use warren::host::{Exit, HostTask, Outcome, Report, TaskError, run_one};
+use warren::host::{Exit, HostTask, Report, run_one};
+use warren::model::{Outcome, TaskError};
 use warren::router::{Entry, Router};
 
 use super::show;
@@ -139,7 +140,7 @@ fn died(exit: &Exit) -> Report {
     let error = TaskError { code: "crash".into(), message: exit.why.clone(), retry_after: None };
     Report {
         seq: 1,
-        outcome: Outcome::Fault,
+        outcome: Outcome::Fault(exit.cause()),
         error: Some(error),
         result: None,
         follow_ups: Vec::new(),
@@ -157,9 +158,9 @@ fn conclude(global: &Global, report: &Report, events: &[Value]) -> Result<(), Fa
     let (code, what) = match report.outcome {
         Outcome::Done => return Ok(()),
         Outcome::Retry => (Code::TryAgain, "the handler asks for another attempt"),
-        Outcome::Cancelled => (Code::Software, "the task was stopped at its time limit"),
+        Outcome::Cancelled | Outcome::TimedOut => (Code::Software, "the task was stopped at its time limit"),
         Outcome::Reject => (Code::Data, "the handler rejects the task"),
-        Outcome::Fault => (Code::Software, "the handler failed"),
+        Outcome::Fault(_) => (Code::Software, "the handler failed"),
     };
     Err(Failure::text(code, if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") }))
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use warren::host::{HostEvent, Outcome, Report};
+use warren::host::{HostEvent, Report};
 
 use crate::output::{clean, clean_lines, span};
 
@@ -60,19 +60,9 @@ fn level_name(level: i32) -> &'static str {
     }
 }
 
-fn outcome_name(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done => "done",
-        Outcome::Retry => "retry",
-        Outcome::Reject => "reject",
-        Outcome::Cancelled => "cancelled",
-        Outcome::Fault => "fault",
-    }
-}
-
 /// The end of a task in words.
 pub(super) fn report_text(report: &Report) -> String {
-    let mut text = format!("outcome   {} in {}\n", outcome_name(&report.outcome), span(report.duration));
+    let mut text = format!("outcome   {} in {}\n", report.outcome.as_str(), span(report.duration));
     if let Some(after) = report.error.as_ref().and_then(|error| error.retry_after) {
         let _ = writeln!(text, "retry     after {}", span(after));
     }
@@ -118,7 +108,7 @@ pub(super) fn report_json(report: &Report, events: &[Value]) -> Value {
         })
         .collect();
     json!({
-        "outcome": outcome_name(&report.outcome),
+        "outcome": report.outcome.as_str(),
         "duration_ms": report.duration.as_millis() as u64,
         "error": report.error.as_ref().map(|error| json!({
             "code": error.code,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use warren::config::{Bounds, Limits, Plugins};
-use warren::host::{HostSpec, OutputBounds, Spawner, TaskError, become_subreaper};
+use warren::host::{HostSpec, OutputBounds, Spawner, become_subreaper};
+use warren::model::TaskError;
 use warren::plugin::Snapshot;
 
 use super::inspect;

@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use warren::broker::copy::{with_deadline, with_expiration};
 use warren::broker::hops;
 use warren::config::Queue;
-use warren::task::UnixMs;
+use warren::model::UnixMs;
 
 use super::PublishArgs;
 use super::when::When;

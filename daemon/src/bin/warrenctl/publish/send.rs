@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 use warren::broker::{Dialled, Ensured, SETTLE, declare_delay_queue};
-use warren::task::UnixMs;
+use warren::model::UnixMs;
 
 use super::envelope::Envelope;
 use super::input::{InputError, Task};

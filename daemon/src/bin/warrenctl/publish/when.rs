@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use warren::broker::hops::{Basis, Wait};
-use warren::config::duration::{DURATION_FORMS, MAX_DURATION, format_duration, parse_duration};
-use warren::task::{UnixMs, rfc3339};
+use warren::model::duration::{DURATION_FORMS, MAX_DURATION, format_duration, parse_duration};
+use warren::model::{UnixMs, rfc3339};
 
 /// When the tasks of a run are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Routing without a daemon: by the configuration and the plugins on disk, of which nothing is run.
 
 use warren::config::Config;
-use warren::control::api::RouteReply;
+use warren::model::status::RouteReply;
 use warren::plugin::discover;
 use warren::router::Router;
 

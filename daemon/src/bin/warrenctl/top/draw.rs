@@ -7,8 +7,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, RenderDirection, Row, Sparkline, Table, Widget};
-use warren::config::duration::format_duration;
-use warren::control::api::ActiveTask;
+use warren::model::duration::format_duration;
+use warren::model::status::ActiveTask;
 
 use super::model::{self, Model};
 use super::track::Track;
@@ -268,7 +268,7 @@ mod tests {
             let (handler, task) = (sample.status.handlers[0].clone(), sample.active[0].clone());
             for n in 1..handlers {
                 let name = format!("more-{n}");
-                sample.status.handlers.push(warren::control::api::HandlerStatus { name, ..handler.clone() });
+                sample.status.handlers.push(warren::model::status::HandlerStatus { name, ..handler.clone() });
             }
             for n in 1..tasks {
                 sample.active.push(ActiveTask { id: format!("t-{}", n + 1), ..task.clone() });

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
-use warren::control::api::{ActiveTask, HandlerStatus, QueueStatus, Status};
 use warren::control::client::ClientError;
+use warren::model::status::{ActiveTask, HandlerStatus, QueueStatus, Status};
 
 use super::track::{Point, Rates, Spans, Track};
 
@@ -92,7 +92,7 @@ impl Model {
             let track = &self.queues[&queue.name];
             let row = Row {
                 name: queue.name.clone(),
-                state: queue.state.clone(),
+                state: queue.state.to_string(),
                 running: queue.running,
                 workers: Some(queue.workers),
                 waiting: queue.waiting,
@@ -109,7 +109,7 @@ impl Model {
             let track = &self.handlers[&handler.name];
             let row = Row {
                 name: handler.name.clone(),
-                state: handler.state.clone(),
+                state: handler.state.to_string(),
                 running: handler.running,
                 workers: Some(handler.workers).filter(|workers| *workers > 0),
                 waiting: handler.waiting,
@@ -124,9 +124,9 @@ impl Model {
     pub(super) fn figures(&self) -> Figures<'_> {
         let rows = |rows: Vec<(Row, &Track)>| rows.into_iter().map(|(row, _)| row).collect();
         Figures {
-            state: &self.status.state,
+            state: self.status.state.as_str(),
             ready: self.status.ready,
-            broker: &self.status.broker.state,
+            broker: self.status.broker.state.as_str(),
             queues: rows(self.queues()),
             handlers: rows(self.handlers()),
             active: &self.active,
@@ -138,7 +138,7 @@ impl Model {
 fn follow<'a>(
     tracks: &mut BTreeMap<String, Track>,
     at: Instant,
-    now: impl Iterator<Item = (&'a String, warren::control::api::Counts, warren::control::api::Histogram)>,
+    now: impl Iterator<Item = (&'a String, warren::model::status::Counts, warren::model::status::Histogram)>,
 ) {
     let mut before = std::mem::take(tracks);
     for (name, counts, spans) in now {
@@ -152,7 +152,9 @@ fn follow<'a>(
 pub(super) mod tests {
     use std::time::Duration;
 
-    use warren::control::api::{BrokerStatus, Counts, Histogram};
+    use warren::model::status::{
+        BrokerState, BrokerStatus, Counts, DaemonState, HandlerState, Histogram, QueueState,
+    };
 
     use super::*;
 
@@ -161,9 +163,9 @@ pub(super) mod tests {
         let counts = Counts { done, dead: second, ..Counts::default() };
         let mut spans = Histogram::default();
         (0..done).for_each(|_| spans.observe(Duration::from_millis(20)));
-        let handler = |name: &str, state: &str| HandlerStatus {
+        let handler = |name: &str, state: HandlerState| HandlerStatus {
             name: name.into(),
-            state: state.into(),
+            state,
             ..HandlerStatus::default()
         };
         Sample {
@@ -171,12 +173,12 @@ pub(super) mod tests {
             status: Status {
                 version: "1.2.3".into(),
                 pid: 4711,
-                state: "running".into(),
+                state: DaemonState::Running,
                 ready: true,
-                broker: BrokerStatus { state: "connected".into(), ..BrokerStatus::default() },
+                broker: BrokerStatus { state: BrokerState::Connected, ..BrokerStatus::default() },
                 queues: vec![QueueStatus {
                     name: "task_queue".into(),
-                    state: "consuming".into(),
+                    state: QueueState::Consuming,
                     workers: 4,
                     running: 1,
                     waiting: 3,
@@ -185,8 +187,16 @@ pub(super) mod tests {
                     ..QueueStatus::default()
                 }],
                 handlers: vec![
-                    HandlerStatus { counts, durations: spans, running: 1, ..handler("orders", "active") },
-                    HandlerStatus { held: Some("it dies".into()), ..handler("mail", "suspended") },
+                    HandlerStatus {
+                        counts,
+                        durations: spans,
+                        running: 1,
+                        ..handler("orders", HandlerState::Active)
+                    },
+                    HandlerStatus {
+                        held: Some("it dies".into()),
+                        ..handler("mail", HandlerState::Suspended)
+                    },
                 ],
                 ..Status::default()
             },

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use warren::control::api::{BUCKETS_S, Counts, Histogram};
+use warren::model::status::{BUCKETS_S, Counts, Histogram};
 
 /// How far back spans are summed up.
 const WINDOW: Duration = Duration::from_secs(60);

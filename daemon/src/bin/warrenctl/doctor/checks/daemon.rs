@@ -1,8 +1,10 @@
 //! The running daemon: it answers, consumes, runs what the files say, and its socket is for whom it should be.
 
 use warren::config::Config;
-use warren::control::api::{HandlerStatus, QueueStatus, Status, Unsettled};
 use warren::control::client::ClientError;
+use warren::model::status::{
+    BrokerState, DaemonState, HandlerState, HandlerStatus, QueueState, QueueStatus, Status, Unsettled,
+};
 
 use super::super::facts::{DaemonFacts, FileFact};
 use super::super::finding::{Area, Finding, Severity};
@@ -60,11 +62,13 @@ fn answers(status: &Status, config: Option<&Config>) -> Vec<Finding> {
     }
     let broker = &status.broker;
     let why = broker.last_error.as_deref().unwrap_or("no reason is known");
-    match (status.state.as_str(), status.ready) {
-        ("running", true) => {}
-        ("draining", _) => find(Severity::Note, &place, "it is draining, and ends then".into(), ""),
+    match (status.state, status.ready) {
+        (DaemonState::Running, true) => {}
+        (DaemonState::Draining, _) => {
+            find(Severity::Note, &place, "it is draining, and ends then".into(), "")
+        }
         (state, _) => {
-            let stuck = status.queues.iter().find(|queue| queue.state == "stuck");
+            let stuck = status.queues.iter().find(|queue| queue.state == QueueState::Stuck);
             let what = match stuck {
                 Some(queue) => format!("it is {state} and not ready: queue {} is stuck", queue.name),
                 None => format!("it is {state} and not ready; broker {}: {why}", broker.state),
@@ -72,7 +76,7 @@ fn answers(status: &Status, config: Option<&Config>) -> Vec<Finding> {
             find(Severity::Error, &place, what, "warrenctl status, journalctl -u warrend");
         }
     }
-    if broker.state == "blocked" {
+    if broker.state == BrokerState::Blocked {
         let what = "the broker takes no copies from it: retries and dead letters wait".to_owned();
         find(Severity::Warning, &place, what, "rabbitmq-diagnostics alarms, then make room");
     }
@@ -114,13 +118,15 @@ fn handler(handler: &HandlerStatus) -> Option<Finding> {
         let what = format!("it is {}: {why}", handler.state);
         Some(Finding::new(severity, Area::Daemon, format!("handler {}", handler.name), what, remedy))
     };
-    match handler.state.as_str() {
-        "active" => None,
-        "paused" => find(Severity::Note, "warrenctl handler resume NAME"),
-        "failing" => {
+    match handler.state {
+        HandlerState::Active => None,
+        HandlerState::Paused => find(Severity::Note, "warrenctl handler resume NAME"),
+        HandlerState::Failing => {
             find(Severity::Error, "mend it, then warrenctl reload; its tasks are put aside meanwhile")
         }
-        _ => find(Severity::Warning, "warrenctl handlers says until when"),
+        HandlerState::Suspended | HandlerState::Resting => {
+            find(Severity::Warning, "warrenctl handlers says until when")
+        }
     }
 }
 
@@ -130,13 +136,13 @@ fn queue(queue: &QueueStatus) -> Option<Finding> {
     };
     let fault = queue.deduplication.as_ref().and_then(|memory| memory.fault.as_ref());
     let unsettled = queue.unsettled.as_ref();
-    match (queue.state.as_str(), fault) {
-        ("quarantined", _) => find(
+    match (queue.state, fault) {
+        (QueueState::Quarantined, _) => find(
             Severity::Error,
             queue.held.clone().unwrap_or_else(|| "what it delivers ends the connection".into()),
             "remove the message that cannot be read, then warrenctl reload",
         ),
-        ("stuck", _) if let Some(Unsettled { tasks, why }) = unsettled => find(
+        (QueueState::Stuck, _) if let Some(Unsettled { tasks, why }) = unsettled => find(
             Severity::Error,
             format!("it takes no tasks: none of the {tasks} that it may hold can be settled: {why}"),
             "as the reason says; what cannot be settled stays in the queue when warrend stops",
@@ -151,8 +157,10 @@ fn queue(queue: &QueueStatus) -> Option<Finding> {
             delays.clone(),
             "rabbitmqctl list_policies; set the policy again with a pattern such as '^QUEUE$'",
         ),
-        ("away", _) => find(Severity::Error, "it is not consumed".into(), "warrenctl status says why"),
-        ("paused", _) => find(Severity::Note, "it is paused".into(), "warrenctl queue resume NAME"),
+        (QueueState::Away, _) => {
+            find(Severity::Error, "it is not consumed".into(), "warrenctl status says why")
+        }
+        (QueueState::Paused, _) => find(Severity::Note, "it is paused".into(), "warrenctl queue resume NAME"),
         (_, Some(fault)) => find(
             Severity::Warning,
             format!("finished tasks are remembered in memory only: {fault}"),
@@ -181,7 +189,9 @@ fn stale(status: &Status, config: &Config) -> Option<Finding> {
     for handler in &config.handlers {
         let now = status.handlers.iter().find(|now| *now.name == *handler.name);
         let limit = handler.limits.timeout.filter(|limit| {
-            now.is_some_and(|now| now.state != "failing" && u128::from(now.timeout_ms) != limit.as_millis())
+            now.is_some_and(|now| {
+                now.state != HandlerState::Failing && u128::from(now.timeout_ms) != limit.as_millis()
+            })
         });
         match (now, limit) {
             (None, _) => differs.push(format!("handler {} is not there", handler.name)),
@@ -209,7 +219,7 @@ fn socket(file: &FileFact, wanted: u32) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use warren::control::api::{BrokerStatus, ReloadReply};
+    use warren::model::status::{BrokerStatus, ReloadReply};
 
     use super::super::super::facts::Stat;
     use super::*;
@@ -218,9 +228,9 @@ mod tests {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: 7,
-            state: "running".into(),
+            state: DaemonState::Running,
             ready: true,
-            broker: BrokerStatus { state: "connected".into(), ..BrokerStatus::default() },
+            broker: BrokerStatus { state: BrokerState::Connected, ..BrokerStatus::default() },
             ..Status::default()
         }
     }
@@ -242,21 +252,21 @@ mod tests {
         let refused =
             || ClientError::NoDaemon { path: "/s".into(), why: std::io::ErrorKind::NotFound.into() };
         let failed = ReloadReply { error: Some("no mount".into()), ..ReloadReply::default() };
-        let failing = |state: &str| HandlerStatus {
+        let failing = |state: HandlerState| HandlerStatus {
             name: "h".into(),
-            state: state.into(),
+            state,
             last_error: Some("create failed".into()),
             ..HandlerStatus::default()
         };
-        let away = QueueStatus { name: "q".into(), state: "away".into(), ..QueueStatus::default() };
+        let away = QueueStatus { name: "q".into(), state: QueueState::Away, ..QueueStatus::default() };
         let unsettled = Some(Unsettled { tasks: 4, why: "too large for it".into() });
         let stuck =
-            QueueStatus { name: "q".into(), state: "stuck".into(), unsettled, ..QueueStatus::default() };
-        let partly = QueueStatus { state: "consuming".into(), ..stuck.clone() };
+            QueueStatus { name: "q".into(), state: QueueState::Stuck, unsettled, ..QueueStatus::default() };
+        let partly = QueueStatus { state: QueueState::Consuming, ..stuck.clone() };
         let early =
             QueueStatus { delays: Some("`q.retry.250` is short".into()), unsettled: None, ..partly.clone() };
         let quarantined = QueueStatus {
-            state: "quarantined".into(),
+            state: QueueState::Quarantined,
             held: Some("what it delivers ends the connection (cause)".into()),
             ..away.clone()
         };
@@ -277,15 +287,21 @@ mod tests {
             (Err(refused()), vec![(Warning, "no daemon answers")]),
             (Err(ClientError::Permission { path: "/s".into() }), vec![(Note, "no permission")]),
             (with(&|s| s.ready = false), vec![(Error, "not ready")]),
-            (with(&|s| s.state = "draining".into()), vec![(Note, "draining")]),
+            (with(&|s| s.state = DaemonState::Draining), vec![(Note, "draining")]),
             (with(&|s| s.version = "0.0.1".into()), vec![(Warning, "warrend is 0.0.1")]),
-            (with(&|s| s.broker.state = "blocked".into()), vec![(Warning, "takes no copies")]),
+            (with(&|s| s.broker.state = BrokerState::Blocked), vec![(Warning, "takes no copies")]),
             (with(&|s| s.last_reload = Some(failed.clone())), vec![(Warning, "reload failed: no mount")]),
             (with(&|s| s.machine_fault = Some("no host: EMFILE".into())), vec![(Error, "no host: EMFILE")]),
             (with(&|s| s.log_lines_lost = 5), vec![(Note, "5 log lines")]),
-            (with(&|s| s.handlers = vec![failing("failing")]), vec![(Fine, ""), (Error, "create failed")]),
-            (with(&|s| s.handlers = vec![failing("suspended")]), vec![(Fine, ""), (Warning, "suspended")]),
-            (with(&|s| s.handlers = vec![failing("paused")]), vec![(Fine, ""), (Note, "paused")]),
+            (
+                with(&|s| s.handlers = vec![failing(HandlerState::Failing)]),
+                vec![(Fine, ""), (Error, "create failed")],
+            ),
+            (
+                with(&|s| s.handlers = vec![failing(HandlerState::Suspended)]),
+                vec![(Fine, ""), (Warning, "suspended")],
+            ),
+            (with(&|s| s.handlers = vec![failing(HandlerState::Paused)]), vec![(Fine, ""), (Note, "paused")]),
             (with(&|s| s.queues = vec![away.clone()]), vec![(Fine, ""), (Error, "not consumed")]),
             (
                 with(&|s| s.queues = vec![quarantined.clone()]),

@@ -1,0 +1,71 @@
+//! Who answers for the end of a host. Pure: every way that a host can end is charged to somebody, so that none of them
+//! can go on for ever unseen.
+
+use crate::host::{Exit, Stage};
+
+/// A task whose host ends so often before the task was started, or before its outcome arrived, has failed: it is the
+/// one thing that these ends had in common. Once or twice it may just have been there.
+pub(super) const UNREPORTED_ENDS: u32 = 3;
+
+/// Who answers for the end of a host, and how that is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Charge {
+    /// It ended as it was asked to.
+    Nobody,
+    /// The machine is short of something: hosts are started ever less often until one starts. No handler is suspended
+    /// and no task pays.
+    Machine,
+    /// The handler: its hosts are started ever less often, and it is suspended when they keep dying.
+    Handler,
+    /// The handler, which is told of it and goes on: what has to be freed at a host's end was freed by that.
+    Freed,
+    /// The task in front: the [`UNREPORTED_ENDS`]th time counts as its attempt, and until then hosts are started ever less often.
+    Front,
+    /// The task that ran: it counts as its attempt.
+    Runner,
+}
+
+impl Charge {
+    pub(super) fn of(exit: &Exit) -> Self {
+        match exit.stage {
+            Stage::Spawning => Self::Machine,
+            Stage::Creating | Stage::Idle => Self::Handler,
+            Stage::Reading | Stage::Reporting => Self::Front,
+            Stage::Running => Self::Runner,
+            Stage::Quitting if exit.orderly => Self::Nobody,
+            Stage::Quitting => Self::Freed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_answers_for_every_end_but_an_orderly_one() {
+        let table = [
+            (Stage::Spawning, false, Charge::Machine),
+            (Stage::Creating, false, Charge::Handler),
+            (Stage::Idle, false, Charge::Handler),
+            (Stage::Reading, false, Charge::Front),
+            (Stage::Running, false, Charge::Runner),
+            (Stage::Reporting, false, Charge::Front),
+            (Stage::Quitting, false, Charge::Freed),
+            (Stage::Quitting, true, Charge::Nobody),
+        ];
+        for (stage, orderly, expected) in table {
+            let exit = Exit {
+                stage,
+                orderly,
+                why: String::new(),
+                create_error: None,
+                started: 0,
+                done_unreported: Vec::new(),
+                ended: 0,
+                over: None,
+            };
+            assert_eq!(Charge::of(&exit), expected, "{stage:?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What is known of each handler over all its generations: counts, run times, its last error, its health.
+
+use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::model::status::{Counts, Histogram};
+
+use super::handler_health::HandlerHealth;
+use super::keys::HandlerKey;
+
+/// One handler.
+#[derive(Debug)]
+pub(super) struct Handler {
+    pub(super) name: Arc<str>,
+    pub(super) counts: Counts,
+    pub(super) durations: Histogram,
+    pub(super) last_error: Option<String>,
+    pub(super) health: HandlerHealth,
+    /// Pools of its generations that are there.
+    pools: usize,
+}
+
+/// Every handler with a pool.
+#[derive(Debug, Default)]
+pub(super) struct Handlers {
+    all: Slab<Handler>,
+    by_name: HashMap<Arc<str>, HandlerKey>,
+}
+
+impl Handlers {
+    /// A pool of this handler opens.
+    pub(super) fn open(&mut self, name: &Arc<str>) -> HandlerKey {
+        let all = &mut self.all;
+        let key = *self.by_name.entry(name.clone()).or_insert_with(|| {
+            all.insert(Handler {
+                name: name.clone(),
+                counts: Counts::default(),
+                durations: Histogram::default(),
+                last_error: None,
+                health: HandlerHealth::default(),
+                pools: 0,
+            })
+        });
+        self.all[key].pools += 1;
+        key
+    }
+
+    /// A pool of it is gone; with its last one the handler is.
+    pub(super) fn close(&mut self, key: HandlerKey) {
+        self.all[key].pools -= 1;
+        if self.all[key].pools == 0 {
+            let handler = self.all.remove(key);
+            self.by_name.remove(&handler.name);
+        }
+    }
+
+    /// The handler of this name.
+    pub(super) fn named(&self, name: &str) -> Option<HandlerKey> {
+        self.by_name.get(name).copied()
+    }
+}
+
+impl Index<HandlerKey> for Handlers {
+    type Output = Handler;
+
+    fn index(&self, key: HandlerKey) -> &Handler {
+        &self.all[key]
+    }
+}
+
+impl IndexMut<HandlerKey> for Handlers {
+    fn index_mut(&mut self, key: HandlerKey) -> &mut Handler {
+        &mut self.all[key]
+    }
+}

@@ -1,0 +1,383 @@
+//! The deliveries in hand: how far each is, and which of them are the same task.
+
+use std::collections::HashMap;
+use std::ops::{Index, IndexMut, Range};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::keys::{EntryKey, PoolKey, QueueKey};
+use crate::broker::{ConsumerId, Delivery, reply};
+use crate::dedup::Fingerprint;
+use crate::host::{HostId, Seq};
+use crate::model::{CancelCause, DeadReason, FollowUp, Outcome, TaskError, TaskId, TaskResult};
+use crate::settlement::Settlement;
+use crate::task::sameness;
+
+/// One delivery in hand. It leaves the table when it is settled, or when the broker took it back.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The message itself; shared with the future that publishes its copy.
+    pub(super) delivery: Rc<Delivery>,
+    /// Who may settle it. Differs from the delivery's own tag after it was reattached.
+    pub(super) claim: Claim,
+    pub(super) arrived: Instant,
+    pub(super) queue: QueueKey,
+    pub(super) id: TaskId,
+    /// Attempt, from 1.
+    pub(super) attempt: u32,
+    /// How often its start was cut short by the end of a daemon.
+    pub(super) redeliveries: u32,
+    /// It was delivered before, and may be what ended the daemon that had it.
+    pub(super) suspect: bool,
+    /// Tells its task from others, on a queue with `deduplicate`.
+    pub(super) fingerprint: Option<Fingerprint>,
+    /// Where it goes, once that is known.
+    pub(super) route: Option<Route>,
+    /// How many hosts ended with it in front and had not started it or not reported its outcome.
+    pub(super) unreported_ends: u32,
+    pub(super) stage: Stage,
+}
+
+/// Where a task goes.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) pool: PoolKey,
+    /// The prefix that matched.
+    pub(super) prefix: Arc<str>,
+    /// Where the argument text stands in the body.
+    pub(super) argument: Range<usize>,
+}
+
+/// Who may settle a delivery at the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// The daemon, on this subscription by this tag.
+    Held(ConsumerId, u64),
+    /// Nobody: the link was lost, when the queue had been consumed for so long. A redelivery of the same message
+    /// reattaches it.
+    Detached(Duration),
+}
+
+/// How far a delivery is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// It has just arrived, or is routed anew. No entry is in this stage at the end of a turn.
+    Arrived,
+    /// A duplicate is in hand, or it is not known yet whether its task was done.
+    HeldBack,
+    /// The scheduler has it.
+    Waiting,
+    /// A host has it.
+    Sent(Sent),
+    /// Its copies are on their way to the broker.
+    Publishing(Publishing),
+    /// The outcome is known, and nobody holds a tag for it.
+    Decided(Box<Decision>),
+    /// The copies are confirmed, and nobody holds a tag for it: it only needs its acknowledgement.
+    Confirmed,
+}
+
+/// A task that was written to a host, which runs it now or next.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) host: HostId,
+    pub(super) seq: Seq,
+    /// Why it was asked to stop, if it was.
+    pub(super) cancelled: Option<CancelCause>,
+    /// What the handler said last of its progress.
+    pub(super) progress: Option<(u32, String)>,
+}
+
+/// A publication under way.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    pub(super) since: Instant,
+    /// Why the broker refused it last.
+    pub(super) refused: Option<String>,
+    pub(super) purpose: Purpose,
+}
+
+/// What a publication is for: decides what is counted and logged when it is confirmed.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The next attempt.
+    Retry,
+    /// The handler is given no tasks now.
+    Park,
+    /// It was stopped in good order, and a plain return would count it.
+    Restart,
+    /// The start that was cut short is counted.
+    Recount,
+    /// It is not due yet.
+    Onward,
+    /// A dead letter; with the attempt that ended, if it was started.
+    Dead(DeadReason, Option<Box<Ended>>),
+    /// The follow-ups and the reply of a task that is done.
+    FollowUps(Box<Ended>),
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    /// What the log says of it.
+    pub(super) error: Option<TaskError>,
+    pub(super) duration: Duration,
+    pub(super) cancelled: Option<CancelCause>,
+}
+
+/// What is to be done at the broker for a task.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) settlement: Settlement,
+    /// Goes into the headers of a retry or dead letter.
+    pub(super) error: TaskError,
+    /// Confirmed before the acknowledgement; empty unless the settlement is one.
+    pub(super) follow_ups: Vec<FollowUp>,
+    /// Goes into the reply.
+    pub(super) result: Option<TaskResult>,
+    /// Its attempt was started, and stopped because it was asked to.
+    pub(super) interrupted: bool,
+    /// The attempt that led to it, where that is logged only when the copies are confirmed.
+    pub(super) ended: Option<Box<Ended>>,
+}
+
+impl Decision {
+    /// A settlement, and nothing that goes with it.
+    pub(super) fn of(settlement: Settlement) -> Self {
+        Self {
+            settlement,
+            error: TaskError::default(),
+            follow_ups: Vec::new(),
+            result: None,
+            interrupted: false,
+            ended: None,
+        }
+    }
+}
+
+impl Entry {
+    /// The sender waits to be told how it ends.
+    pub(super) fn wants_reply(&self) -> bool {
+        reply::is_wanted(&self.delivery.properties)
+    }
+
+    /// The argument text. The router only hands out ranges of valid UTF-8.
+    pub(super) fn argument(&self) -> &str {
+        let range = self.route.as_ref().map_or(0..0, |route| route.argument.clone());
+        std::str::from_utf8(&self.delivery.body[range]).unwrap_or_default()
+    }
+
+    /// The beginning of the body for people, one line.
+    pub(super) fn preview(&self) -> String {
+        const CHARS: usize = 80;
+        let text = String::from_utf8_lossy(&self.delivery.body[..self.delivery.body.len().min(4 * CHARS)]);
+        text.chars()
+            .take(CHARS)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect::<String>()
+            .trim()
+            .to_owned()
+    }
+
+    /// Whether `other` is the same message again. Two messages that are equal in everything are interchangeable: each
+    /// run stands for one of them, so that swapping them loses nothing.
+    pub(super) fn is_same_message(&self, other: &Delivery) -> bool {
+        let mine = &self.delivery;
+        sameness::is_same_message((&mine.properties, &mine.body), (&other.properties, &other.body))
+    }
+
+    /// It waits here: no host has it, and its outcome is open.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Arrived | Stage::HeldBack | Stage::Waiting)
+    }
+
+    pub(super) fn pool(&self) -> Option<PoolKey> {
+        self.route.as_ref().map(|route| route.pool)
+    }
+
+    /// What a host was given of it.
+    pub(super) fn sent(&self) -> Option<&Sent> {
+        match &self.stage {
+            Stage::Sent(sent) => Some(sent),
+            _ => None,
+        }
+    }
+
+    pub(super) fn sent_mut(&mut self) -> Option<&mut Sent> {
+        match &mut self.stage {
+            Stage::Sent(sent) => Some(sent),
+            _ => None,
+        }
+    }
+
+    /// What is being published for it.
+    pub(super) fn publishing(&self) -> Option<&Publishing> {
+        match &self.stage {
+            Stage::Publishing(publishing) => Some(publishing),
+            _ => None,
+        }
+    }
+
+    /// Its host is asked to stop it; the first cause counts.
+    pub(super) fn cancel(&mut self, cause: CancelCause) {
+        if let Stage::Sent(sent) = &mut self.stage {
+            sent.cancelled.get_or_insert(cause);
+        }
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    all: Slab<Entry>,
+    /// The first entry of every task that has a fingerprint.
+    first: HashMap<(QueueKey, Fingerprint), EntryKey>,
+    /// Entries that are held back. Some may have left since, and their place may be another's.
+    held_back: Vec<EntryKey>,
+    /// What is held back should be looked at again.
+    look_again: bool,
+    /// Entries without a tag. At most a window per queue and link; see `losses::REDELIVERED_WITHIN`.
+    detached: Vec<Detached>,
+}
+
+/// An entry without a tag.
+#[derive(Debug, Clone, Copy)]
+struct Detached {
+    entry: EntryKey,
+    /// Of its message: whoever looks for a redelivery's run compares the messages of one entry, not of all.
+    digest: u64,
+}
+
+impl InFlight {
+    pub(super) fn insert(&mut self, entry: Entry) -> EntryKey {
+        let task = entry.fingerprint.map(|fingerprint| (entry.queue, fingerprint));
+        let key = self.all.insert(entry);
+        if let Some(task) = task {
+            self.first.entry(task).or_insert(key);
+        }
+        key
+    }
+
+    /// Takes an entry out for good.
+    pub(super) fn remove(&mut self, key: EntryKey) -> Entry {
+        let entry = self.all.remove(key);
+        if let Some(fingerprint) = entry.fingerprint {
+            let task = (entry.queue, fingerprint);
+            if self.first.get(&task) == Some(&key) {
+                self.first.remove(&task);
+                self.look_again = true;
+            }
+        }
+        if let Claim::Detached(_) = entry.claim {
+            self.detached.retain(|detached| detached.entry != key);
+        }
+        entry
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (EntryKey, &Entry)> {
+        self.all.iter()
+    }
+
+    /// The entries that a condition is true of.
+    pub(super) fn keys_where(&self, is_true: impl Fn(&Entry) -> bool) -> Vec<EntryKey> {
+        self.iter().filter(|(_, entry)| is_true(entry)).map(|(key, _)| key).collect()
+    }
+
+    /// Whether no other entry in hand is the first of this one's task. Where there is none, this one becomes the first.
+    pub(super) fn is_first_of_task(&mut self, key: EntryKey) -> bool {
+        let entry = &self.all[key];
+        let Some(fingerprint) = entry.fingerprint else { return true };
+        *self.first.entry((entry.queue, fingerprint)).or_insert(key) == key
+    }
+
+    /// Holds an entry back.
+    pub(super) fn hold_back(&mut self, key: EntryKey) {
+        self.all[key].stage = Stage::HeldBack;
+        self.held_back.push(key);
+    }
+
+    /// Says that what is held back should be looked at again.
+    pub(super) fn look_again(&mut self) {
+        self.look_again = true;
+    }
+
+    /// What was held back and should be looked at again, in the order it came. Each entry has just arrived, as it were.
+    pub(super) fn take_held_back(&mut self) -> Vec<EntryKey> {
+        if !std::mem::take(&mut self.look_again) {
+            return Vec::new();
+        }
+        let mut keys = std::mem::take(&mut self.held_back);
+        keys.retain(|key| match self.all.get_mut(*key) {
+            Some(entry) if matches!(entry.stage, Stage::HeldBack) => {
+                entry.stage = Stage::Arrived;
+                true
+            }
+            _ => false,
+        });
+        keys
+    }
+
+    /// Nobody holds a tag for this entry any more.
+    pub(super) fn detach(&mut self, key: EntryKey, consumed: Duration, digest: u64) {
+        self.all[key].claim = Claim::Detached(consumed);
+        self.detached.push(Detached { entry: key, digest });
+    }
+
+    /// Whether a redelivery may belong to an entry without a tag.
+    pub(super) fn has_detached(&self) -> bool {
+        !self.detached.is_empty()
+    }
+
+    /// Gives the tag of a redelivery to the entry of the same message.
+    pub(super) fn reattach(&mut self, queue: QueueKey, digest: u64, again: &Delivery) -> Option<EntryKey> {
+        let at = self.detached.iter().position(|detached| {
+            let entry = &self.all[detached.entry];
+            detached.digest == digest && entry.queue == queue && entry.is_same_message(again)
+        })?;
+        let key = self.detached.swap_remove(at).entry;
+        self.all[key].claim = Claim::Held(again.consumer, again.tag);
+        Some(key)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_listed_as_detached(&self, key: EntryKey) -> bool {
+        self.detached.iter().any(|detached| detached.entry == key)
+    }
+
+    /// The entries without a tag whose outcome is known, and when they were detached.
+    pub(super) fn ended_and_detached(&self) -> Vec<(EntryKey, QueueKey, Duration)> {
+        let ended = |detached: &Detached| {
+            let entry = &self.all[detached.entry];
+            let Claim::Detached(since) = entry.claim else { return None };
+            let ended = matches!(entry.stage, Stage::Decided(_) | Stage::Confirmed);
+            ended.then_some((detached.entry, entry.queue, since))
+        };
+        self.detached.iter().filter_map(ended).collect()
+    }
+}
+
+impl Index<EntryKey> for InFlight {
+    type Output = Entry;
+
+    fn index(&self, key: EntryKey) -> &Entry {
+        &self.all[key]
+    }
+}
+
+impl IndexMut<EntryKey> for InFlight {
+    fn index_mut(&mut self, key: EntryKey) -> &mut Entry {
+        &mut self.all[key]
+    }
+}
