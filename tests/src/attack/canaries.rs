@@ -61,32 +61,36 @@ impl Canaries {
     }
 }
 
-/// Times of the canaries of one phase; sorted.
+/// Times of the canaries of one phase, of each that ran; sorted.
 #[derive(Debug)]
 pub(super) struct Times {
     /// From publishing to the broker's confirm: what a busy broker and a busy machine cost without the daemon.
     pub(super) confirms: Vec<Duration>,
-    /// From publishing to the start, of each that ran.
+    /// From publishing to the start.
     pub(super) waits: Vec<Duration>,
+    /// How much longer the start took than the confirm of the same canary.
+    pub(super) beyond: Vec<Duration>,
 }
 
 impl Times {
     pub(super) fn of(canaries: &[Canary], entries: &[Entry]) -> Self {
-        let mut confirms: Vec<Duration> = canaries.iter().map(|canary| canary.confirmed).collect();
-        confirms.sort();
-        Self { confirms, waits: waits(canaries, entries) }
+        let mut starts: BTreeMap<&str, u64> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry.what == "start") {
+            starts.entry(&entry.id).or_insert(entry.at);
+        }
+        let mut times = Self { confirms: Vec::new(), waits: Vec::new(), beyond: Vec::new() };
+        for canary in canaries {
+            let Some(start) = starts.get(canary.id.as_str()) else { continue };
+            let wait = Duration::from_micros(start.saturating_sub(canary.at));
+            times.confirms.push(canary.confirmed);
+            times.waits.push(wait);
+            times.beyond.push(wait.saturating_sub(canary.confirmed));
+        }
+        for sorted in [&mut times.confirms, &mut times.waits, &mut times.beyond] {
+            sorted.sort();
+        }
+        times
     }
-}
-
-fn waits(canaries: &[Canary], entries: &[Entry]) -> Vec<Duration> {
-    let mut starts: BTreeMap<&str, u64> = BTreeMap::new();
-    for entry in entries.iter().filter(|entry| entry.what == "start") {
-        starts.entry(&entry.id).or_insert(entry.at);
-    }
-    let waited = |canary: &Canary| Some(starts.get(canary.id.as_str())?.saturating_sub(canary.at));
-    let mut waits: Vec<_> = canaries.iter().filter_map(waited).map(Duration::from_micros).collect();
-    waits.sort();
-    waits
 }
 
 /// The canaries that were not done exactly once, with how often they were.
