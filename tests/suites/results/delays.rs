@@ -139,12 +139,12 @@ fn a_delayed_task_expires_from_when_it_is_due() {
 fn a_daemon_that_dies_between_two_hops_loses_nothing() {
     let before = "settle::before-copy=1*return(kill)";
     let after = "settle::after-copy=1*return(kill)";
-    // Once the copy is confirmed there are two, and the task runs twice.
+    // Once a copy is confirmed there are two, and the task runs twice at least: later hops may be on their way by then.
     for (queue, place, runs) in [("delays_before_copy", before, 1), ("delays_after_copy", after, 2)] {
         let stage = Stage::new(queue, "");
         let mut doomed = Daemon::spawn(&stage.home, &[("FAILPOINTS", place)]);
-        // After the first hop it is nearly two seconds early: also on a busy machine it waits again.
-        stage.published(&["--delay", "3900ms", "--id", "hop", "Scenario ok"]);
+        // After the first hop, of three seconds, it is nearly two seconds early: also on a busy machine it waits again.
+        stage.published(&["--delay", "4900ms", "--id", "hop", "Scenario ok"]);
         doomed.wait_end();
         let daemon = Daemon::start(&stage.home);
         stage.home.wait_run("end", "hop", runs);
@@ -153,7 +153,8 @@ fn a_daemon_that_dies_between_two_hops_loses_nothing() {
             let held = ["running", "waiting", "settling"].map(|name| daemon.status()["queues"][0][name] != 0);
             (held == [false; 3] && stage.broker.family_depth(stage.home.queue()) == 0).then_some(())
         });
-        assert_eq!(stage.home.wait_run("end", "hop", runs).len(), runs);
+        let ends = stage.home.wait_run("end", "hop", runs).len();
+        assert!(if runs == 1 { ends == 1 } else { ends >= runs }, "{queue}: {ends}");
     }
 }
 
