@@ -8,7 +8,6 @@
 //! 3. its text with the label, in the same way, so that a prefix such as `Task 1` can be registered as well.
 
 mod explain;
-mod label;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use explain::Explanation;
-pub use label::{split_label, trim_newline};
+use warren_plugin::hosting::ends_on_word_boundary;
+pub use warren_plugin::hosting::{split_label, trim_newline};
 
 /// One handler's claim to one prefix, as the registry states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Router {
 
     fn by_text(&self, queue: &str, text: &[u8], start: usize) -> Option<Match<'_>> {
         let body = &text[start..];
-        self.prefixes_of(body).filter(|node| ends_on_boundary(node.prefix.as_bytes(), body)).find_map(
+        self.prefixes_of(body).filter(|node| ends_on_word_boundary(node.prefix.as_bytes(), body)).find_map(
             |node| {
                 let handler = node.handler_for(queue)?;
                 let argument = trimmed(text, start + node.prefix.len());
@@ -275,19 +275,6 @@ impl Claim {
 fn parent_of(nodes: &[Node], prefix: &[u8]) -> Option<usize> {
     std::iter::successors(nodes.len().checked_sub(1), |&at| nodes[at].parent)
         .find(|&at| prefix.starts_with(nodes[at].prefix.as_bytes()))
-}
-
-/// Whether a word of `body` ends where `prefix`, with which it begins, ends.
-fn ends_on_boundary(prefix: &[u8], body: &[u8]) -> bool {
-    match (prefix.last(), body.get(prefix.len())) {
-        (Some(&last), Some(&next)) => !(is_word(last) && is_word(next)),
-        _ => true,
-    }
-}
-
-/// Letters, digits and `_` of ASCII, and every byte of a character beyond ASCII.
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
 fn trimmed(text: &[u8], from: usize) -> Range<usize> {

@@ -84,7 +84,8 @@ enum {
     WARREN_MAX_FOLLOW_UP_PROPERTIES = 4096, /* all text of one follow-up but its body, one broker frame; fault */
     WARREN_MAX_FOLLOW_UPS_BYTES = 16777216, /* bodies of all follow-ups of one task; fault */
     WARREN_MAX_LOG_BYTES = 8192,            /* a log line, a field's value, a progress note; cut */
-    WARREN_MAX_LOG_FIELDS = 32              /* fields of a log line; the rest is left out */
+    WARREN_MAX_LOG_FIELDS = 32,             /* fields of a log line; the rest is left out */
+    WARREN_MAX_LOG_FIELDS_BYTES = 32768     /* all keys and values of a log line together; cut */
 };
 
 /* Borrowed bytes. */

@@ -96,6 +96,8 @@ pub const MAX_FOLLOW_UPS_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_LOG_BYTES: usize = 8 * 1024;
 /// Most fields of one log line; the rest is left out.
 pub const MAX_LOG_FIELDS: usize = 32;
+/// Most bytes of all keys and values of one log line together. What is over it is cut.
+pub const MAX_LOG_FIELDS_BYTES: usize = 4 * MAX_LOG_BYTES;
 
 /// Error codes of faults, the same from every host and from the test kit.
 pub mod fault {
@@ -341,15 +343,6 @@ pub unsafe fn read_sized<T: SizedStruct>(source: *const T) -> T {
         std::ptr::copy_nonoverlapping(source.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), len);
         copy.assume_init()
     }
-}
-
-/// Text from the other side, at most `max` bytes: cut at a character boundary, bytes that are not UTF-8
-/// replaced.
-pub fn cut(text: &[u8], max: usize) -> String {
-    let mut text = String::from_utf8_lossy(&text[..text.len().min(max + 4)]).into_owned();
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.truncate(end.unwrap_or(0));
-    text
 }
 
 /// The header's layout, once more. A failure here means that header and Rust disagree.

@@ -1,5 +1,5 @@
 //! What a handler says of a task that is done, brought within the ABI's bounds: an answer that is too long does not undo
-//! what was done. For the two sides of the boundary: the SDK's shim, hosts and the test kit.
+//! what was done. For both sides of the boundary: the SDK's shim and [`hosting`](crate::hosting).
 
 use std::borrow::Cow;
 
@@ -10,18 +10,18 @@ const ANY_BYTES: &str = "application/octet-stream";
 
 /// A result within the bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub(crate) struct Answer<'a> {
     /// MIME type; empty: none.
-    pub content_type: Cow<'a, str>,
+    pub(crate) content_type: Cow<'a, str>,
     /// Its bytes.
-    pub body: Cow<'a, [u8]>,
+    pub(crate) body: Cow<'a, [u8]>,
     /// What had to be changed, for the log; empty when nothing.
-    pub note: String,
+    pub(crate) note: String,
 }
 
 /// Brings a result within [`abi::MAX_RESULT_BYTES`] and [`abi::MAX_WORD_BYTES`]. A body cannot be cut without becoming
 /// wrong (half a JSON document, half a picture), so one that is too long is left out and a line of text stands for it.
-pub fn bounded<'a>(content_type: &'a [u8], body: &'a [u8]) -> Answer<'a> {
+pub(crate) fn bounded<'a>(content_type: &'a [u8], body: &'a [u8]) -> Answer<'a> {
     if body.len() > abi::MAX_RESULT_BYTES {
         let note = format!(
             "the result of {} bytes is left out: at most {} are allowed",
@@ -45,7 +45,7 @@ pub fn bounded<'a>(content_type: &'a [u8], body: &'a [u8]) -> Answer<'a> {
 }
 
 /// A content type that AMQP has room for: as it is, else without its parameters, else the one of any bytes.
-pub fn bounded_type(content_type: &[u8]) -> Cow<'_, str> {
+pub(crate) fn bounded_type(content_type: &[u8]) -> Cow<'_, str> {
     let fits = |text: &[u8]| text.len() <= abi::MAX_WORD_BYTES;
     if fits(content_type)
         && let Ok(text) = std::str::from_utf8(content_type)

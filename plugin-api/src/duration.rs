@@ -1,5 +1,5 @@
-//! Durations in settings, as operators write them: `"250ms"`, `"5s"`, `"10m"`, `"24h"`, `"7d"`, or several
-//! together, largest unit first: `"1h30m"`.
+//! Durations as operators write them, in the configuration, in a handler's settings and in manifests alike: `"250ms"`,
+//! `"5s"`, `"10m"`, `"24h"`, `"7d"`, or several together, largest unit first: `"1h30m"`.
 //!
 //! For a settings field use `#[serde(with = "warren_plugin::duration")]`; for an optional one
 //! `#[serde(default, with = "warren_plugin::duration::option")]`.
@@ -8,6 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserializer, Serializer, de};
+
+use crate::note::same;
 
 /// The units, largest first, in milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -31,39 +33,87 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// Reads a duration: whole numbers, each directly followed by `d`, `h`, `m`, `s` or `ms`, each unit at most once
-/// and the largest first.
+/// Reads a duration: whole numbers, each followed by `d`, `h`, `m`, `s` or `ms`, each unit at most once and the largest
+/// first. Blanks round numbers and units do not count.
 ///
 /// # Errors
 /// Says what is wrong with the text and what to write instead.
 pub fn parse(text: &str) -> Result<Duration, ParseError> {
-    let fail = |problem| ParseError { text: text.to_owned(), problem };
-    let mut rest = text.trim();
+    match milliseconds(text) {
+        Ok(ms) => Ok(Duration::from_millis(ms)),
+        Err(problem) => Err(ParseError { text: text.to_owned(), problem }),
+    }
+}
+
+/// As [`parse`]; also for what is checked when it is compiled.
+pub(crate) const fn milliseconds(text: &str) -> Result<u64, &'static str> {
+    let mut rest = text.as_bytes().trim_ascii();
     if rest.is_empty() {
-        return Err(fail("it is empty"));
+        return Err("it is empty");
     }
     let mut total: u64 = 0;
-    let mut units_left = UNITS.as_slice();
+    let mut next_unit = 0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| fail("the unit is missing"))?;
-        if digits == 0 {
-            return Err(fail("a whole number comes before each unit"));
+        let (number, after) = match leading_number(rest) {
+            Ok(split) => split,
+            Err(problem) => return Err(problem),
+        };
+        let (name, after) = leading_letters(after.trim_ascii_start());
+        if name.is_empty() && after.is_empty() {
+            return Err("the unit is missing");
         }
-        let number: u64 = rest[..digits].parse().map_err(|_| fail("the number is too large"))?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let unit = &rest[..letters];
-        rest = &rest[letters..];
-        if !UNITS.iter().any(|(name, _)| *name == unit) {
-            return Err(fail("the units are d, h, m, s and ms"));
+        let Some(unit) = unit_index(name) else { return Err("the units are d, h, m, s and ms") };
+        if unit < next_unit {
+            return Err("each unit stands once, the largest first");
         }
-        let at = units_left.iter().position(|(name, _)| *name == unit);
-        let at = at.ok_or_else(|| fail("each unit stands once, the largest first"))?;
-        let added = number.checked_mul(units_left[at].1).and_then(|ms| total.checked_add(ms));
-        total = added.ok_or_else(|| fail("the number is too large"))?;
-        units_left = &units_left[at + 1..];
+        let sum = match number.checked_mul(UNITS[unit].1) {
+            Some(added) => total.checked_add(added),
+            None => None,
+        };
+        let Some(sum) = sum else { return Err("the number is too large") };
+        (total, next_unit, rest) = (sum, unit + 1, after.trim_ascii_start());
     }
-    Ok(Duration::from_millis(total))
+    Ok(total)
+}
+
+const fn leading_number(bytes: &[u8]) -> Result<(u64, &[u8]), &'static str> {
+    let mut number: u64 = 0;
+    let mut length = 0;
+    while length < bytes.len() && bytes[length].is_ascii_digit() {
+        number = match number.checked_mul(10) {
+            Some(tens) => tens,
+            None => return Err("the number is too large"),
+        };
+        number = match number.checked_add((bytes[length] - b'0') as u64) {
+            Some(number) => number,
+            None => return Err("the number is too large"),
+        };
+        length += 1;
+    }
+    if length == 0 {
+        Err("a whole number comes before each unit")
+    } else {
+        Ok((number, bytes.split_at(length).1))
+    }
+}
+
+const fn leading_letters(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let mut length = 0;
+    while length < bytes.len() && bytes[length].is_ascii_alphabetic() {
+        length += 1;
+    }
+    bytes.split_at(length)
+}
+
+const fn unit_index(name: &[u8]) -> Option<usize> {
+    let mut i = 0;
+    while i < UNITS.len() {
+        if same(UNITS[i].0.as_bytes(), name) {
+            return Some(i);
+        }
+        i += 1;
+    }
+    None
 }
 
 /// Writes a duration so that [`parse`] reads the same one, down to the millisecond: `5400 s` is `1h30m`.
@@ -162,7 +212,8 @@ mod tests {
             ("7d", 604_800_000),
             ("1h30m", 5_400_000),
             ("1d2h3m4s5ms", 93_784_005),
-            (" 5s ", 5_000),
+            (" 5 s ", 5_000),
+            ("1h 30 m", 5_400_000),
             ("0s", 0),
             ("90m", 5_400_000),
         ] {
@@ -178,7 +229,8 @@ mod tests {
             ("s", "a whole number comes before each unit"),
             ("-5s", "a whole number comes before each unit"),
             ("1.5h", "the units are d, h, m, s and ms"),
-            ("5 s", "the units are d, h, m, s and ms"),
+            ("5 ", "the unit is missing"),
+            ("5 parsecs", "the units are d, h, m, s and ms"),
             ("5w", "the units are d, h, m, s and ms"),
             ("5m1h", "each unit stands once, the largest first"),
             ("5s5s", "each unit stands once, the largest first"),

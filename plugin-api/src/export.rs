@@ -65,6 +65,10 @@ macro_rules! export_plugin {
             static NOTE: $crate::note::Note<{ LENGTH.next_multiple_of(4) }> =
                 $crate::note::Note::new(&MANIFEST, LENGTH);
 
+            impl $crate::note::Exported for $handler {
+                const MANIFEST: $crate::note::Manifest<'static> = MANIFEST;
+            }
+
             static PLUGIN: $crate::abi::Plugin = $crate::shim::vtable::<$handler>();
 
             #[unsafe(no_mangle)]

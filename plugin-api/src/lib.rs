@@ -34,11 +34,11 @@
 //! export_plugin!(WordCount, name = "word-count", prefixes = ["Count words of"], timeout = "30s", settings = ["directory"]);
 //!
 //! // And its test, without broker or daemon:
-//! use warren_plugin::testing::Kit;
+//! use warren_plugin::testing::TestKit;
 //! let directory = std::env::temp_dir().join(format!("word-count-{}", std::process::id()));
 //! fs::create_dir_all(&directory).unwrap();
 //! fs::write(directory.join("poem.txt"), "so much depends upon").unwrap();
-//! let mut kit = Kit::<WordCount>::new(serde_json::json!({ "directory": directory })).unwrap().prefixes(["Count words of"]);
+//! let mut kit = TestKit::<WordCount>::new(serde_json::json!({ "directory": directory })).unwrap();
 //! assert_eq!(kit.run("Task 1: Count words of poem.txt").done().as_text(), "4 words");
 //! assert!(kit.run("Count words of ../secret").failure().is_reject());
 //! fs::remove_dir_all(&directory).unwrap();
@@ -62,17 +62,18 @@
 //!
 //! # Modules
 //!
-//! Handlers need what is at the top and, for their tests, [`testing`]. [`abi`] and [`answer`] are for hosts. For C and other
+//! Handlers need what is at the top and, for their tests, [`testing`]. [`abi`] and [`hosting`] are for hosts. For C and other
 //! languages there is `include/warren_plugin.h`, the same boundary; `examples/hello.c` is a handler written
 //! with it alone.
 
 pub mod abi;
-pub mod answer;
+mod answer;
 mod call;
 pub mod duration;
 mod export;
 mod failure;
 mod handler;
+pub mod hosting;
 mod log;
 mod message;
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! A follow-up task that a handler publishes.
 
 use crate::abi::{self, Bytes};
+use crate::hosting::FollowUp;
 use crate::raw::field;
 use std::time::Duration;
 
@@ -116,12 +117,23 @@ impl Message {
             reserved: 0,
         })
     }
+}
 
-    /// Bytes of all its text properties together.
-    pub(crate) fn properties_len(&self) -> usize {
-        let words = [&self.queue, &self.id, &self.message_type, &self.content_type];
-        words.into_iter().flatten().map(String::len).sum::<usize>()
-            + self.headers.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+impl From<&FollowUp<'_>> for Message {
+    fn from(message: &FollowUp<'_>) -> Self {
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let time = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+        Self {
+            body: message.body.to_vec(),
+            queue: text(message.queue),
+            id: text(message.id),
+            message_type: text(message.message_type),
+            content_type: text(&message.content_type),
+            headers: message.headers.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            delay: time(message.delay_ms),
+            expires: time(message.expires_ms),
+            priority: message.priority,
+        }
     }
 }
 

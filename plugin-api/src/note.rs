@@ -23,6 +23,16 @@ pub struct Manifest<'a> {
     pub stores: &'a [&'a str],
 }
 
+/// A handler that [`export_plugin!`](crate::export_plugin) exports.
+#[diagnostic::on_unimplemented(
+    message = "no `export_plugin!` names the handler `{Self}`",
+    note = "a handler without a manifest is tested with `TestKit::without_manifest`"
+)]
+pub trait Exported {
+    /// What its plugin says of itself.
+    const MANIFEST: Manifest<'static>;
+}
+
 /// An ELF note; `N` is the length of its JSON, padded to 4.
 #[repr(C, align(4))]
 pub struct Note<const N: usize> {
@@ -84,7 +94,7 @@ impl Manifest<'_> {
         self.check_targets(self.stores);
         if let Some(timeout) = self.timeout {
             assert!(
-                is_duration(timeout),
+                crate::duration::milliseconds(timeout).is_ok(),
                 "`timeout` must be a duration like \"250ms\", \"5s\", \"10m\" or \"1h30m\""
             );
         }
@@ -213,38 +223,7 @@ const fn is_name(name: &str) -> bool {
     !bytes.is_empty() && bytes[0] != b'-'
 }
 
-/// A duration as [`crate::duration`] reads it: whole numbers and units, each unit at most once, largest
-/// first.
-const fn is_duration(text: &str) -> bool {
-    const UNITS: [&[u8]; 5] = [b"d", b"h", b"m", b"s", b"ms"];
-    let mut rest = text.as_bytes();
-    let mut next_unit = 0;
-    while !rest.is_empty() {
-        let digits = run_length(rest, true);
-        let (_, after) = rest.split_at(digits);
-        let (unit, after) = after.split_at(run_length(after, false));
-        while next_unit < UNITS.len() && !same(UNITS[next_unit], unit) {
-            next_unit += 1;
-        }
-        if digits == 0 || next_unit == UNITS.len() {
-            return false;
-        }
-        next_unit += 1;
-        rest = after;
-    }
-    !text.is_empty()
-}
-
-/// How many bytes at the beginning are digits, or are none.
-const fn run_length(bytes: &[u8], digits: bool) -> usize {
-    let mut length = 0;
-    while length < bytes.len() && bytes[length].is_ascii_digit() == digits {
-        length += 1;
-    }
-    length
-}
-
-const fn same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) const fn same(a: &[u8], b: &[u8]) -> bool {
     let mut i = 0;
     while i < a.len() && i < b.len() && a[i] == b[i] {
         i += 1;
@@ -304,32 +283,6 @@ mod tests {
         assert_eq!(size_of_val(&FULL_NOTE), 12 + 8 + FULL.json_length().next_multiple_of(4));
         assert_eq!((FULL_NOTE.owner_size, FULL_NOTE.kind), (7, 1));
         assert_eq!(FULL_NOTE.owner, *b"warren\0\0");
-    }
-
-    #[test]
-    fn timeouts_are_durations_as_settings_have_them() {
-        for text in [
-            "0s",
-            "250ms",
-            "5s",
-            "10m",
-            "2h",
-            "7d",
-            "1h30m",
-            "1d2h3m4s5ms",
-            "",
-            "5",
-            "s",
-            "5x",
-            "5 s",
-            "1m1h",
-            "1s1s",
-            "-1s",
-            "1.5h",
-            "ms5",
-        ] {
-            assert_eq!(is_duration(text), crate::duration::parse(text).is_ok(), "{text:?}");
-        }
     }
 
     #[test]

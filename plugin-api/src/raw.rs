@@ -2,13 +2,10 @@
 //! reads foreign bytes. Everything above it (`call`, `task`, `log`) is safe code.
 #![allow(unsafe_code)] // The boundary itself; the contracts relied on are those of `warren_plugin.h`.
 
-use crate::Message;
 use crate::abi::{self, Bytes, Field};
-use crate::answer;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 /// The host's `struct warren_call` during one call.
 pub(crate) struct RawCall<'a> {
@@ -155,81 +152,6 @@ impl<'a> RawTask<'a> {
             Some((std::str::from_utf8(key).ok()?, std::str::from_utf8(value).ok()?))
         })
     }
-}
-
-impl Message {
-    /// What a handler published, copied and checked, for hosts; or one of the `PUBLISH_` codes. The bounds on one
-    /// message are checked here, those on all of a task's together are the host's to check.
-    ///
-    /// # Safety
-    /// `message` points to a `warren_message` that stays valid and unchanged during this call.
-    pub unsafe fn from_abi(message: *const abi::Message) -> Result<Self, i32> {
-        // SAFETY: valid as the caller promises.
-        let message = unsafe { abi::read_sized(message) };
-        if message.body.len > abi::MAX_FOLLOW_UP_BYTES {
-            return Err(abi::PUBLISH_TOO_LARGE);
-        }
-        let mut headers = Vec::new();
-        if !message.headers.is_null() {
-            // SAFETY: `n_headers` fields of a valid message.
-            for field in unsafe { std::slice::from_raw_parts(message.headers, message.n_headers as usize) } {
-                // SAFETY: fields of a valid message.
-                headers.push(unsafe { (word(field.key)?, property(field.value)?) });
-            }
-        }
-        // SAFETY: every `warren_bytes` is one of a valid message.
-        let copy = unsafe {
-            Self {
-                body: message.body.as_slice().to_vec(),
-                queue: some(word(message.queue)?),
-                id: some(property(message.id)?),
-                message_type: some(word(message.message_type)?),
-                content_type: some(answer::bounded_type(message.content_type.as_slice()).into_owned()),
-                headers,
-                delay: milliseconds(message.delay_ms)?,
-                expires: milliseconds(message.expires_ms)?,
-                priority: priority(message.priority)?,
-            }
-        };
-        if copy.properties_len() > abi::MAX_FOLLOW_UP_PROPERTIES {
-            return Err(abi::PUBLISH_TOO_LARGE);
-        }
-        Ok(copy)
-    }
-}
-
-/// # Safety
-/// As for [`Bytes::as_slice`].
-unsafe fn property(bytes: Bytes) -> Result<String, i32> {
-    // SAFETY: as the caller promises.
-    let bytes = unsafe { bytes.as_slice() };
-    if bytes.len() > abi::MAX_FOLLOW_UP_PROPERTIES {
-        return Err(abi::PUBLISH_TOO_LARGE);
-    }
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| abi::PUBLISH_INVALID)
-}
-
-/// A property that routes or names, and therefore cannot be shortened.
-///
-/// # Safety
-/// As for [`Bytes::as_slice`].
-unsafe fn word(bytes: Bytes) -> Result<String, i32> {
-    // SAFETY: as the caller promises.
-    let text = unsafe { property(bytes) }?;
-    if text.len() > abi::MAX_WORD_BYTES { Err(abi::PUBLISH_INVALID) } else { Ok(text) }
-}
-
-fn some(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn milliseconds(ms: i64) -> Result<Option<Duration>, i32> {
-    let ms = u64::try_from(ms).map_err(|_| abi::PUBLISH_INVALID)?;
-    Ok((ms > 0).then(|| Duration::from_millis(ms)))
-}
-
-fn priority(priority: i32) -> Result<Option<u8>, i32> {
-    (priority >= 0).then(|| u8::try_from(priority)).transpose().map_err(|_| abi::PUBLISH_INVALID)
 }
 
 /// Borrows a pair: the result must not outlive it.

@@ -1,25 +1,26 @@
 //! The test kit: runs a handler without a broker and without a daemon, through the same C functions as in
-//! production, under the same rules and bounds.
+//! production, under the same rules and bounds: both are made of [`hosting`](crate::hosting).
 //!
 //! ```
-//! use warren_plugin::testing::Kit;
-//! # use warren_plugin::{Call, Done, Failure, Handler, Host, NoSettings, Outcome, Task};
+//! use warren_plugin::testing::TestKit;
+//! # use warren_plugin::{Call, Done, Failure, Handler, Host, NoSettings, Outcome, Task, export_plugin};
 //! # struct Greet;
 //! # impl Handler for Greet {
 //! #     type Settings = NoSettings;
 //! #     fn new(_: NoSettings, _: &Host) -> Result<Self, Failure> { Ok(Self) }
 //! #     fn handle(&mut self, task: &Task<'_>, _: &Call<'_>) -> Outcome { Ok(Done::text(format!("Hello {}", task.argument()))) }
 //! # }
+//! export_plugin!(Greet, name = "greet", prefixes = ["Greet"]);
 //!
-//! let mut kit = Kit::<Greet>::new(serde_json::json!({})).unwrap().prefixes(["Greet"]);
+//! let mut kit = TestKit::<Greet>::new(serde_json::json!({})).unwrap();
 //! let ran = kit.run("Task 1: Greet Ada");
 //! assert_eq!(ran.done().as_text(), "Hello Ada");
 //! ```
 //!
 //! Time stands still unless the test or [`Call::sleep`](crate::Call::sleep) moves it, so a deadline is
 //! reached exactly when the test says. A handler that waits for the outside world (a child process, a server)
-//! may want [`Kit::real_clock`] instead.
-#![allow(unsafe_code)] // The kit plays the host: it calls the vtable's C functions.
+//! may want [`TestKit::real_clock`] instead.
+#![allow(unsafe_code)] // The kit plays the host: it calls the plugin's C functions.
 
 mod host_side;
 mod spec;
@@ -27,23 +28,25 @@ mod spec;
 pub use host_side::{Canceller, LogLine};
 pub use spec::TaskSpec;
 
-use crate::abi::{self, Bytes, fault};
+use crate::abi;
 use crate::failure::Kind;
+use crate::hosting::{CallError, Ending, Phase, PluginTable};
+use crate::note::Exported;
 use crate::shim::{self, Instance};
 use crate::time::{Time, nanos};
-use crate::{Done, Failure, Handler, Message, Outcome, reject};
-use host_side::{HostSide, Phase};
-use std::ffi::c_void;
+use crate::{Done, Failure, Handler, Message, Outcome};
+use host_side::HostSide;
 use std::marker::PhantomData;
-use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// A handler under test, with the host round it.
-pub struct Kit<H: Handler> {
+pub struct TestKit<H> {
     side: Arc<HostSide>,
-    instance: *mut c_void,
+    plugin: PluginTable,
+    /// The plugin may keep a pointer to it for its life.
+    _host: Box<abi::Host>,
     prefixes: Vec<String>,
     clock: Clock,
     deadline: Option<Duration>,
@@ -51,6 +54,10 @@ pub struct Kit<H: Handler> {
     runs: u32,
     handler: PhantomData<H>,
 }
+
+/// Stands for the handler in a [`TestKit`] that runs a plugin by its C functions, in whatever language it is written.
+#[derive(Debug)]
+pub enum AnyPlugin {}
 
 /// What came of one task.
 #[derive(Debug)]
@@ -73,33 +80,24 @@ pub struct Clock {
     time: Time,
 }
 
-impl<H: Handler> Kit<H> {
-    const VTABLE: abi::Plugin = shim::vtable::<H>();
-
-    /// Makes the handler with these settings, or says what an operator would be told.
-    pub fn new(settings: impl serde::Serialize) -> Result<Self, Failure> {
-        let settings = serde_json::to_vec(&settings)?;
-        let (side, clock) = (HostSide::new()?, Clock::new());
-        let mut kit = Self {
-            side,
-            instance: null_mut(),
-            prefixes: Vec::new(),
-            clock,
-            deadline: None,
-            cancel_after: None,
-            runs: 0,
-            handler: PhantomData,
-        };
-        kit.create(&settings)?;
-        Ok(kit)
+impl<H: Handler> TestKit<H> {
+    /// Makes the handler with these settings, or says what an operator would be told. Tasks are matched with the
+    /// prefixes of its [`export_plugin!`](crate::export_plugin), as the daemon does.
+    pub fn new(settings: impl serde::Serialize) -> Result<Self, Failure>
+    where
+        H: Exported,
+    {
+        Ok(Self::without_manifest(settings)?.prefixes(H::MANIFEST.prefixes.iter().copied()))
     }
 
-    /// The prefixes that tasks are matched with, as the daemon does; a task that has none of them makes
-    /// [`run`](Self::run) panic. Without, the whole text after the label is the argument.
-    #[must_use]
-    pub fn prefixes<P: Into<String>>(mut self, prefixes: impl IntoIterator<Item = P>) -> Self {
-        self.prefixes = prefixes.into_iter().map(Into::into).collect();
-        self
+    /// The same for a handler that no [`export_plugin!`](crate::export_plugin) names: it has no prefixes.
+    pub fn without_manifest(settings: impl serde::Serialize) -> Result<Self, Failure> {
+        let table = shim::vtable::<H>();
+        // SAFETY: the SDK's own functions keep the contract.
+        let plugin = unsafe { PluginTable::read(&raw const table) };
+        let mut kit = Self::with_plugin(plugin, settings)?;
+        kit.instance_mut().time = kit.clock.time.clone();
+        Ok(kit)
     }
 
     /// Measures calls by the system's clock, and makes [`Call::sleep`](crate::Call::sleep) really wait.
@@ -107,6 +105,69 @@ impl<H: Handler> Kit<H> {
     pub fn real_clock(mut self) -> Self {
         self.clock.time = Time::System;
         self.instance_mut().time = Time::System;
+        self
+    }
+
+    fn instance_mut(&mut self) -> &mut Instance<H> {
+        // SAFETY: `create` made it as this type, and no call is running while the kit is borrowed.
+        unsafe { &mut *self.plugin.instance().cast::<Instance<H>>() }
+    }
+}
+
+impl TestKit<AnyPlugin> {
+    /// Makes the handler of a plugin that was loaded, by its entry point. It is measured by the system's clock and has no
+    /// prefixes unless they are [named](Self::prefixes).
+    ///
+    /// # Safety
+    /// `entry` is the `warren_plugin_v1` of a plugin that keeps the contract of the header and stays loaded until the
+    /// kit is dropped.
+    pub unsafe fn of_plugin(
+        entry: abi::EntryPoint,
+        settings: impl serde::Serialize,
+    ) -> Result<Self, Failure> {
+        // SAFETY: the caller's promise.
+        let plugin = unsafe { PluginTable::read(entry()) };
+        let mut kit = Self::with_plugin(plugin, settings)?;
+        kit.clock.time = Time::System;
+        Ok(kit)
+    }
+}
+
+impl<H> TestKit<H> {
+    fn with_plugin(
+        plugin: Result<PluginTable, CallError>,
+        settings: impl serde::Serialize,
+    ) -> Result<Self, Failure> {
+        let plugin = plugin.map_err(|error| failure(Kind::Fault, error))?;
+        let settings = serde_json::to_vec(&settings)?;
+        let side = HostSide::new()?;
+        let host = Box::new(crate::hosting::host_table(&*side));
+        let call = side.begin(Phase::Setup, None, None);
+        // SAFETY: the first call. `side` and `host` live as long as the kit, whose `drop` destroys the instance first.
+        let status = unsafe { plugin.create(&raw const *host, &settings, &call) };
+        if let Err(failure) = side.created(status, !plugin.instance().is_null()) {
+            // SAFETY: as above; nothing follows.
+            unsafe { plugin.destroy() };
+            return Err(failure);
+        }
+        Ok(Self {
+            side,
+            plugin,
+            _host: host,
+            prefixes: Vec::new(),
+            clock: Clock::new(),
+            deadline: None,
+            cancel_after: None,
+            runs: 0,
+            handler: PhantomData,
+        })
+    }
+
+    /// Other prefixes than those of the plugin, as an operator can configure them. A task that has none of them makes
+    /// [`run`](Self::run) panic. Without any, the whole text after the label is the argument.
+    #[must_use]
+    pub fn prefixes<P: Into<String>>(mut self, prefixes: impl IntoIterator<Item = P>) -> Self {
+        self.prefixes = prefixes.into_iter().map(Into::into).collect();
         self
     }
 
@@ -145,77 +206,34 @@ impl<H: Handler> Kit<H> {
         let task = task.into().resolve(&self.prefixes, self.runs);
         let time = &self.clock.time;
         let deadline = self.deadline.map(|limit| (time.clone(), time.now_ns().saturating_add(nanos(limit))));
-        self.side.begin(Phase::Handle, self.cancel_after.take(), deadline);
-        let call = self.side.call();
-        let handle = || {
-            task.with_abi(|task| {
-                // SAFETY: `instance` came from `create`; task and call are valid for the call.
-                Self::VTABLE.handle.map_or(abi::FAULT, |f| unsafe { f(self.instance, task, &raw const call) })
-            })
-        };
+        let call = self.side.begin(Phase::Handle, self.cancel_after.take(), deadline);
+        // SAFETY: the instance was made, and no other call runs while the kit is borrowed.
+        let handle = || task.with_abi(|task| unsafe { self.plugin.handle(task, &call) });
         let status = match (&self.clock.time, self.deadline) {
             (Time::System, Some(limit)) => self.side.with_alarm(limit, handle),
             _ => handle(),
         };
-        self.finish(status)
+        self.side.end(status)
     }
 
     /// Lets the handler end its threads and flush, as before it is replaced. What it reports is the outcome.
     pub fn quiesce(&mut self) -> Ran {
-        self.side.begin(Phase::Quiesce, self.cancel_after.take(), None);
-        let call = self.side.call();
-        // SAFETY: `instance` came from `create`; the call is valid for the call.
-        let status = Self::VTABLE.quiesce.map_or(abi::DONE, |f| unsafe { f(self.instance, &raw const call) });
-        self.finish(status)
+        let call = self.side.begin(Phase::Setup, self.cancel_after.take(), None);
+        // SAFETY: as in `run`.
+        let status = unsafe { self.plugin.quiesce(&call) };
+        self.side.end(status)
     }
 
     /// Lines logged outside of tasks so far: by `new`, by the handler's threads.
     pub fn logs(&mut self) -> Vec<LogLine> {
-        self.side.take_record().logs
-    }
-
-    fn create(&mut self, settings: &[u8]) -> Result<(), Failure> {
-        self.side.begin(Phase::Create, None, None);
-        let (host, call) = (self.side.host(), self.side.call());
-        let mut instance = null_mut();
-        let status = Self::VTABLE.create.map_or(abi::FAULT, |create| {
-            // SAFETY: all are valid for the call, and `side` outlives the instance: `drop` destroys that
-            // first.
-            unsafe { create(&raw const host, Bytes::of(settings), &raw const call, &raw mut instance) }
-        });
-        self.instance = instance;
-        let may_stop = self.side.end();
-        let mut record = self.side.take_record();
-        let outcome = record.outcome(status, may_stop);
-        self.side.put_back_logs(record.logs);
-        outcome?;
-        if self.instance.is_null() {
-            return Err(reject(fault::ABI, "create succeeded without an instance"));
-        }
-        self.instance_mut().time = self.clock.time.clone();
-        Ok(())
-    }
-
-    fn finish(&mut self, status: i32) -> Ran {
-        let may_stop = self.side.end();
-        let mut record = self.side.take_record();
-        let outcome = record.outcome(status, may_stop);
-        let published = if outcome.is_ok() { record.published } else { Vec::new() };
-        Ran { outcome, published, logs: record.logs, progress: record.progress }
-    }
-
-    fn instance_mut(&mut self) -> &mut Instance<H> {
-        // SAFETY: `create` made it as this type, and no call is running while the kit is borrowed.
-        unsafe { &mut *self.instance.cast::<Instance<H>>() }
+        self.side.take_logs()
     }
 }
 
-impl<H: Handler> Drop for Kit<H> {
+impl<H> Drop for TestKit<H> {
     fn drop(&mut self) {
-        if let Some(destroy) = Self::VTABLE.destroy.filter(|_| !self.instance.is_null()) {
-            // SAFETY: from `create`, and not used after.
-            unsafe { destroy(self.instance) }
-        }
+        // SAFETY: no call runs, and none follows.
+        unsafe { self.plugin.destroy() }
     }
 }
 
@@ -246,34 +264,28 @@ impl Clock {
         Self { time: Time::Manual(Arc::clone(&now)), now }
     }
 
-    /// Moves the clock on. Without effect under [`Kit::real_clock`].
+    /// Moves the clock on. Without effect under [`TestKit::real_clock`].
     pub fn advance(&self, duration: Duration) {
         self.now.fetch_add(nanos(duration), Ordering::SeqCst);
     }
 }
 
-impl host_side::Record {
-    /// What a host makes of a status and of what was recorded during the call.
-    fn outcome(&mut self, status: i32, may_stop: bool) -> Outcome {
-        let (code, message, retry_after) = self.error.take().unwrap_or_default();
-        let fault = |code: &str, message: String| Err(Failure::new(Kind::Fault, code, message));
-        if let Some((code, message)) = self.fault.take() {
-            return fault(code, message);
-        }
-        let failure = |kind| {
-            let failure = Failure::new(kind, code.clone(), message.clone());
-            Err(if let Some(delay) = retry_after { failure.after(delay) } else { failure })
-        };
-        match status {
-            abi::DONE => Ok(self.result.take().unwrap_or_default()),
-            abi::RETRY => failure(Kind::Retry),
-            abi::REJECT => failure(Kind::Reject),
-            abi::CANCELLED if may_stop => failure(Kind::Cancelled),
-            abi::CANCELLED => {
-                fault(fault::NOT_CANCELLED, "it says cancelled, but nobody asked it to stop".into())
-            }
-            abi::FAULT => failure(Kind::Fault),
-            other => fault(fault::UNKNOWN_STATUS, format!("the ABI has no status {other}")),
-        }
+/// The outcome that a handler sees of what a host makes of a call.
+fn outcome(ending: Ending, error: Option<CallError>, result: Option<Done>) -> Outcome {
+    let kind = match ending {
+        Ending::Done => return Ok(result.unwrap_or_default()),
+        Ending::Retry => Kind::Retry,
+        Ending::Reject => Kind::Reject,
+        Ending::Cancelled | Ending::TimedOut => Kind::Cancelled,
+        Ending::HandlerFault | Ending::ContractFault => Kind::Fault,
+    };
+    Err(failure(kind, error.unwrap_or_else(|| CallError::new("", ""))))
+}
+
+fn failure(kind: Kind, error: CallError) -> Failure {
+    let failure = Failure::new(kind, error.code, error.message);
+    match error.retry_after {
+        Some(delay) => failure.after(delay),
+        None => failure,
     }
 }

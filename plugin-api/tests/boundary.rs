@@ -5,7 +5,8 @@ use std::ffi::c_void;
 use std::mem::offset_of;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
-use warren_plugin::abi::{self, Bytes, cut, read_sized};
+use warren_plugin::abi::{self, Bytes, read_sized};
+use warren_plugin::hosting::bounded_text;
 use warren_plugin::{Call, Done, Failure, Handler, Host, Message, NoSettings, Outcome, Task, shim};
 
 /// Answers with the argument, and tries everything a call offers.
@@ -40,7 +41,8 @@ struct Told {
 unsafe extern "C" fn set_error(ctx: *mut c_void, code: Bytes, message: Bytes, _retry_after_ms: i64) {
     // SAFETY: `ctx` is the `Told` of the running test; both texts are valid during this call.
     let (told, code, message) = unsafe { (&*ctx.cast::<Told>(), code.as_slice(), message.as_slice()) };
-    *told.error.lock().unwrap() = (cut(code, 100), cut(message, 1000));
+    *told.error.lock().unwrap() =
+        (bounded_text(code, 100).into_owned(), bounded_text(message, 1000).into_owned());
 }
 
 /// The barest call that a host of ABI 1.0 could give: every function but `set_error` is missing.
@@ -71,23 +73,6 @@ fn task(argument: &[u8]) -> abi::Task {
         content_type: Bytes::EMPTY,
         body: Bytes::of(argument),
         headers: null(),
-    }
-}
-
-fn message() -> abi::Message {
-    abi::Message {
-        struct_size: size_of::<abi::Message>() as u32,
-        n_headers: 0,
-        id: Bytes::EMPTY,
-        queue: Bytes::EMPTY,
-        message_type: Bytes::EMPTY,
-        content_type: Bytes::EMPTY,
-        body: Bytes::of(b"Noop"),
-        headers: null(),
-        delay_ms: 0,
-        expires_ms: 0,
-        priority: -1,
-        reserved: 0,
     }
 }
 
@@ -179,38 +164,4 @@ fn a_longer_struct_is_read_as_far_as_it_is_known() {
     assert_eq!((read.magic, read.struct_size as usize), (abi::MAGIC, size_of::<Newer>()));
     assert!(read.destroy.is_some());
     assert_eq!(newer.unknown, [u64::MAX; 4]);
-}
-
-#[test]
-fn a_malformed_follow_up_is_refused_with_its_code() {
-    // SAFETY: every message here points to live bytes.
-    let read = |message: abi::Message| unsafe { Message::from_abi(&raw const message) };
-    let large = vec![b'x'; abi::MAX_FOLLOW_UP_BYTES + 1];
-    let long = vec![b'x'; abi::MAX_FOLLOW_UP_PROPERTIES / 2 + 1];
-    let headers = [abi::Field { key: Bytes::of(b"k"), value: Bytes::of(&long) }];
-    let table = [
-        (abi::Message { id: Bytes::of(b"\xff"), ..message() }, abi::PUBLISH_INVALID),
-        (abi::Message { delay_ms: -1, ..message() }, abi::PUBLISH_INVALID),
-        (abi::Message { expires_ms: i64::MIN, ..message() }, abi::PUBLISH_INVALID),
-        (abi::Message { priority: 256, ..message() }, abi::PUBLISH_INVALID),
-        (abi::Message { body: Bytes::of(&large), ..message() }, abi::PUBLISH_TOO_LARGE),
-        (abi::Message { queue: Bytes::of(&large), ..message() }, abi::PUBLISH_TOO_LARGE),
-        (
-            abi::Message { n_headers: 1, headers: headers.as_ptr(), id: Bytes::of(&long), ..message() },
-            abi::PUBLISH_TOO_LARGE,
-        ),
-    ];
-    for (message, code) in table {
-        assert_eq!(read(message), Err(code));
-    }
-    assert_eq!(read(message()), Ok(Message::new("Noop")));
-}
-
-#[test]
-fn text_is_cut_between_characters() {
-    assert_eq!(cut(b"short", 10), "short");
-    assert_eq!(cut("ééé".as_bytes(), 5), "éé");
-    assert_eq!(cut("ééé".as_bytes(), 6), "ééé");
-    assert_eq!(cut(b"a\xffb", 10), "a\u{fffd}b");
-    assert_eq!(cut("é".as_bytes(), 0), "");
 }

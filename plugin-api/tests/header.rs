@@ -90,6 +90,7 @@ fn numbers() -> Vec<(&'static str, i64)> {
         ("MAX_FOLLOW_UPS_BYTES", size(abi::MAX_FOLLOW_UPS_BYTES)),
         ("MAX_LOG_BYTES", size(abi::MAX_LOG_BYTES)),
         ("MAX_LOG_FIELDS", size(abi::MAX_LOG_FIELDS)),
+        ("MAX_LOG_FIELDS_BYTES", size(abi::MAX_LOG_FIELDS_BYTES)),
     ]
 }
 

@@ -131,22 +131,29 @@ pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
 }
 
 /// Appends a line that a handler logs.
-pub(super) fn put_log(out: &mut Vec<u8>, seq: Seq, level: i32, message: &str, fields: &[(String, String)]) {
+pub(super) fn put_log<T: AsRef<str>>(
+    out: &mut Vec<u8>,
+    seq: Seq,
+    level: i32,
+    message: &str,
+    fields: &[(T, T)],
+) {
     put_frame(out, from_host::LOG, |out| {
         out.extend_from_slice(&seq.to_le_bytes());
         out.extend_from_slice(&level.to_le_bytes());
         put_bytes(out, message.as_bytes());
         out.extend_from_slice(&(fields.len() as u32).to_le_bytes());
         for (key, value) in fields {
-            put_bytes(out, key.as_bytes());
-            put_bytes(out, value.as_bytes());
+            put_bytes(out, key.as_ref().as_bytes());
+            put_bytes(out, value.as_ref().as_bytes());
         }
     });
 }
 
 /// What a line counts for, against the bounds on them.
-pub(super) fn log_bytes(message: &str, fields: &[(String, String)]) -> u64 {
-    (message.len() + fields.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()) as u64
+pub(super) fn log_bytes<T: AsRef<str>>(message: &str, fields: &[(T, T)]) -> u64 {
+    let fields = fields.iter().flat_map(|(key, value)| [key, value]);
+    (message.len() + fields.map(|text| text.as_ref().len()).sum::<usize>()) as u64
 }
 
 /// Appends the order to finish what was sent and end.
@@ -228,7 +235,7 @@ pub(super) struct ReportFrame<'a> {
     pub(super) duration: Duration,
     pub(super) error: Option<&'a TaskError>,
     /// Content type and body.
-    pub(super) result: Option<(&'a [u8], &'a [u8])>,
+    pub(super) result: Option<(&'a str, &'a [u8])>,
     pub(super) n_follow_ups: u32,
     pub(super) follow_ups: &'a [u8],
 }
@@ -247,7 +254,7 @@ impl ReportFrame<'_> {
                 put_error(out, error);
             }
             if let Some((content_type, body)) = self.result {
-                put_bytes(out, content_type);
+                put_bytes(out, content_type.as_bytes());
                 put_bytes(out, body);
             }
             if self.n_follow_ups > 0 {
@@ -282,29 +289,30 @@ pub(super) fn parse_report(payload: &[u8]) -> Result<Report, Malformed> {
 
 /// Appends one follow-up's fields.
 pub(super) struct FollowUpFrame<'a> {
-    pub(super) id: &'a [u8],
-    pub(super) queue: &'a [u8],
-    pub(super) message_type: &'a [u8],
-    pub(super) content_type: &'a [u8],
+    pub(super) id: &'a str,
+    pub(super) queue: &'a str,
+    pub(super) message_type: &'a str,
+    pub(super) content_type: &'a str,
     pub(super) body: &'a [u8],
     pub(super) delay_ms: u64,
     pub(super) expires_ms: u64,
     pub(super) priority: i32,
-    pub(super) headers: &'a [(&'a [u8], &'a [u8])],
+    pub(super) headers: &'a [(&'a str, &'a str)],
 }
 
 impl FollowUpFrame<'_> {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        for bytes in [self.id, self.queue, self.message_type, self.content_type, self.body] {
-            put_bytes(out, bytes);
+        for text in [self.id, self.queue, self.message_type, self.content_type] {
+            put_bytes(out, text.as_bytes());
         }
+        put_bytes(out, self.body);
         out.extend_from_slice(&self.delay_ms.to_le_bytes());
         out.extend_from_slice(&self.expires_ms.to_le_bytes());
         out.extend_from_slice(&self.priority.to_le_bytes());
         out.extend_from_slice(&(self.headers.len() as u32).to_le_bytes());
         for (key, value) in self.headers {
-            put_bytes(out, key);
-            put_bytes(out, value);
+            put_bytes(out, key.as_bytes());
+            put_bytes(out, value.as_bytes());
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Durations (`"250ms"`, `"5s"`) and sizes (`"64KiB"`) as text: one whole number and one unit, both ways.
+//! Durations (`"250ms"`, `"1h30m"`) and sizes (`"64KiB"`) as text, both ways. Handlers' settings and manifests have the
+//! same durations: `warren_plugin::duration` reads all of them.
 
 use std::time::Duration;
 
 /// What a duration may look like, for messages.
 pub const DURATION_FORMS: &str =
-    r#"a whole number and ms, s, m, h or d, such as "250ms", "5s", "10m", "2h", "7d""#;
+    r#"whole numbers with d, h, m, s or ms, the largest first, such as "250ms", "5s", "10m", "1h30m", "7d""#;
 /// What a size may look like, for messages.
 pub const SIZE_FORMS: &str = r#"a whole number and B, KiB, MiB or GiB, such as "64KiB" or "10MiB""#;
 
@@ -17,8 +18,7 @@ const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB"
 
 /// Reads a duration; `None` when it is not one or is longer than [`MAX_DURATION`].
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let millis = parse(text, &TIME_UNITS)?;
-    Some(Duration::from_millis(millis)).filter(|d| *d <= MAX_DURATION)
+    warren_plugin::duration::parse(text).ok().filter(|duration| *duration <= MAX_DURATION)
 }
 
 /// Writes a duration in the largest unit that is exact; parts of a millisecond are dropped.
@@ -28,20 +28,16 @@ pub fn format_duration(duration: Duration) -> String {
 
 /// Reads a size in bytes; `None` when it is not one.
 pub fn parse_size(text: &str) -> Option<u64> {
-    parse(text, &SIZE_UNITS)
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let factor = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim_start())?.1;
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// Writes a size in the largest unit that is exact.
 pub fn format_size(bytes: u64) -> String {
     format(bytes, &SIZE_UNITS, "0B")
-}
-
-fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let factor = units.iter().find(|(name, _)| *name == unit.trim_start())?.1;
-    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn format(value: u64, units: &[(&str, u64)], zero: &str) -> String {
@@ -55,7 +51,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn durations_are_a_number_and_a_unit() {
+    fn durations_are_numbers_and_units() {
         let table = [
             ("250ms", Some(250)),
             ("5s", Some(5_000)),
@@ -69,7 +65,10 @@ mod tests {
             ("", None),
             ("-5s", None),
             ("1.5s", None),
-            ("1h30m", None),
+            ("1h30m", Some(5_400_000)),
+            ("1d 12h", Some(129_600_000)),
+            ("30m1h", None),
+            ("1h1h", None),
             ("5 parsecs", None),
             ("5S", None),
             ("3651d", None),

@@ -1,6 +1,6 @@
 //! Why a task goes where it goes, in words for an operator (`warrenctl route`). Not on the data path.
 
-use super::{Match, Node, Router, ends_on_boundary, split_label, trim_newline};
+use super::{Match, Node, Router, ends_on_word_boundary, split_label, trim_newline};
 
 /// The decision and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Router {
 
 fn not_taken<'n>(node: &Node, queue: &str, body: &[u8], name: impl Fn(usize) -> &'n str) -> String {
     let prefix = &node.prefix;
-    if ends_on_boundary(prefix.as_bytes(), body) {
+    if ends_on_word_boundary(prefix.as_bytes(), body) {
         let owners: Vec<String> = node
             .claims
             .iter()

@@ -18,10 +18,15 @@ pub(crate) const BOUND: Duration = Duration::from_secs(20);
 /// Compiles the plugin once per test process.
 static TORTURE: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let library = dir.path().join("torture.so");
-    compile(&root().join("daemon/tests/host/torture.c"), &library);
-    Arc::new(Snapshot::take(&library).expect("the plugin passes inspection"))
+    Arc::new(Snapshot::take(&torture_in(dir.path())).expect("the plugin passes inspection"))
 });
+
+/// Compiles the plugin into this directory.
+pub(crate) fn torture_in(directory: &Path) -> PathBuf {
+    let library = directory.join("torture.so");
+    compile(&root().join("daemon/tests/host/torture.c"), &library);
+    library
+}
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()

@@ -162,6 +162,29 @@ static int32_t handle(void *instance, const struct warren_task *task, const stru
         the_host->log(the_host->ctx, WARREN_LOG_INFO, warren_text("a line"), &field, 1);
         return WARREN_DONE;
     }
+    if (sscanf(arg, "fields %ld", &number) == 1) {
+        /* A negative length: as long as it is, but no UTF-8. */
+        static char key[1024], value[2000];
+        warren_field fields[40];
+        int i;
+        memset(key, number < 0 ? '\xff' : 'k', sizeof key);
+        memset(value, 'v', sizeof value);
+        for (i = 0; i < 40; i++) {
+            fields[i].key.ptr = (const uint8_t *)key;
+            fields[i].key.len = (size_t)labs(number);
+            fields[i].value.ptr = (const uint8_t *)value;
+            fields[i].value.len = i == 0 ? sizeof value : 20;
+        }
+        the_host->log(the_host->ctx, 99, warren_text("many fields"), fields, 40);
+        return WARREN_DONE;
+    }
+    if (strcmp(arg, "long error") == 0) {
+        static char text[20000];
+        memset(text, '\xff', sizeof text);
+        warren_bytes long_text = {(const uint8_t *)text, sizeof text};
+        call->set_error(call->ctx, long_text, long_text, -1);
+        return WARREN_RETRY;
+    }
     if (strcmp(arg, "late") == 0) {
         struct warren_message message = {.struct_size = sizeof message, .priority = -1};
         int32_t invalid;

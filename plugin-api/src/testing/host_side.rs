@@ -1,11 +1,11 @@
-//! The host's half of the boundary in the test kit: records what the handler says, and enforces what a host does.
-#![allow(unsafe_code)] // C functions that a plugin calls.
+//! The host of the test kit: keeps what the handler says for the test, and tells the handler to stop.
 
-use crate::abi::{self, Bytes, Field, cut, fault};
-use crate::answer;
+use super::{Ran, outcome};
+use crate::abi;
+use crate::hosting::{self, CallRecord, FollowUp, FollowUps, Phase, PluginHost, StopReason};
 use crate::time::Time;
-use crate::{Done, Level, Message};
-use std::ffi::c_void;
+use crate::{Done, Failure, Level, Message};
+use std::borrow::Cow;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -24,7 +24,7 @@ pub struct LogLine {
     pub fields: Vec<(String, String)>,
 }
 
-/// Cancels the task that runs in a [`Kit`](super::Kit); from any thread. Without effect when none runs.
+/// Cancels the task that runs in a [`TestKit`](super::TestKit); from any thread. Without effect when none runs.
 #[derive(Clone)]
 pub struct Canceller(Arc<HostSide>);
 
@@ -32,42 +32,35 @@ impl Canceller {
     /// Asks the running task to stop.
     pub fn cancel(&self) {
         let mut state = self.0.state();
-        if state.phase != Phase::Idle {
+        if state.record.phase() != Phase::Closed {
             state.cancel();
         }
     }
 }
 
-/// Which of the plugin's functions runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Idle,
-    Create,
-    Handle,
-    Quiesce,
+/// The follow-ups of a call.
+#[derive(Debug, Default)]
+pub(super) struct Published(Vec<Message>);
+
+impl FollowUps for Published {
+    fn push(&mut self, follow_up: &FollowUp<'_>) {
+        self.0.push(follow_up.into());
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
-/// All that a handler said during one call.
-#[derive(Default)]
-pub(super) struct Record {
-    pub(super) result: Option<Done>,
-    pub(super) error: Option<(String, String, Option<Duration>)>,
-    pub(super) published: Vec<Message>,
-    published_bytes: usize,
-    pub(super) logs: Vec<LogLine>,
-    pub(super) progress: Vec<(u32, String)>,
-    /// The first rule it broke.
-    pub(super) fault: Option<(&'static str, String)>,
-}
-
-/// The `ctx` of every function given to the handler.
+/// What the functions given to the handler reach.
 pub(super) struct HostSide {
     state: Mutex<State>,
 }
 
 struct State {
-    phase: Phase,
-    record: Record,
+    record: CallRecord<Published>,
+    logs: Vec<LogLine>,
+    progress: Vec<(u32, String)>,
     /// The test asked the handler to stop.
     asked: bool,
     /// When the task's time is up, and by which clock.
@@ -83,8 +76,9 @@ struct State {
 impl HostSide {
     pub(super) fn new() -> io::Result<Arc<Self>> {
         let state = State {
-            phase: Phase::Idle,
-            record: Record::default(),
+            record: CallRecord::default(),
+            logs: Vec::new(),
+            progress: Vec::new(),
             asked: false,
             deadline: None,
             stop: false,
@@ -98,27 +92,49 @@ impl HostSide {
         Canceller(Arc::clone(self))
     }
 
-    /// Starts recording a call.
-    pub(super) fn begin(&self, phase: Phase, cancel_after: Option<u32>, deadline: Option<(Time, i64)>) {
+    /// Starts recording a call. What the call names lives as long as `self`.
+    pub(super) fn begin(
+        &self,
+        phase: Phase,
+        cancel_after: Option<u32>,
+        deadline: Option<(Time, i64)>,
+    ) -> abi::Call {
         let mut state = self.state();
         if std::mem::take(&mut state.stop) {
             state.pipe = io::pipe().expect("a process under test can open a pipe");
         }
-        state.record = Record::default();
-        state.phase = phase;
+        state.logs.clear();
+        state.progress.clear();
+        state.record.open(phase);
         state.deadline = deadline;
         state.asked = false;
         state.looks_left = cancel_after.filter(|looks| *looks > 0);
         if cancel_after == Some(0) {
             state.cancel();
         }
+        let deadline = state.deadline.as_ref().map_or(0, |(_, deadline)| *deadline);
+        hosting::call_table(self, state.pipe.0.as_raw_fd(), deadline)
     }
 
-    /// Ends the call; whether the handler had a reason to stop.
-    pub(super) fn end(&self) -> bool {
+    /// `create` has returned. What it logged is kept for the test.
+    pub(super) fn created(&self, status: i32, has_instance: bool) -> Result<(), Failure> {
         let mut state = self.state();
-        state.phase = Phase::Idle;
-        state.asked || state.is_late()
+        let created = state.record.created(status, has_instance);
+        state.record.close();
+        created.or_else(|(ending, error)| outcome(ending, Some(error), None).map(drop))
+    }
+
+    /// `handle` or `quiesce` has returned.
+    pub(super) fn end(&self, status: i32) -> Ran {
+        let mut state = self.state();
+        let stop = state.stop_reason();
+        let (ending, error) = state.record.verdict(status, stop);
+        let result = state.record.result().map(|(content_type, body)| Done::body(content_type, body));
+        let outcome = outcome(ending, error, result);
+        let published = if outcome.is_ok() { state.record.follow_ups().1.0.clone() } else { Vec::new() };
+        state.record.close();
+        let (logs, progress) = (std::mem::take(&mut state.logs), std::mem::take(&mut state.progress));
+        Ran { outcome, published, logs, progress }
     }
 
     /// Runs `f`; tells the handler to stop if `f` has not ended after `limit` of real time.
@@ -136,43 +152,8 @@ impl HostSide {
         })
     }
 
-    pub(super) fn take_record(&self) -> Record {
-        std::mem::take(&mut self.state().record)
-    }
-
-    pub(super) fn put_back_logs(&self, logs: Vec<LogLine>) {
-        self.state().record.logs = logs;
-    }
-
-    /// The host's struct. What it names lives as long as `self`.
-    pub(super) fn host(&self) -> abi::Host {
-        abi::Host {
-            struct_size: size_of::<abi::Host>() as u32,
-            abi_major: abi::ABI_MAJOR,
-            abi_minor: abi::ABI_MINOR,
-            ctx: self.ctx(),
-            log: Some(log),
-        }
-    }
-
-    /// One call's struct. What it names lives as long as `self`.
-    pub(super) fn call(&self) -> abi::Call {
-        let state = self.state();
-        abi::Call {
-            struct_size: size_of::<abi::Call>() as u32,
-            cancel_fd: state.pipe.0.as_raw_fd(),
-            ctx: self.ctx(),
-            deadline_ns: state.deadline.as_ref().map_or(0, |(_, deadline)| *deadline),
-            cancelled: Some(cancelled),
-            progress: Some(progress),
-            set_result: Some(set_result),
-            set_error: Some(set_error),
-            publish: Some(publish),
-        }
-    }
-
-    fn ctx(&self) -> *mut c_void {
-        std::ptr::from_ref(self).cast_mut().cast()
+    pub(super) fn take_logs(&self) -> Vec<LogLine> {
+        std::mem::take(&mut self.state().logs)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,6 +174,11 @@ impl State {
         }
     }
 
+    /// Why the handler had to stop by now. Having been asked goes first, as in production.
+    fn stop_reason(&self) -> Option<StopReason> {
+        if self.asked { Some(StopReason::Asked) } else { self.is_late().then_some(StopReason::Deadline) }
+    }
+
     fn is_late(&self) -> bool {
         self.deadline.as_ref().is_some_and(|(time, deadline)| time.now_ns() >= *deadline)
     }
@@ -210,112 +196,29 @@ impl State {
         }
         answer
     }
+}
 
-    fn set_result(&mut self, content_type: &[u8], body: &[u8]) {
-        if self.phase != Phase::Handle {
-            self.fault(fault::NOT_ALLOWED, "a result can be set only while a task is handled".to_owned());
-            return;
-        }
-        let answer = answer::bounded(content_type, body);
-        if !answer.note.is_empty() {
-            self.record.logs.push(LogLine { level: Level::Warn, message: answer.note, fields: Vec::new() });
-        }
-        self.record.result = Some(Done::body(answer.content_type, answer.body));
+impl PluginHost for HostSide {
+    type FollowUps = Published;
+
+    fn with_record<T>(&self, f: impl FnOnce(&mut CallRecord<Published>) -> T) -> T {
+        f(&mut self.state().record)
     }
 
-    fn publish(&mut self, message: Result<Message, i32>) -> i32 {
-        if self.phase != Phase::Handle {
-            self.fault(
-                fault::NOT_ALLOWED,
-                "a follow-up can be published only while a task is handled".to_owned(),
-            );
-            return abi::PUBLISH_NOT_ALLOWED;
-        }
-        let message = match message {
-            Ok(message) => message,
-            Err(code) => {
-                if code == abi::PUBLISH_TOO_LARGE {
-                    self.fault(fault::OVERSIZE, "a follow-up is over a bound".to_owned());
-                }
-                return code;
-            }
-        };
-        if self.record.published.len() >= abi::MAX_FOLLOW_UPS {
-            self.fault(fault::OVERSIZE, format!("more than {} follow-ups", abi::MAX_FOLLOW_UPS));
-            return abi::PUBLISH_TOO_MANY;
-        }
-        let all = self.record.published_bytes + message.body.len();
-        if all > abi::MAX_FOLLOW_UPS_BYTES {
-            self.fault(fault::OVERSIZE, format!("over {} bytes of follow-ups", abi::MAX_FOLLOW_UPS_BYTES));
-            return abi::PUBLISH_TOO_LARGE;
-        }
-        self.record.published_bytes = all;
-        self.record.published.push(message);
-        abi::PUBLISH_OK
+    fn cancelled(&self) -> bool {
+        self.state().look()
     }
 
-    fn fault(&mut self, code: &'static str, message: String) {
-        self.record.fault.get_or_insert((code, message));
+    fn progress(&self, permille: u32, note: &str) {
+        let mut state = self.state();
+        if state.record.phase() != Phase::Closed {
+            state.progress.push((permille, note.to_owned()));
+        }
     }
-}
 
-/// The host behind a `ctx`.
-///
-/// # Safety
-/// `ctx` came from [`HostSide::ctx`] and that `HostSide` still lives.
-unsafe fn side<'a>(ctx: *mut c_void) -> &'a HostSide {
-    // SAFETY: as the caller promises; only shared references to it exist.
-    unsafe { &*ctx.cast::<HostSide>() }
-}
-
-unsafe extern "C" fn log(ctx: *mut c_void, level: i32, message: Bytes, fields: *const Field, n: usize) {
-    // SAFETY: the contract of `log`: ours, and valid during this call.
-    let (side, message) = unsafe { (side(ctx), message.as_slice()) };
-    let fields = if n == 0 || fields.is_null() {
-        &[]
-    } else {
-        // SAFETY: the contract of `log`: `n` fields.
-        unsafe { std::slice::from_raw_parts(fields, n.min(abi::MAX_LOG_FIELDS)) }
-    };
-    // SAFETY: the contract of `log`: valid during this call.
-    let text = |bytes: Bytes, max| cut(unsafe { bytes.as_slice() }, max);
-    let fields = fields
-        .iter()
-        .map(|field| (text(field.key, abi::MAX_WORD_BYTES), text(field.value, abi::MAX_LOG_BYTES)))
-        .collect();
-    let line =
-        LogLine { level: Level::from_number(level), message: cut(message, abi::MAX_LOG_BYTES), fields };
-    side.state().record.logs.push(line);
-}
-
-unsafe extern "C" fn cancelled(ctx: *mut c_void) -> i32 {
-    // SAFETY: ours.
-    let side = unsafe { side(ctx) };
-    i32::from(side.state().look())
-}
-
-unsafe extern "C" fn progress(ctx: *mut c_void, permille: u32, note: Bytes) {
-    // SAFETY: ours, and valid during this call.
-    let (side, note) = unsafe { (side(ctx), note.as_slice()) };
-    side.state().record.progress.push((permille.min(1000), cut(note, abi::MAX_LOG_BYTES)));
-}
-
-unsafe extern "C" fn set_result(ctx: *mut c_void, content_type: Bytes, body: Bytes) {
-    // SAFETY: ours, and valid during this call.
-    let (side, content_type, body) = unsafe { (side(ctx), content_type.as_slice(), body.as_slice()) };
-    side.state().set_result(content_type, body);
-}
-
-unsafe extern "C" fn set_error(ctx: *mut c_void, code: Bytes, message: Bytes, retry_after_ms: i64) {
-    // SAFETY: ours, and valid during this call.
-    let (side, code, message) = unsafe { (side(ctx), code.as_slice(), message.as_slice()) };
-    let retry_after = (retry_after_ms > 0).then(|| Duration::from_millis(retry_after_ms as u64));
-    let error = (cut(code, abi::MAX_WORD_BYTES), cut(message, abi::MAX_ERROR_BYTES), retry_after);
-    side.state().record.error = Some(error);
-}
-
-unsafe extern "C" fn publish(ctx: *mut c_void, message: *const abi::Message) -> i32 {
-    // SAFETY: ours, and valid during this call.
-    let (side, message) = unsafe { (side(ctx), Message::from_abi(message)) };
-    side.state().publish(message)
+    fn log(&self, level: i32, message: &str, fields: &[(Cow<'_, str>, Cow<'_, str>)]) {
+        let fields = fields.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let line = LogLine { level: Level::from_number(level), message: message.to_owned(), fields };
+        self.state().logs.push(line);
+    }
 }

@@ -1,9 +1,10 @@
 //! A task as a test states it, and what the daemon would make of it.
 
 use crate::abi::{self, Bytes};
+use crate::hosting::{ends_on_word_boundary, split_label, trim_newline};
 use crate::raw::field;
 
-/// A task to run in a [`Kit`](super::Kit): a first attempt from queue `tasks` with a generated id, unless
+/// A task to run in a [`TestKit`](super::TestKit): a first attempt from queue `tasks` with a generated id, unless
 /// said otherwise.
 #[derive(Debug, Clone)]
 pub struct TaskSpec {
@@ -82,10 +83,10 @@ impl TaskSpec {
     /// Finds prefix and argument as the daemon does. `run` numbers the generated id.
     pub(super) fn resolve(self, prefixes: &[String], run: u32) -> Resolved {
         let text = String::from_utf8_lossy(&self.body);
-        let (prefix, argument) = self
-            .message_type
-            .as_deref()
-            .map_or_else(|| route(&text, prefixes), |message_type| (message_type, ""));
+        let (prefix, argument) = match self.message_type.as_deref() {
+            Some(name) if prefixes.is_empty() || prefixes.iter().any(|prefix| prefix == name) => (name, ""),
+            _ => route(&text, prefixes),
+        };
         let (prefix, argument) = (prefix.to_owned(), argument.to_owned());
         let id = self.id.clone().unwrap_or_else(|| format!("kit-{run}"));
         Resolved { id, prefix, argument, spec: self }
@@ -132,8 +133,8 @@ impl Resolved {
 /// Prefix and argument of a text, as the daemon finds them: the label is dropped, the longest prefix on a
 /// word boundary wins; if none does, a prefix of the whole text may.
 fn route<'a>(text: &'a str, prefixes: &'a [String]) -> (&'a str, &'a str) {
-    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-    let stripped = without_label(text).unwrap_or(text);
+    let text = &text[..trim_newline(text.as_bytes()).len()];
+    let stripped = &text[text.len() - split_label(text.as_bytes()).len()..];
     if prefixes.is_empty() {
         return ("", stripped.trim_ascii());
     }
@@ -145,26 +146,11 @@ fn route<'a>(text: &'a str, prefixes: &'a [String]) -> (&'a str, &'a str) {
 
 fn longest_prefix<'a>(text: &'a str, prefixes: &'a [String]) -> Option<(&'a str, &'a str)> {
     let takes = |prefix: &'a String| {
-        let rest = text.strip_prefix(prefix.as_str()).filter(|rest| !begins_in_a_word(prefix, rest))?;
-        Some((prefix.as_str(), rest.trim_ascii()))
+        let rest = text.strip_prefix(prefix.as_str())?;
+        let takes = ends_on_word_boundary(prefix.as_bytes(), text.as_bytes());
+        takes.then_some((prefix.as_str(), rest.trim_ascii()))
     };
     prefixes.iter().filter_map(takes).max_by_key(|(prefix, _)| prefix.len())
-}
-
-/// The text after `Task <n>:` and blanks, if it begins so.
-fn without_label(text: &str) -> Option<&str> {
-    const BLANKS: [char; 2] = [' ', '\t'];
-    let rest = text.strip_prefix("Task")?.strip_prefix(BLANKS)?.trim_start_matches(BLANKS);
-    let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-    let text = after.trim_start_matches(BLANKS).strip_prefix(':')?;
-    (after.len() < rest.len()).then(|| text.trim_start_matches(BLANKS))
-}
-
-/// Whether `rest` goes on with the word that `prefix` ends in.
-fn begins_in_a_word(prefix: &str, rest: &str) -> bool {
-    let is_word =
-        |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80);
-    is_word(prefix.bytes().last()) && is_word(rest.bytes().next())
 }
 
 #[cfg(test)]

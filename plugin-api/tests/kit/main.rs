@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-use warren_plugin::testing::{Kit, LogLine, TaskSpec};
+use warren_plugin::testing::{LogLine, TaskSpec, TestKit};
 use warren_plugin::{Call, Done, Failure, Handler, Host, Level, Logger, Message, Outcome, Task, abi};
 
 use puppet::{Puppet, STARTED, full_message, puppet};
@@ -53,7 +53,7 @@ fn a_panic_is_a_fault_with_its_text_and_place_and_the_next_task_runs() {
 
 #[test]
 fn a_handler_that_cannot_be_made_says_why() {
-    let refused = |settings| Kit::<Puppet>::new(settings).err().expect("it is refused");
+    let refused = |settings| TestKit::<Puppet>::without_manifest(settings).err().expect("it is refused");
     assert_eq!(refused(json!({"mood": "bad"})).code(), "bad-mood");
     assert!(refused(json!({"mood": 7})).message().starts_with("settings.mood: invalid type"));
     assert!(refused(json!({"moot": ""})).message().contains("unknown field `moot`"));
@@ -228,7 +228,7 @@ fn a_canceller_wakes_a_handler_that_waits() {
 
 #[test]
 fn logs_are_kept_with_the_call_they_were_written_in() {
-    let mut kit = Kit::<Puppet>::new(json!({"mood": "fine"})).unwrap();
+    let mut kit = TestKit::<Puppet>::without_manifest(json!({"mood": "fine"})).unwrap();
     let line = |level, message: &str, fields: &[(&str, &str)]| LogLine {
         level,
         message: message.to_owned(),
@@ -259,7 +259,7 @@ fn a_logger_kept_by_a_thread_falls_silent_when_the_handler_is_gone() {
             Ok(Done::empty())
         }
     }
-    let mut kit = Kit::<Keeps>::new(json!({})).unwrap();
+    let mut kit = TestKit::<Keeps>::without_manifest(json!({})).unwrap();
     assert!(kit.run("").outcome.is_ok());
     let leaked = LEAKED.take().unwrap();
     leaked.info("while it lives");

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use warren_plugin::testing::Kit;
+use warren_plugin::testing::TestKit;
 use warren_plugin::{
     Call, Done, Failure, Handler, Host, Level, Logger, Message, Outcome, Task, abi, reject, retry,
 };
@@ -170,6 +170,6 @@ fn cancelled_failure() -> Failure {
     kit.run("steps").outcome.unwrap_err()
 }
 
-pub(crate) fn puppet() -> Kit<Puppet> {
-    Kit::new(json!({})).expect("the settings are good")
+pub(crate) fn puppet() -> TestKit<Puppet> {
+    TestKit::without_manifest(json!({})).expect("the settings are good")
 }

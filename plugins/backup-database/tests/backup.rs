@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use warren_backup_database::BackupDatabase;
-use warren_plugin::testing::{Kit, Ran};
+use warren_plugin::testing::{Ran, TestKit};
 use warren_plugin::{Failure, Level};
 
 struct Place {
@@ -53,9 +53,8 @@ impl Place {
         settings
     }
 
-    fn kit(&self, more: &Value) -> Kit<BackupDatabase> {
-        let kit = Kit::new(self.settings(more)).expect("the settings are good");
-        kit.prefixes(["Backup database"])
+    fn kit(&self, more: &Value) -> TestKit<BackupDatabase> {
+        TestKit::new(self.settings(more)).expect("the settings are good")
     }
 
     /// The digest that the names of its backups have.
@@ -415,7 +414,7 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
         (json!({"host": " "}), "settings.host is empty; leave it out"),
         (json!({"kep": 3}), "kep"),
     ] {
-        let failure: Failure = Kit::<BackupDatabase>::new(place.settings(&settings))
+        let failure: Failure = TestKit::<BackupDatabase>::new(place.settings(&settings))
             .err()
             .unwrap_or_else(|| panic!("{settings} is refused"));
         assert!(failure.message().contains(expected), "{settings}: {}", failure.message());
@@ -428,7 +427,7 @@ fn the_documented_settings_are_taken() {
     let mut settings = documented_settings();
     settings["database"] = json!(place.database());
     settings["directory"] = json!(place.directory());
-    Kit::<BackupDatabase>::new(settings).expect("they are good").run("Backup database").done();
+    TestKit::<BackupDatabase>::new(settings).expect("they are good").run("Backup database").done();
     assert_eq!(place.files().len(), 1);
 }
 

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use std::process::Command;
 use warren_backup_database::BackupDatabase;
-use warren_plugin::testing::Kit;
+use warren_plugin::testing::TestKit;
 
 /// Tells the child (this test binary again, under the limit) where the database and the directory are.
 const ROOT: &str = "WARREN_BACKUP_TEST_ROOT";
@@ -42,7 +42,7 @@ fn a_backup_that_cannot_be_written_is_retried_and_leaves_nothing() {
 fn child_that_backs_up_under_a_limit() {
     let Ok(root) = std::env::var(ROOT) else { return };
     let settings = json!({"database": format!("{root}/shop.db"), "directory": format!("{root}/backups")});
-    let mut kit = Kit::<BackupDatabase>::new(settings).expect("the settings are good");
+    let mut kit = TestKit::<BackupDatabase>::new(settings).expect("the settings are good");
     let ran = kit.run("Backup database");
     assert!(ran.failure().is_retry(), "{}", ran.failure());
     println!("retried: {}", ran.failure());

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 use warren_backup_database::BackupDatabase;
-use warren_plugin::testing::Kit;
+use warren_plugin::testing::TestKit;
 
 /// Tells the child (this test binary again, without the right to pass over modes) where the database is.
 const ROOT: &str = "WARREN_BACKUP_TEST_ROOT";
@@ -64,7 +64,7 @@ fn child_that_backs_up_what_it_may_only_read() {
     let Ok(root) = std::env::var(ROOT) else { return };
     let settings =
         json!({"database": format!("{root}/shop/shop.db"), "directory": format!("{root}/backups")});
-    let ran = Kit::<BackupDatabase>::new(settings).expect("the settings are good").run("Backup database");
+    let ran = TestKit::<BackupDatabase>::new(settings).expect("the settings are good").run("Backup database");
     match &ran.outcome {
         Ok(_) => println!("done"),
         Err(failure) => println!("{}: {}", failure.code(), failure.message()),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use warren_clean_temp::CleanTemp;
-use warren_plugin::testing::Kit;
+use warren_plugin::testing::TestKit;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -26,18 +26,18 @@ fn file(path: &Path, size: usize, age: Duration) {
 }
 
 /// A handler that goes by mtime, the one time that a test can set.
-fn kit(mut settings: Value) -> Kit<CleanTemp> {
+fn kit(mut settings: Value) -> TestKit<CleanTemp> {
     settings.as_object_mut().expect("a table").entry("age_by").or_insert_with(|| json!("modified"));
-    Kit::new(settings).expect("good settings").prefixes(["Clean up temp files"])
+    TestKit::new(settings).expect("good settings")
 }
 
-fn run(kit: &mut Kit<CleanTemp>) -> Value {
+fn run(kit: &mut TestKit<CleanTemp>) -> Value {
     let ran = kit.run("Task 3: Clean up temp files");
     serde_json::from_slice(ran.outcome.expect("done").bytes()).expect("JSON")
 }
 
 fn refused(settings: Value) -> String {
-    Kit::<CleanTemp>::new(settings).err().expect("refused").to_string()
+    TestKit::<CleanTemp>::new(settings).err().expect("refused").to_string()
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn what_was_just_put_here_with_an_old_time_of_modification_stays() {
     for age_by in ["changed", "used"] {
         assert_eq!(run(&mut kit(settings(age_by)))["kept"], json!(2), "{age_by}");
     }
-    let without =
-        Kit::<CleanTemp>::new(json!({ "directories": [top], "older_than": "1h" })).expect("good settings");
-    assert_eq!(run(&mut without.prefixes(["Clean up temp files"]))["kept"], json!(2), "it is the default");
+    let mut without = TestKit::<CleanTemp>::new(json!({ "directories": [top], "older_than": "1h" }))
+        .expect("good settings");
+    assert_eq!(run(&mut without)["kept"], json!(2), "it is the default");
     assert_eq!(run(&mut kit(settings("modified")))["files"], json!(2));
 }
 

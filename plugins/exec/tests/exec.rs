@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use warren_exec::Exec;
-use warren_plugin::testing::{Kit, Ran, TaskSpec};
+use warren_plugin::testing::{Ran, TaskSpec, TestKit};
 use warren_plugin::{Done, Level};
 
 /// `base` with the keys of `more`.
@@ -18,12 +18,12 @@ fn with(mut base: Value, more: &Value) -> Value {
     base
 }
 
-fn kit(settings: Value) -> Kit<Exec> {
-    Kit::new(settings).expect("good settings").prefixes(["Run"]).real_clock()
+fn kit(settings: Value) -> TestKit<Exec> {
+    TestKit::new(settings).expect("good settings").prefixes(["Run"]).real_clock()
 }
 
 /// A kit that runs a shell script, with further settings. The script gets the argument text as `$1`.
-fn script(script: &str, more: &Value) -> Kit<Exec> {
+fn script(script: &str, more: &Value) -> TestKit<Exec> {
     kit(with(json!({ "command": ["/bin/sh", "-c", script, "sh", "{argument}"] }), more))
 }
 
@@ -192,7 +192,7 @@ fn the_command_runs_in_its_directory_under_the_name_it_was_given() {
 
 #[test]
 fn wrong_settings_are_refused_with_key_and_remedy() {
-    let refused = |settings: &Value| Kit::<Exec>::new(settings).err().expect("refused").to_string();
+    let refused = |settings: &Value| TestKit::<Exec>::new(settings).err().expect("refused").to_string();
     for (command, part) in [
         (json!(null), "command"),
         (json!([]), "command: it is empty: write [\"/path/to/program\""),

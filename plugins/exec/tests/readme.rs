@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use warren_exec::Exec;
-use warren_plugin::testing::Kit;
+use warren_plugin::testing::TestKit;
 
 const README: &str = include_str!("../../../README.md");
 
@@ -34,7 +34,7 @@ fn the_example_takes_the_name_of_a_file_and_nothing_else() {
     let path = format!("{}:/usr/bin:/bin", place.path().display());
     settings["env"] = json!({"PATH": path});
     let mut kit =
-        Kit::<Exec>::new(settings).expect("good settings").prefixes(["Make thumbnail of"]).real_clock();
+        TestKit::<Exec>::new(settings).expect("good settings").prefixes(["Make thumbnail of"]).real_clock();
     for name in ["sea.jpg", "-write", "IMG_1"] {
         let ran = kit.run(format!("Make thumbnail of {name}").as_str());
         let expected = format!("<jpeg:./{name}><-resize><200x200><png:./{name}.thumb.png>");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use warren_generate_report::GenerateReport;
 use warren_plugin::Level;
-use warren_plugin::testing::{Kit, Ran, TaskSpec};
+use warren_plugin::testing::{Ran, TaskSpec, TestKit};
 
 const QUERY: &str = "SELECT region, sum(amount) AS amount FROM sales
     WHERE :argument IS NULL OR quarter = :argument GROUP BY region ORDER BY region";
@@ -59,9 +59,8 @@ impl Place {
         settings
     }
 
-    fn kit(&self, more: &Value) -> Kit<GenerateReport> {
-        let kit = Kit::new(self.settings(more)).expect("the settings are good");
-        kit.prefixes(["Generate report"])
+    fn kit(&self, more: &Value) -> TestKit<GenerateReport> {
+        TestKit::new(self.settings(more)).expect("the settings are good")
     }
 
     fn read(&self, name: &str) -> String {
@@ -278,7 +277,7 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
         (json!({"max_rows": 0}), "settings.max_rows must be 1 to 100000"),
         (json!({"titel": "x"}), "titel"),
     ] {
-        let failure = Kit::<GenerateReport>::new(place.settings(&settings))
+        let failure = TestKit::<GenerateReport>::new(place.settings(&settings))
             .err()
             .unwrap_or_else(|| panic!("{settings} is refused"));
         assert!(failure.message().contains(expected), "{settings}: {}", failure.message());
@@ -291,7 +290,7 @@ fn the_documented_settings_are_taken() {
     let mut settings = documented_settings();
     settings["database"] = json!(place.database());
     settings["directory"] = json!(place.directory());
-    let mut kit = Kit::<GenerateReport>::new(settings).expect("they are good").prefixes(["Generate report"]);
+    let mut kit = TestKit::<GenerateReport>::new(settings).expect("they are good");
     assert_eq!(result(&kit.run("Generate report for Q3"))["rows"], 3);
     assert_eq!(place.read("Sales-Q3.html").matches("<rect").count(), 3);
 }

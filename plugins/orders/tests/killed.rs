@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use warren_orders::Orders;
-use warren_plugin::testing::{Kit, TaskSpec};
+use warren_plugin::testing::{TaskSpec, TestKit};
 
 /// Tells the child (this test binary again) which store to write to, and from which order on.
 const STORE: &str = "WARREN_ORDERS_TEST_STORE";
@@ -56,9 +56,8 @@ fn child_that_processes_orders_until_killed() {
     }
 }
 
-fn shop(store: &Path) -> Kit<Orders> {
-    let kit = Kit::<Orders>::new(json!({"database": store})).expect("the settings are good");
-    kit.prefixes(["Process order", "Process payment", "Update inventory"])
+fn shop(store: &Path) -> TestKit<Orders> {
+    TestKit::new(json!({"database": store})).expect("the settings are good")
 }
 
 /// An order and its follow-ups, with the ids the host gives them.

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use warren_orders::Orders;
-use warren_plugin::testing::{Kit, TaskSpec};
+use warren_plugin::testing::{TaskSpec, TestKit};
 use warren_plugin::{Failure, Outcome};
 
 const PREFIXES: [&str; 4] = ["Process order", "Process payment", "Update inventory", "Bestelle"];
 
 struct Shop {
-    kit: Kit<Orders>,
+    kit: TestKit<Orders>,
     database: PathBuf,
     _directory: TempDir,
 }
@@ -43,10 +43,10 @@ impl Shop {
     }
 }
 
-fn kit(database: &Path, settings: &Value) -> Result<Kit<Orders>, Failure> {
+fn kit(database: &Path, settings: &Value) -> Result<TestKit<Orders>, Failure> {
     let mut all = json!({"database": database});
     all.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
-    Kit::<Orders>::new(all).map(|kit| kit.prefixes(PREFIXES))
+    TestKit::<Orders>::new(all).map(|kit| kit.prefixes(PREFIXES))
 }
 
 fn stored(database: &Path, sql: &str) -> Value {
@@ -295,7 +295,7 @@ fn the_documented_settings_are_taken() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut settings = documented_settings();
     settings["database"] = json!(directory.path().join("orders.db"));
-    let mut kit = Kit::<Orders>::new(settings).expect("they are good").prefixes(PREFIXES);
+    let mut kit = TestKit::<Orders>::new(settings).expect("they are good").prefixes(PREFIXES);
     let ran = kit.run("Process order #1");
     ran.done();
     assert_eq!(ran.published[0].queue.as_deref(), Some("payments"));

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use warren_plugin::testing::{Kit, Ran, TaskSpec};
+use warren_plugin::testing::{Ran, TaskSpec, TestKit};
 use warren_plugin::{Failure, Level};
 use warren_send_email::SendEmail;
 
@@ -20,9 +20,8 @@ fn settings(port: u16, more: &Value) -> Value {
     settings
 }
 
-fn kit(server: &Server, more: &Value) -> Kit<SendEmail> {
-    let kit = Kit::new(settings(server.port(), more)).expect("the settings are good");
-    kit.prefixes(["Send email"])
+fn kit(server: &Server, more: &Value) -> TestKit<SendEmail> {
+    TestKit::new(settings(server.port(), more)).expect("the settings are good")
 }
 
 fn result(ran: &Ran) -> Value {
@@ -326,8 +325,8 @@ fn a_server_that_is_not_there_is_a_retry_with_its_place() {
     // Bound and closed again: a port that nobody listens on.
     let port =
         TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
-    let kit = Kit::<SendEmail>::new(settings(port, &json!({}))).expect("the settings are good");
-    let ran = kit.prefixes(["Send email"]).run("Send email to user@example.com");
+    let mut kit = TestKit::<SendEmail>::new(settings(port, &json!({}))).expect("the settings are good");
+    let ran = kit.run("Send email to user@example.com");
     assert_eq!((ran.failure().code(), ran.failure().is_retry()), ("unreachable", true));
     assert!(ran.failure().message().contains(&format!("127.0.0.1:{port}")), "{}", ran.failure());
 }
@@ -443,8 +442,9 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
         (json!({"passwrd": "open sesame"}), "passwrd"),
         (json!({"password": ["open sesame"]}), "password"),
     ] {
-        let failure: Failure =
-            Kit::<SendEmail>::new(settings(25, &more)).err().unwrap_or_else(|| panic!("{more} is refused"));
+        let failure: Failure = TestKit::<SendEmail>::new(settings(25, &more))
+            .err()
+            .unwrap_or_else(|| panic!("{more} is refused"));
         assert!(failure.message().contains(expected), "{more}: {}", failure.message());
         assert!(!failure.message().contains("open sesame"), "{more}: {}", failure.message());
     }
@@ -461,7 +461,7 @@ fn the_documented_settings_are_taken() {
     settings["port"] = json!(server.port());
     settings["password_file"] = json!(file);
     settings["ca_file"] = json!(certificate("authority.pem"));
-    let mut kit = Kit::<SendEmail>::new(settings).expect("they are good");
+    let mut kit = TestKit::<SendEmail>::new(settings).expect("they are good");
     let body = json!({"to": "ada@example.com", "name": "Ada"});
     kit.run(TaskSpec::typed("Send email", body.to_string())).done();
     let talk = server.conversation();

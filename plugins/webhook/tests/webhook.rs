@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use servers::{Proper, Received, Reply, improper, tls, tls_signed_by_itself};
 use sha2::Sha256;
 use warren_plugin::Done;
-use warren_plugin::testing::{Kit, TaskSpec};
+use warren_plugin::testing::{TaskSpec, TestKit};
 use warren_webhook::Webhook;
 
-fn kit(settings: Value) -> Kit<Webhook> {
-    Kit::new(settings).expect("good settings").prefixes(["Send notification"]).real_clock()
+fn kit(settings: Value) -> TestKit<Webhook> {
+    TestKit::new(settings).expect("good settings").real_clock()
 }
 
 fn ok() -> Reply {
@@ -57,7 +57,7 @@ fn the_task_is_sent_as_json_with_its_id_as_idempotency_key() {
 fn a_body_that_is_not_utf8_is_sent_as_base64() {
     let server = Proper::replies(ok());
     kit(json!({ "url": server.url("/"), "method": "PUT" }))
-        .run(TaskSpec::typed("x", b"\xff\x00".to_vec()))
+        .run(TaskSpec::typed("Send notification", b"\xff\x00".to_vec()))
         .done();
     let request = server.received.recv().expect("one request");
     assert_eq!(request.method, "PUT");
@@ -374,7 +374,7 @@ fn wrong_settings_are_refused_with_key_and_remedy_and_without_secrets() {
         (json!({ "url": url, "ca_file": "/etc/hostname" }), "ca_file: /etc/hostname has no certificate"),
         (json!({ "url": url, "uri": "x" }), "uri"),
     ] {
-        let error = Kit::<Webhook>::new(&settings).err().expect("refused").to_string();
+        let error = TestKit::<Webhook>::new(&settings).err().expect("refused").to_string();
         assert!(error.contains(part), "{settings}: {error}");
         assert!(!error.contains("s3cret"), "{error}");
     }

@@ -58,12 +58,12 @@ fn full_report() -> Report {
 fn put_report(report: &Report, out: &mut Vec<u8>) {
     let mut fields = Vec::new();
     for follow_up in &report.follow_ups {
-        let headers: Vec<_> = follow_up.headers.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect();
+        let headers: Vec<_> = follow_up.headers.iter().map(|(k, v)| (&**k, &**v)).collect();
         let frame = FollowUpFrame {
-            id: follow_up.id.as_bytes(),
-            queue: follow_up.queue.as_bytes(),
-            message_type: follow_up.message_type.as_bytes(),
-            content_type: follow_up.content_type.as_bytes(),
+            id: &follow_up.id,
+            queue: &follow_up.queue,
+            message_type: &follow_up.message_type,
+            content_type: &follow_up.content_type,
             body: &follow_up.body,
             delay_ms: follow_up.delay.as_millis() as u64,
             expires_ms: follow_up.expires.as_millis() as u64,
@@ -77,7 +77,7 @@ fn put_report(report: &Report, out: &mut Vec<u8>) {
         outcome: report.outcome,
         duration: report.duration,
         error: report.error.as_ref(),
-        result: report.result.as_ref().map(|r| (r.content_type.as_bytes(), &r.body[..])),
+        result: report.result.as_ref().map(|r| (&*r.content_type, &r.body[..])),
         n_follow_ups: report.follow_ups.len() as u32,
         follow_ups: &fields,
     };

@@ -13,6 +13,7 @@ use rustix::net::RecvFlags;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
 };
+use warren_plugin::hosting::StopReason;
 
 use super::setup::move_up;
 use crate::host::frame::ControlMessage;
@@ -31,17 +32,6 @@ pub(super) enum Begin {
     Run,
     /// It was cancelled while it waited.
     Cancelled,
-}
-
-/// What a task was asked to do by the time it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cancel {
-    /// Nothing.
-    No,
-    /// The daemon asked it to stop.
-    Asked,
-    /// Its deadline had passed.
-    Deadline,
 }
 
 /// The state of the running call.
@@ -167,12 +157,12 @@ impl Gate {
     }
 
     /// The running task has returned at `now`.
-    pub(super) fn end(&self, now: i64) -> Cancel {
+    pub(super) fn end(&self, now: i64) -> Option<StopReason> {
         let mut state = self.lock();
-        let cancel = match (state.asked, state.deadline) {
-            (true, _) => Cancel::Asked,
-            (false, deadline) if deadline != 0 && now >= deadline => Cancel::Deadline,
-            _ => Cancel::No,
+        let stop = match (state.asked, state.deadline) {
+            (true, _) => Some(StopReason::Asked),
+            (false, deadline) if deadline != 0 && now >= deadline => Some(StopReason::Deadline),
+            _ => None,
         };
         if state.signalled {
             state.signalled = false;
@@ -183,7 +173,7 @@ impl Gate {
         state.running = 0;
         self.running.store(0, Ordering::Relaxed);
         self.deadline.store(0, Ordering::Relaxed);
-        cancel
+        stop
     }
 
     /// Takes every cancel that has arrived on the control socket. Reading is under the lock, too: once this
@@ -289,10 +279,10 @@ mod tests {
         assert_eq!(gate.begin(1, 0, 0, false), Begin::Run);
         cancel(&gate, 1);
         assert!(gate.cancelled() && readable(&gate));
-        assert_eq!(gate.end(5), Cancel::Asked);
+        assert_eq!(gate.end(5), Some(StopReason::Asked));
         assert_eq!(gate.begin(2, 5, 0, false), Begin::Run);
         assert!(!gate.cancelled() && !readable(&gate));
-        assert_eq!(gate.end(6), Cancel::No);
+        assert_eq!(gate.end(6), None);
     }
 
     #[test]
@@ -325,7 +315,7 @@ mod tests {
             [1, 2, 2].map(|seq| gate.cancel(&mut gate.lock(), ControlMessage { seq, started_too: false }));
         assert_eq!(recalled, [None, Some(2), None]);
         assert!(!gate.cancelled() && !readable(&gate));
-        assert_eq!(gate.end(1), Cancel::No);
+        assert_eq!(gate.end(1), None);
         assert_eq!(gate.begin(2, 1, 0, false), Begin::Cancelled);
     }
 
@@ -344,7 +334,7 @@ mod tests {
         gate.begin(1, now, now + 1, false);
         gate.tick(false);
         assert!(gate.cancelled() && readable(&gate));
-        assert_eq!(gate.end(now_ns()), Cancel::Deadline);
+        assert_eq!(gate.end(now_ns()), Some(StopReason::Deadline));
         assert!(!gate.cancelled() && !readable(&gate));
     }
 }

@@ -26,9 +26,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use warren_plugin::abi;
+use warren_plugin::hosting::{Phase, StopReason};
 
-use self::call::{Phase, Sinks};
+use self::call::Sinks;
 use self::gate::{Begin, Gate};
 use self::input::{Input, Order};
 use self::ledger::Ledger;
@@ -62,7 +62,7 @@ struct Shared {
 
 impl Shared {
     /// Sends a line that the plugin logs, within the bounds of the running task. Whether it was sent.
-    fn log(&self, level: i32, message: &str, fields: &[(String, String)]) -> bool {
+    fn send_log<T: AsRef<str>>(&self, level: i32, message: &str, fields: &[(T, T)]) -> bool {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = self.gate.running();
         let line = (seq, level, log_bytes(message, fields));
@@ -75,7 +75,7 @@ impl Shared {
 
     /// Says what of a task's lines was left out.
     fn tell(&self, seq: Seq, level: i32, left_out: LeftOut) {
-        self.outbox.append(|out| put_log(out, seq, level, &left_out.message(), &[]));
+        self.outbox.append(|out| put_log::<&str>(out, seq, level, &left_out.message(), &[]));
     }
 
     /// The running task has ended.
@@ -239,9 +239,9 @@ impl Server {
         let swept = descendants::kill_all_of_this_process();
         setup::flush_stdout();
         let end = gate::now_ns();
-        let cancel = gate.end(end);
+        let stop = gate.end(end);
         let duration = Duration::from_nanos((end - now).max(0) as u64);
-        self.report(task.seq, task.wants_result, status, cancel, duration);
+        self.report(task.seq, task.wants_result, status, stop, duration);
         swept.map(|()| end)
     }
 
@@ -265,17 +265,19 @@ impl Server {
         seq: Seq,
         wants_result: bool,
         status: i32,
-        cancel: gate::Cancel,
+        stop: Option<StopReason>,
         duration: Duration,
     ) {
         let Shared { outbox, sinks, .. } = self.shared;
         self.shared.settle_logs();
-        self.spoiled = sinks.close(|written| {
-            let (outcome, error) = call::judge(status, cancel, written);
+        self.spoiled = sinks.close(|record| {
+            let (ending, error) = record.verdict(status, stop);
+            let (outcome, error) = (call::outcome_of(ending), error.map(TaskError::from));
             let done = outcome == Outcome::Done;
             let faulted = matches!(outcome, Outcome::Fault(_));
-            let publishes = done && written.n_follow_ups > 0;
-            let result = written.result().filter(|_| wants_result);
+            let (n_follow_ups, follow_ups) = record.follow_ups();
+            let publishes = done && n_follow_ups > 0;
+            let result = record.result().filter(|_| wants_result);
             let irreplaceable = publishes || (done && result.is_some());
             self.ledger.end(seq, done && !irreplaceable);
             let report = ReportFrame {
@@ -284,8 +286,8 @@ impl Server {
                 duration,
                 error: error.as_ref(),
                 result,
-                n_follow_ups: if publishes { written.n_follow_ups } else { 0 },
-                follow_ups: &written.follow_ups,
+                n_follow_ups: if publishes { n_follow_ups as u32 } else { 0 },
+                follow_ups: &follow_ups.0,
             };
             outbox.report(&report, duration);
             if irreplaceable {
@@ -306,18 +308,4 @@ impl Server {
         self.shared.outbox.flush();
         if swept.is_ok() { 0 } else { EXIT_STRAYS }
     }
-}
-
-/// Text from a plugin: cut to `max` bytes at a character boundary, what is not UTF-8 replaced.
-fn text_of(bytes: abi::Bytes, max: usize) -> String {
-    // SAFETY: the plugin's contract: the bytes are valid for the sink's call, and the result owns a copy.
-    let bytes = unsafe { bytes.as_slice() };
-    if bytes.len() <= max {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    let mut end = max;
-    while end > 0 && bytes[end] & 0xC0 == 0x80 {
-        end -= 1;
-    }
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

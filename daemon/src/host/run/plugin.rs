@@ -1,27 +1,22 @@
 //! Loads the plugin and calls its vtable. Everything here runs on the main thread.
 
-use std::cell::{Cell, RefCell};
-use std::ffi::c_void;
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use warren_plugin::abi::{self, Bytes, Field};
+use warren_plugin::hosting::{Ending, Phase, PluginTable, call_table, host_table};
 
-use super::call::{self, Phase};
 use super::{Shared, gate, setup};
 use crate::host::frame::TaskFrame;
 use crate::model::TaskError;
 
 /// The loaded plugin and, once created, its handler.
 pub(super) struct Plugin {
-    create: abi::CreateFn,
-    handle: abi::HandleFn,
-    quiesce: Option<abi::QuiesceFn>,
-    destroy: abi::DestroyFn,
+    table: PluginTable,
     /// Given to `create`; the plugin keeps the pointer until `destroy` returns, hence leaked.
     host: &'static abi::Host,
-    instance: Cell<*mut c_void>,
     /// The running task's headers; kept to save the allocation.
     headers: RefCell<Vec<Field>>,
 }
@@ -42,49 +37,10 @@ impl Plugin {
             .map_err(|error| refused("load", format!("the plugin has no entry point: {error}")))?;
         let entry = *entry;
         std::mem::forget(library); // `dlclose` is a no-op at best: the process ends instead.
-        // SAFETY: the entry point takes nothing and returns a pointer to a static.
-        let table = unsafe { entry() };
-        if table.is_null() {
-            return Err(refused(abi::fault::ABI, "warren_plugin_v1 returned a null pointer".into()));
-        }
-        // SAFETY: not null, and a vtable of any minor version begins with magic and size.
-        let table = unsafe { abi::read_sized(table) };
-        let host = abi::Host {
-            struct_size: size_of::<abi::Host>() as u32,
-            abi_major: abi::ABI_MAJOR,
-            abi_minor: abi::ABI_MINOR,
-            ctx: call::ctx(shared),
-            log: Some(call::log),
-        };
-        Self::of_table(&table, Box::leak(Box::new(host)))
-    }
-
-    fn of_table(table: &abi::Plugin, host: &'static abi::Host) -> Result<Self, TaskError> {
-        let abi_error = |message: String| Err(refused(abi::fault::ABI, message));
-        if table.magic != abi::MAGIC {
-            return abi_error("the plugin's table does not begin with the magic word".into());
-        }
-        if table.abi_major != abi::ABI_MAJOR || table.abi_minor > abi::ABI_MINOR {
-            return abi_error(format!(
-                "the plugin's table is of ABI {}.{}, this host speaks {}.{}",
-                table.abi_major,
-                table.abi_minor,
-                abi::ABI_MAJOR,
-                abi::ABI_MINOR
-            ));
-        }
-        let (Some(create), Some(handle), Some(destroy)) = (table.create, table.handle, table.destroy) else {
-            return abi_error("the plugin's table lacks create, handle or destroy".into());
-        };
-        Ok(Self {
-            create,
-            handle,
-            quiesce: table.quiesce,
-            destroy,
-            host,
-            instance: Cell::new(std::ptr::null_mut()),
-            headers: RefCell::default(),
-        })
+        // SAFETY: the entry point takes nothing; what it returns keeps the contract of the header, which is all that a
+        // plugin can be held to.
+        let table = unsafe { PluginTable::read(entry()) }?;
+        Ok(Self { table, host: Box::leak(Box::new(host_table(shared))), headers: RefCell::default() })
     }
 
     /// Makes the handler.
@@ -92,29 +48,17 @@ impl Plugin {
         let deadline = gate::deadline(gate::now_ns(), timeout);
         shared.gate.set_deadline(deadline);
         shared.sinks.open(Phase::Setup);
-        let call = call::of(shared, -1, deadline);
-        let mut instance = std::ptr::null_mut();
-        // SAFETY: all pointers are valid during the call, `host` for ever; this is the main thread.
-        let status = unsafe {
-            (self.create)(self.host, Bytes::of(settings.as_bytes()), &raw const call, &raw mut instance)
-        };
+        let call = call_table(shared, -1, deadline);
+        // SAFETY: the first call, on the main thread; `host` lives for ever, as does what it names.
+        let status = unsafe { self.table.create(self.host, settings.as_bytes(), &call) };
         shared.gate.set_deadline(0);
-        let (fault, error) = shared.sinks.close(|written| (written.fault.take(), written.error.take()));
-        if status == abi::DONE && fault.is_none() {
-            if instance.is_null() {
-                return Err(refused(abi::fault::ABI, "create succeeded, but made no instance".into()));
-            }
-            self.instance.set(instance);
-            return Ok(());
-        }
-        Err(fault
-            .or(error)
-            .unwrap_or_else(|| refused("create", format!("create returned {status} and said nothing"))))
+        let created = shared.sinks.close(|record| record.created(status, !self.table.instance().is_null()));
+        created.map_err(|(_, error)| error.into())
     }
 
     /// Runs one task; the status is the plugin's, whatever it may be.
     pub(super) fn handle(&self, shared: &Shared, task: &TaskFrame<'_>, deadline: i64) -> i32 {
-        let call = call::of(shared, shared.gate.event_fd(), deadline);
+        let call = call_table(shared, shared.gate.event_fd(), deadline);
         let mut headers = self.headers.borrow_mut();
         headers.clear();
         let mut fields = task.headers;
@@ -139,32 +83,30 @@ impl Plugin {
             body: Bytes::of(task.body),
             headers: headers.as_ptr(),
         };
-        // SAFETY: `create` succeeded and `destroy` was not called; all pointers are valid during the call;
-        // one call at a time, on the main thread.
-        unsafe { (self.handle)(self.instance.get(), &raw const task, &raw const call) }
+        // SAFETY: `create` succeeded and `destroy` was not called; task and call are valid during the call; one call at
+        // a time, on the main thread.
+        unsafe { self.table.handle(&task, &call) }
     }
 
     /// Lets the handler end its threads and flush, until `grace` has passed.
     pub(super) fn quiesce(&self, shared: &Shared, grace: Duration) {
-        let Some(quiesce) = self.quiesce else { return };
         let deadline = gate::deadline(gate::now_ns(), grace);
         shared.gate.set_deadline(deadline);
         shared.sinks.open(Phase::Setup);
-        let call = call::of(shared, -1, deadline);
-        // SAFETY: as for `handle`.
-        let status = unsafe { quiesce(self.instance.get(), &raw const call) };
+        // SAFETY: as for `handle`; no task follows.
+        let status = unsafe { self.table.quiesce(&call_table(shared, -1, deadline)) };
         shared.gate.set_deadline(0);
-        let error = shared.sinks.close(|written| written.fault.take().or(written.error.take()));
-        if status != abi::DONE {
-            let error = error.unwrap_or_default();
-            setup::complain(&format!("quiesce returned {status}: {} {}", error.code, error.message));
+        let (ending, error) = shared.sinks.close(|record| record.verdict(status, None));
+        if ending != Ending::Done {
+            let why = error.map_or_else(String::new, |error| format!(": {} {}", error.code, error.message));
+            setup::complain(&format!("quiesce returned {status}{why}"));
         }
     }
 
     /// Frees the handler. No call follows.
     pub(super) fn destroy(&self) {
-        // SAFETY: `create` succeeded, this is called once and last, on the main thread.
-        unsafe { (self.destroy)(self.instance.get()) };
+        // SAFETY: called once and last, on the main thread.
+        unsafe { self.table.destroy() };
     }
 }
 
