@@ -18,6 +18,7 @@
 //! | [`daemon`] | owns everything: start, signals, drain |
 //! | [`control`] | HTTP over a Unix socket: what `warrenctl` speaks |
 //! | [`systemd`] [`telemetry`] [`stderr`] | readiness and watchdog; logs; what is said before there is a log |
+//! | [`text`] | hexadecimal digits, one line, bounded reads |
 //! | [`failpoint`] | places where a test kills or holds the daemon; not in what is installed |
 //!
 //! # Invariants
@@ -60,3 +61,4 @@ pub mod stderr;
 pub mod systemd;
 pub mod task;
 pub mod telemetry;
+pub mod text;

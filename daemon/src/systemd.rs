@@ -14,6 +14,7 @@ use rustix::net::SendFlags;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::Environment;
+use crate::text;
 
 /// How long a change of state may wait for a service manager that is behind. Status lines and watchdog pings do
 /// not wait: the next one says the same.
@@ -130,14 +131,9 @@ fn watchdog(environment: &Environment, pid: u32) -> Option<Duration> {
 }
 
 /// A newline in a status would begin another assignment.
-fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
-        if line.len() + c.len_utf8() > MAX_STATUS {
-            break;
-        }
-        line.push(c);
-    }
+fn one_line(status: &str) -> String {
+    let mut line = text::one_line(status);
+    line.truncate(line.floor_char_boundary(MAX_STATUS));
     line
 }
 

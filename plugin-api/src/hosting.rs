@@ -104,8 +104,8 @@ unsafe extern "C" fn log<H: PluginHost>(
     let (host, message) = unsafe { (host::<H>(ctx), message.as_slice()) };
     let n = if fields.is_null() { 0 } else { n.min(abi::MAX_LOG_FIELDS) };
     let mut left = abi::MAX_LOG_FIELDS_BYTES;
-    // SAFETY: by contract every text of a field is valid during this call.
     let mut text = |bytes: Bytes, max: usize| {
+        // SAFETY: by contract every text of a field is valid during this call.
         let text = bounded_text(unsafe { bytes.as_slice() }, max.min(left));
         left -= text.len();
         text

@@ -66,6 +66,8 @@
 //! languages there is `include/warren_plugin.h`, the same boundary; `examples/hello.c` is a handler written
 //! with it alone.
 
+#![warn(missing_docs)] // The only crate that others write code against.
+
 pub mod abi;
 mod answer;
 mod call;

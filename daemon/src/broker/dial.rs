@@ -17,7 +17,7 @@ use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::dial_error::{DialError, Stage};
 use super::server::Server;
-use super::wire::{BodyRoom, FRAME_MAX, Insight, Kit, Notes, Wire};
+use super::wire::{BodyRoom, FRAME_MAX, Insight, Notes, TokioRuntimeKit, Wire};
 use crate::config::{Broker, Secret, host_and_port, parse_uri};
 
 /// An open connection, and what was learned of the broker.
@@ -106,7 +106,8 @@ pub(super) async fn dial_one(
     let by_certificate = target.query.auth_mechanism == Some(SASLMechanism::External);
     let user = (!by_certificate).then(|| target.authority.userinfo.username.clone());
     let vhost = target.vhost.clone();
-    let opening = Connection::connector(target, Runtime::new(Kit::current()), connect, properties);
+    let opening =
+        Connection::connector(target, Runtime::new(TokioRuntimeKit::current()), connect, properties);
     let opened = tokio::time::timeout(broker.connect_timeout, opening).await;
     let error = match opened {
         Ok(Ok(connection)) => {
@@ -178,9 +179,10 @@ fn connector(
     insight: Insight,
     tls: OwnedTLSConfig,
     user_timeout: Option<u32>,
-) -> impl AsyncFn(AMQPUri, Runtime<Kit>) -> lapin::Result<AsyncTcpStream<Wire>> + Send + Sync + 'static {
-    let kit = Kit::current();
-    async move |uri: AMQPUri, _: Runtime<Kit>| {
+) -> impl AsyncFn(AMQPUri, Runtime<TokioRuntimeKit>) -> lapin::Result<AsyncTcpStream<Wire>> + Send + Sync + 'static
+{
+    let kit = TokioRuntimeKit::current();
+    async move |uri: AMQPUri, _: Runtime<TokioRuntimeKit>| {
         line.reached(Stage::Resolve)?;
         let addresses = (uri.authority.host.as_str(), uri.authority.port).to_socket_addrs()?;
         line.reached(Stage::Connect)?;

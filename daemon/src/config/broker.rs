@@ -1,6 +1,5 @@
 //! `[broker]`: where the URIs come from, and the certificates, checked when the config is read.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,12 +9,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::diagnostic::{Place, Problems};
 use super::reader::Reader;
 use super::tree::{Node, Table};
-use super::{Broker, ClientCert, Environment, Secret, keys, uri};
+use super::{Broker, ClientCert, Environment, MAX_FILE_BYTES, Secret, keys, uri};
+use crate::text;
 
 /// More addresses than a cluster has nodes.
 const MAX_URIS: usize = 32;
-/// Bound of a file that holds URIs, certificates or a key: far above any real one.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// The name of the systemd credential that holds the URI.
 pub(super) const CREDENTIAL: &str = "broker-uri";
 
@@ -203,11 +201,9 @@ fn private_key(table: &mut Reader, file: &Path, place: &Place) -> bool {
 }
 
 fn read_file(table: &mut Reader, file: &Path, key: &str, place: &Place) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(file).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut bytes));
-    let why = match read {
-        Ok(_) if bytes.len() as u64 <= MAX_FILE => return Some(bytes),
-        Ok(_) => format!("{} is over 4 MiB", file.display()),
+    let why = match text::read_bounded(file, MAX_FILE_BYTES) {
+        Ok(Some(bytes)) => return Some(bytes),
+        Ok(None) => format!("{} is over 4 MiB", file.display()),
         Err(error) => format!("cannot read {}: {error}", file.display()),
     };
     table.error(place, key, why, "name a file that warrend's user may read");

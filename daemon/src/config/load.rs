@@ -1,24 +1,23 @@
 //! Files and environment → one validated [`Config`]. Everything is read and checked before anything is
 //! reported, so that an operator sees every error at once.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::MAX_DEDUPLICATE;
 use crate::model::queue_name::{dead_name, work_queue_of};
+use crate::text;
 
 use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
 use super::reader::{Reader, as_table};
 use super::tree::{self, Node, Table};
 use super::{
-    Config, Daemon, Environment, Log, LogTarget, Plugins, Queue, QueueType, SocketMode, broker, handlers,
-    keys, overrides,
+    Config, Daemon, Environment, Log, LogTarget, MAX_FILE_BYTES, Plugins, Queue, QueueType, SocketMode,
+    broker, handlers, keys, overrides,
 };
 
-/// Bound of one configuration file: far above any real one, far below what would hurt.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// AMQP names are at most 255 bytes; this leaves room for `.retry.<ms>` and `.dead`.
 const MAX_QUEUE_NAME: usize = 230;
 /// One channel each; RabbitMQ's default bound is 2047 channels a connection.
@@ -108,15 +107,16 @@ fn drop_ins(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
 }
 
 fn read_text(file: &Path) -> Result<String, (Place, String, &'static str)> {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(file).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        let remedy = "name a file that warrend's user may read (--config FILE)";
-        return Err((Place::file(file), format!("cannot read: {error}"), remedy));
-    }
-    if bytes.len() as u64 > MAX_FILE {
-        return Err((Place::file(file), "is over 4 MiB".to_owned(), "split it, or name the right file"));
-    }
+    let bytes = match text::read_bounded(file, MAX_FILE_BYTES) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            return Err((Place::file(file), "is over 4 MiB".to_owned(), "split it, or name the right file"));
+        }
+        Err(error) => {
+            let remedy = "name a file that warrend's user may read (--config FILE)";
+            return Err((Place::file(file), format!("cannot read: {error}"), remedy));
+        }
+    };
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = before.split(|b| *b == b'\n').count();

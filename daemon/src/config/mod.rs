@@ -38,6 +38,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Most bytes of one file of the configuration, or of URIs, certificates or a key: far above any real one, far below
+/// what would hurt.
+pub const MAX_FILE_BYTES: u64 = 4 << 20;
+
 /// Everything an operator can set, after defaults, merging and validation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -141,7 +145,6 @@ pub struct Plugins {
 /// `[handlers.NAME]`: a configured use of a plugin. `None` means: the plugin's own default.
 #[derive(Clone, PartialEq)]
 pub struct Handler {
-    /// The handler's name.
     pub name: Arc<str>,
     /// The plugin's name as its manifest gives it.
     pub plugin: String,
@@ -166,7 +169,6 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// From cancel to SIGKILL.
     pub grace: Duration,
-    /// Retry policy.
     pub retry: Retry,
     /// Recycle a host after this many tasks; 0: never.
     pub max_tasks: u64,
@@ -281,11 +283,9 @@ impl SocketMode {
 pub struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`, or a `tracing` filter such as `info,lapin=warn`.
     pub level: String,
-    /// Where logs go.
     pub target: LogTarget,
 }
 
-/// Where logs go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogTarget {
     /// journald when started by systemd (`JOURNAL_STREAM`), stderr otherwise.

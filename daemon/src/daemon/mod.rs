@@ -23,6 +23,7 @@ use crate::config::{Config, ConfigErrors, Environment};
 use crate::control::server::{Request, Server};
 use crate::engine::{Command, EngineHandle, Health};
 use crate::host::{Groups, Spawner};
+use crate::model::UnixMs;
 use crate::plugin::DiscoverError;
 use crate::reload;
 use crate::stderr;
@@ -154,7 +155,7 @@ async fn start(
         pulse: Pulse::new(engine.clone(), notifier.watchdog_interval()),
         config,
         started,
-        started_ms: requests::now_ms(),
+        started_ms: UnixMs::now().0,
         engine,
         health,
         notifier,
@@ -212,8 +213,8 @@ impl Daemon {
     }
 
     fn start_wait(&self) -> Duration {
-        const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
-        if self.config.daemon.start_wait.is_zero() { NEVER } else { self.config.daemon.start_wait }
+        const NO_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+        if self.config.daemon.start_wait.is_zero() { NO_LIMIT } else { self.config.daemon.start_wait }
     }
 
     fn on_signal(&mut self, signal: Signal) {

@@ -58,7 +58,7 @@ mod tests {
     const STEP: Duration = Duration::from_millis(1);
 
     /// Many beats long; to be seen that nothing comes, it has to pass.
-    const NEVER: Duration = Duration::from_millis(50);
+    const MANY_BEATS: Duration = Duration::from_millis(50);
 
     #[tokio::test]
     async fn it_beats_while_the_loop_answers_and_stops_with_it() {
@@ -71,13 +71,16 @@ mod tests {
             };
             tokio::join!(pulse.answered(), answer);
         }
-        assert!(tokio::time::timeout(NEVER, pulse.answered()).await.is_err());
+        assert!(tokio::time::timeout(MANY_BEATS, pulse.answered()).await.is_err());
         let Ok(Command::Ping(late)) = commands.try_recv() else { panic!("a ping") };
         assert!(commands.try_recv().is_err(), "one that is not answered is not asked again");
         late.send(()).expect("somebody waits");
         pulse.answered().await;
         drop(commands);
-        assert!(tokio::time::timeout(NEVER, pulse.answered()).await.is_err(), "nor by a loop that is gone");
+        assert!(
+            tokio::time::timeout(MANY_BEATS, pulse.answered()).await.is_err(),
+            "nor by a loop that is gone"
+        );
     }
 
     #[tokio::test]

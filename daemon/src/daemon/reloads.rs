@@ -11,11 +11,12 @@ use crate::config::Config;
 use crate::engine::Command;
 use crate::failpoint::failpoint;
 use crate::host::{self, Spawner};
+use crate::model::UnixMs;
 use crate::model::status::{HandlerChange, ReloadReply, ReloadRow};
 use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
 
-use super::{Daemon, requests};
+use super::Daemon;
 
 /// The reload state of the daemon.
 pub(super) struct Reloads {
@@ -110,7 +111,7 @@ impl Daemon {
                 ReloadReply { error: Some(error), ..ReloadReply::default() }
             }
         };
-        let reply = ReloadReply { at_ms: requests::now_ms(), ..reply };
+        let reply = ReloadReply { at_ms: UnixMs::now().0, ..reply };
         tracing::info!(ok = reply.ok, "reload ended");
         let count = if reply.ok { &mut self.reloads.counts.0 } else { &mut self.reloads.counts.1 };
         *count += 1;

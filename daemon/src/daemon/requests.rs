@@ -1,7 +1,5 @@
 //! Control requests: the main loop answers each without waiting; what the engine knows, the engine answers.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tokio::sync::oneshot;
 
 use crate::control::server::Request;
@@ -9,11 +7,6 @@ use crate::engine::{Command, EngineStatus};
 use crate::model::status::{DaemonState, Status};
 
 use super::Daemon;
-
-/// Milliseconds since the Unix epoch.
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
 
 impl Daemon {
     pub(super) fn on_request(&mut self, request: Request) {

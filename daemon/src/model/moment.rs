@@ -1,8 +1,11 @@
 //! Points in time as messages carry them: milliseconds since 1970, and RFC 3339 text. Pure but for the clock.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use toml::value::{Datetime, Offset};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 
 /// A point in time as the copies carry it: milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +34,14 @@ impl UnixMs {
     }
 }
 
+/// RFC 3339 in UTC, to the second.
+impl fmt::Display for UnixMs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
+        write!(f, "{:.0}", Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX))
+    }
+}
+
 impl From<SystemTime> for UnixMs {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -40,36 +51,30 @@ impl From<SystemTime> for UnixMs {
 
 /// Reads RFC 3339 with `Z` or an offset, because a time without one is another time on another machine. Parts of a
 /// millisecond are rounded up: nothing that waits for the time is early.
-pub fn rfc3339(text: &str) -> Result<UnixMs, String> {
+pub fn rfc3339(text: &str) -> Result<UnixMs, &'static str> {
     const FORM: &str = "a time is a date, a time of the day and an offset from UTC, such as \
                         2026-12-01T08:00:00Z or 2026-12-01T09:00:00+01:00";
-    let Datetime { date: Some(date), time: Some(time), offset } =
-        text.trim().parse().map_err(|_| FORM.to_owned())?
-    else {
-        return Err(FORM.to_owned());
-    };
-    let minutes = match offset {
-        Some(Offset::Z) => 0,
-        Some(Offset::Custom { minutes }) => i64::from(minutes),
-        None => return Err("which zone? Add Z for UTC, or an offset such as +01:00".to_owned()),
-    };
-    let days = days_since_1970(i64::from(date.year), i64::from(date.month), i64::from(date.day));
-    let of_the_day = i64::from(time.hour) * 3600 + i64::from(time.minute) * 60 - minutes * 60;
-    let seconds = days * 86_400 + of_the_day + i64::from(time.second.unwrap_or(0));
-    let ms = seconds * 1000 + i64::from(time.nanosecond.unwrap_or(0).div_ceil(1_000_000));
-    Ok(UnixMs(u64::try_from(ms).map_err(|_| "before 1970".to_owned())?))
-}
-
-/// Counted in years that begin in March, so that the leap day is last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    days + (153 * month + 2) / 5 + day - 1 - 719_468
+    let pieces = Pieces::parse(text.trim()).map_err(|_| FORM)?;
+    let time = pieces.time().ok_or(FORM)?;
+    let offset =
+        pieces.to_numeric_offset().ok_or("which zone? Add Z for UTC, or an offset such as +01:00")?;
+    // Not a `Timestamp`, which does not reach the last day of 9999: the date that often stands for "never".
+    let epoch = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    let local = pieces.date().to_datetime(time).duration_since(epoch).as_nanos();
+    let nanoseconds = local - i128::from(offset.seconds()) * 1_000_000_000;
+    let ms = u128::try_from(nanoseconds).map_err(|_| "before 1970")?.div_ceil(1_000_000);
+    Ok(UnixMs(ms as u64))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_shown_to_the_second_and_never_panics() {
+        assert_eq!(UnixMs(951_782_399_999).to_string(), "2000-02-28T23:59:59Z");
+        assert!(UnixMs(u64::MAX).to_string().starts_with("9999-12-"));
+    }
 
     #[test]
     fn a_time_is_rfc_3339_with_its_offset() {
@@ -81,6 +86,7 @@ mod tests {
             ("2000-02-29 00:00:00z", Some(951_782_400_000)),
             ("2024-02-29T00:00:00Z", Some(1_709_164_800_000)),
             ("2025-12-31T23:59:59-00:30", Some(1_767_227_399_000)),
+            ("9999-12-31T23:59:59Z", Some(253_402_300_799_000)),
             ("1900-03-01T00:00:00Z", None),
             ("2025-02-29T00:00:00Z", None),
             ("2025-02-28T24:00:00Z", None),

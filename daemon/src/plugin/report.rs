@@ -7,8 +7,9 @@ use std::path::Path;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::snapshot::{MAX_PLUGIN_BYTES, SnapshotError, hex, open_trusted};
+use super::snapshot::{MAX_PLUGIN_BYTES, SnapshotError, open_trusted};
 use super::{Findings, examine};
+use crate::text::hex;
 
 /// The facts and the problems of one file. What cannot be told is absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -17,13 +18,10 @@ pub struct InspectReport {
     pub path: String,
     /// Whether a daemon run by this user would load it.
     pub ok: bool,
-    /// The plugin's name.
     pub name: Option<String>,
-    /// The plugin's version.
     pub version: Option<String>,
     /// The ABI it is built for, `major.minor`.
     pub abi: Option<String>,
-    /// Its default prefixes.
     pub prefixes: Vec<String>,
     /// Its default time limit in milliseconds.
     pub timeout_ms: Option<u64>,

@@ -15,18 +15,18 @@ use thiserror::Error;
 
 use super::inspect::{self, InspectError, inspect};
 use super::{Manifest, Snapshot, links};
+use crate::text::hex;
 
 /// A larger file is no plugin: each snapshot is held in memory as long as a generation uses it.
 pub const MAX_PLUGIN_BYTES: u64 = 256 * 1024 * 1024;
 
 /// File times advance in ticks of up to 10 ms. A file is left alone until its last change is this old, so that any
 /// change while it is read gives it another time.
-const SETTLE: Duration = Duration::from_millis(20);
+const SETTLED_AGE: Duration = Duration::from_millis(20);
 
 /// Why a file cannot be taken as a plugin. The text does not repeat the path.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// It is not there.
     #[error("there is no such file")]
     Missing,
     /// A symbolic link that others could turn to another file behind the daemon's back.
@@ -38,7 +38,6 @@ pub enum SnapshotError {
     Symlink {
         /// What on the way is not to be trusted.
         place: PathBuf,
-        /// Why.
         fault: String,
     },
     /// A directory, a FIFO, a device.
@@ -46,30 +45,16 @@ pub enum SnapshotError {
     NotRegular(&'static str),
     /// Its owner could put other code there.
     #[error("it belongs to user id {owner}, who could change it under the daemon; `chown root` it")]
-    Owner {
-        /// Who owns it.
-        owner: u32,
-    },
+    Owner { owner: u32 },
     /// Others could put other code there.
     #[error("others may write to it (mode {mode:03o}); `chmod go-w` it")]
-    Writable {
-        /// Its permission bits.
-        mode: u32,
-    },
+    Writable { mode: u32 },
     /// Everyone could rename files in its directory.
     #[error("everyone may replace files in its directory (mode {mode:03o}); `chmod o-w {}`", .directory.display())]
-    Directory {
-        /// The directory.
-        directory: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    Directory { directory: PathBuf, mode: u32 },
     /// Over [`MAX_PLUGIN_BYTES`].
     #[error("it has {len} bytes, the bound is {MAX_PLUGIN_BYTES}; `strip` it")]
-    TooLarge {
-        /// Its size.
-        len: u64,
-    },
+    TooLarge { len: u64 },
     /// Somebody was writing to it.
     #[error(
         "it changed while it was read; reload again when the copy is complete, or better: copy it under another \
@@ -89,12 +74,7 @@ pub enum SnapshotError {
     },
     /// The operating system refused.
     #[error("cannot {doing}: {error}")]
-    System {
-        /// What was tried.
-        doing: &'static str,
-        /// Its answer.
-        error: io::Error,
-    },
+    System { doing: &'static str, error: io::Error },
 }
 
 impl Snapshot {
@@ -197,7 +177,7 @@ pub(super) fn check_trust(stat: &Stat) -> Result<(), SnapshotError> {
 pub(super) fn settled(file: &File) -> Result<Stat, SnapshotError> {
     let age = file.metadata().and_then(|metadata| metadata.modified()).ok();
     let age = age.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-    if let Some(rest) = age.and_then(|age| SETTLE.checked_sub(age)) {
+    if let Some(rest) = age.and_then(|age| SETTLED_AGE.checked_sub(age)) {
         std::thread::sleep(rest);
     }
     stat(file)
@@ -243,14 +223,6 @@ pub(super) fn same(a: &Stat, b: &Stat) -> bool {
 
 fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
-}
-
-pub(super) fn hex(digest: &[u8]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::with_capacity(digest.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }
 
 pub(super) fn system(doing: &'static str) -> impl Fn(Errno) -> SnapshotError {

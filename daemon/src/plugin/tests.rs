@@ -43,7 +43,7 @@ fn snapshot_is_sealed_and_digested() {
     let snapshot = Snapshot::take(&put(dir.path(), "demo.so", good())).unwrap();
     assert_eq!(snapshot.manifest.name, "demo");
     assert_eq!(snapshot.len, good().len() as u64);
-    assert_eq!(snapshot.sha256, snapshot::hex(&Sha256::digest(good())));
+    assert_eq!(snapshot.sha256, crate::text::hex(&Sha256::digest(good())));
 
     let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     assert_eq!(rustix::fs::fcntl_get_seals(&snapshot.memfd).unwrap() & all, all);

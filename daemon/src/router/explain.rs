@@ -1,5 +1,7 @@
 //! Why a task goes where it goes, in words for an operator (`warrenctl route`). Not on the data path.
 
+use crate::text;
+
 use super::{Match, Node, Router, ends_on_word_boundary, split_label, trim_newline};
 
 /// The decision and its reason.
@@ -136,14 +138,8 @@ fn label_reason(text: &[u8], body: &[u8], label_counts: bool) -> Option<String> 
 }
 
 /// The beginning of a text, short enough for a sentence.
-fn excerpt(text: &[u8]) -> String {
-    const CHARS: usize = 60;
-    let text = String::from_utf8_lossy(text);
-    let mut short: String = text.chars().take(CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(CHARS).is_some() {
-        short.push('…');
-    }
-    short
+fn excerpt(start: &[u8]) -> String {
+    text::excerpt(&String::from_utf8_lossy(start), 60)
 }
 
 fn sentence(reasons: &[String]) -> String {

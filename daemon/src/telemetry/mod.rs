@@ -19,7 +19,6 @@ mod text;
 mod writer;
 
 pub use task_log::{Finished, TaskLog, TaskRef};
-pub use text::date_time;
 
 use std::io::IsTerminal;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tracing::{Level, Metadata};
 
 use crate::registry::Generation;
+use crate::text::cut;
 
 /// Longest message kept, in bytes; a handler can print lines of any length.
 pub(super) const MAX_MESSAGE: usize = 4096;
@@ -15,7 +16,6 @@ pub(super) const MAX_VALUE: usize = 1024;
 /// Most fields kept.
 pub(super) const MAX_FIELDS: usize = 32;
 
-/// One log line.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) time: SystemTime,
@@ -124,12 +124,6 @@ impl TaskPart {
             visit("trace_id", trace_id);
         }
     }
-}
-
-/// The beginning of `text`, at most `max` bytes, not cut inside a character.
-pub(super) fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
 }
 
 fn bounded(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {

@@ -2,8 +2,9 @@
 //! Nothing that is logged can begin a line of its own or send a command to a terminal.
 
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use jiff::Timestamp;
 use tracing::Level;
 
 use super::record::Record;
@@ -77,35 +78,15 @@ fn push(c: char, line: &mut String) {
     if harmful { line.extend(c.escape_default()) } else { line.push(c) }
 }
 
-/// Seconds since 1970 → date and time in UTC, as in RFC 3339 but without the zone.
-pub fn date_time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
-}
-
 /// RFC 3339 in UTC with milliseconds.
 fn timestamp(time: SystemTime, line: &mut String) {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let _ = write!(line, "{}.{:03}Z", date_time(since.as_secs()), since.subsec_millis());
-}
-
-/// Days since 1970-01-01 → year, month, day. Counted in years that begin in March, so that the leap day is last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468; // days since 0000-03-01
-    let (era, day) = (shifted / 146_097, shifted % 146_097); // 400 years have 146,097 days
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153; // from March
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + next, month, day)
+    let time = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
+    let _ = write!(line, "{time:.3}"); // Writing to a String cannot fail.
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::super::site;
     use super::*;
@@ -123,7 +104,7 @@ mod tests {
         ];
         for (millis, expected) in table {
             let mut line = String::new();
-            timestamp(UNIX_EPOCH + Duration::from_millis(millis), &mut line);
+            timestamp(UNIX_EPOCH + Duration::from_millis(millis) + Duration::from_micros(999), &mut line);
             assert_eq!(line, expected);
         }
     }

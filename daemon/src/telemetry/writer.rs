@@ -19,9 +19,9 @@ pub(super) const QUEUE: usize = 8192;
 pub(super) const OF_HANDLERS: usize = QUEUE / 2;
 /// The log thread rests this long after each turn. While it rests, putting a record into the queue wakes nobody,
 /// so that logging every task costs no system call on the data path.
-const REST: Duration = Duration::from_millis(5);
+const TURN_PAUSE: Duration = Duration::from_millis(5);
 /// Text that is written with one system call.
-const BATCH: usize = 64 * 1024;
+const WRITE_BYTES: usize = 64 * 1024;
 /// How long the end of the process waits for the last lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -34,7 +34,6 @@ pub(super) enum Sink {
         /// Usually stderr.
         out: Box<dyn Write + Send>,
     },
-    /// The journal.
     Journal(Journal),
 }
 
@@ -126,7 +125,7 @@ impl Writer {
                 return;
             }
             item = back;
-            std::thread::sleep(REST);
+            std::thread::sleep(TURN_PAUSE);
         }
         // Too late or without a log thread: there is nothing more to be done about it.
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -167,7 +166,7 @@ fn run(mut sink: Sink, receiver: &Receiver<Item>, counts: &Counts) {
             let _ = done.try_send(());
         }
         if waiting.is_empty() {
-            std::thread::sleep(REST);
+            std::thread::sleep(TURN_PAUSE);
         }
     }
 }
@@ -177,7 +176,7 @@ impl Sink {
         match self {
             Self::Text { color, .. } => {
                 text::render(record, *color, buffer);
-                if buffer.len() >= BATCH {
+                if buffer.len() >= WRITE_BYTES {
                     self.write(buffer);
                 }
             }

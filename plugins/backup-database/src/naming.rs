@@ -1,9 +1,12 @@
 //! What backups are called, and which of a directory's files are ours: decided from names alone.
 
 use crate::source;
+use jiff::{Timestamp, civil, tz::TimeZone};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Length of `20261123T224633.123Z`.
+/// How a moment is written: `20261123T224633.123Z`.
+const FORMAT: &str = "%Y%m%dT%H%M%S.%3fZ";
+/// Length of a moment.
 const TIME_LENGTH: usize = 20;
 /// The longest template, so that with time, compression and temporary suffix a name stays inside 255 bytes.
 const MAX_TEMPLATE: usize = 150;
@@ -126,48 +129,16 @@ impl Moment {
 
     /// UTC, in the basic format of ISO 8601, so that names sort by time.
     fn text(self) -> String {
-        let (seconds, milliseconds) = (self.0 / 1000, self.0 % 1000);
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = date_of(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{milliseconds:03}Z")
+        let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
+        Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).strftime(FORMAT).to_string()
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let number = |from: usize, to: usize| {
-            let digits = text.get(from..to)?;
-            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok())?
-        };
-        let days = days_of(number(0, 4)?, number(4, 6)?, number(6, 8)?)?;
-        let seconds = days * 86_400 + number(9, 11)? * 3600 + number(11, 13)? * 60 + number(13, 15)?;
-        let moment = Self(seconds * 1000 + number(16, 19)?);
-        // Whatever is not exactly what we would write (32 January, a 61st second, other marks) is not ours.
+        let time = civil::DateTime::strptime(FORMAT, text).ok()?.to_zoned(TimeZone::UTC).ok()?;
+        let moment = Self(u64::try_from(time.timestamp().as_millisecond()).ok()?);
+        // Whatever is not exactly what we would write (a 61st second, other marks) is not ours.
         (moment.text() == text).then_some(moment)
     }
-}
-
-/// Days since 1970 as year, month and day, in the proleptic Gregorian calendar.
-fn date_of(days: u64) -> (u64, u64, u64) {
-    // Count from 1 March of year 0, so that the leap day is a year's last; 400 years are 146097 days.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`date_of`]; `None` before 1970 or for a month or day that cannot be.
-fn days_of(year: u64, month: u64, day: u64) -> Option<u64> {
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let year = year - u64::from(month <= 2);
-    let month_from_march = (month + 9) % 12;
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    (year * 365 + year / 4 - year / 100 + year / 400 + day_of_year).checked_sub(719_468)
 }
 
 #[cfg(test)]
@@ -192,9 +163,8 @@ mod tests {
             assert_eq!(Moment(milliseconds).text(), text);
             assert_eq!(Moment::parse(text), Some(Moment(milliseconds)), "{text}");
         }
-        for day in 0..60_000 {
-            let (year, month, date) = date_of(day);
-            assert_eq!(days_of(year, month, date), Some(day));
+        for milliseconds in (0..60_000 * 86_400_000).step_by(86_399_999) {
+            assert_eq!(Moment::parse(&Moment(milliseconds).text()), Some(Moment(milliseconds)));
         }
     }
 

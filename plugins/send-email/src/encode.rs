@@ -36,8 +36,7 @@ fn encoded(text: &str) -> String {
     let mut words = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let end =
-            (0..=WORD.min(rest.len())).rev().find(|end| rest.is_char_boundary(*end)).unwrap_or(rest.len());
+        let end = rest.floor_char_boundary(WORD);
         let (word, after) = rest.split_at(end);
         words.push(format!("=?utf-8?b?{}?=", STANDARD.encode(word)));
         rest = after;

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::exit::{Code, Failure};
 
@@ -71,8 +72,7 @@ impl Table {
 
     pub(crate) fn text(&self) -> String {
         let columns = self.rows[0].len();
-        let width =
-            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| self.rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let right: Vec<bool> = (0..columns).map(|column| self.is_numeric(column)).collect();
         let mut text = String::new();
@@ -82,7 +82,7 @@ impl Table {
                 if !line.is_empty() {
                     line.push_str("  ");
                 }
-                let pad = " ".repeat(width - cell.chars().count());
+                let pad = " ".repeat(width - cell.width());
                 if right {
                     line.push_str(&pad);
                 }
@@ -152,11 +152,14 @@ mod tests {
         let mut table = Table::new(&["NAME", "COUNT", "NOTE"]);
         table.row(["ü".into(), "5".into(), "a".into()]);
         table.row(["longer".into(), "12345678".into(), String::new()]);
+        // On a terminal each of these is as wide as two letters.
+        table.row(["受注".into(), "1".into(), "b".into()]);
         assert_eq!(
             table.text(),
             "NAME       COUNT  NOTE\n\
              ü              5  a\n\
-             longer  12345678\n"
+             longer  12345678\n\
+             受注           1  b\n"
         );
     }
 

@@ -70,7 +70,7 @@ pub(super) struct Insight {
 
 /// lapin's runtime: the current tokio one, with [`Wire`] as its stream.
 #[derive(Debug, Clone)]
-pub(super) struct Kit {
+pub(super) struct TokioRuntimeKit {
     tokio: Tokio,
     handle: Handle,
 }
@@ -90,7 +90,7 @@ impl Drop for Wire {
     }
 }
 
-impl Kit {
+impl TokioRuntimeKit {
     /// Binds to the runtime of the caller.
     pub(super) fn current() -> Self {
         Self { tokio: Tokio::current(), handle: Handle::current() }
@@ -169,9 +169,9 @@ impl AsyncWrite for Wire {
     }
 }
 
-impl RuntimeKit for Kit {}
+impl RuntimeKit for TokioRuntimeKit {}
 
-impl Executor for Kit {
+impl Executor for TokioRuntimeKit {
     type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
 
     fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
@@ -193,7 +193,7 @@ impl Executor for Kit {
     }
 }
 
-impl Reactor for Kit {
+impl Reactor for TokioRuntimeKit {
     type TcpStream = Wire;
     type Sleep = <Tokio as Reactor>::Sleep;
 
@@ -233,7 +233,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let wire = runtime.block_on(async { Kit::current().tcp_connect_addr(address).await }).unwrap();
+        let wire =
+            runtime.block_on(async { TokioRuntimeKit::current().tcp_connect_addr(address).await }).unwrap();
         drop(wire);
         // One that was started before this one has its name by now.
         std::thread::spawn(|| {}).join().unwrap();

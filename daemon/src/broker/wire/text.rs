@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
+use crate::text::hex;
+
 /// The most bytes of an AMQP short string.
 const SHORT_STRING: usize = 255;
 /// Changes that are described one by one; the others are counted. A description is a header of every copy.
@@ -80,14 +82,6 @@ fn latin1(bytes: &[u8]) -> String {
     let digest = hex(&Sha256::digest(bytes)[..8]);
     let end = text.floor_char_boundary(SHORT_STRING - digest.len() - 1);
     format!("{}#{digest}", &text[..end])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use warren::broker::dead::DeadLetter;
 use warren::model::UnixMs;
 use warren::task::header_json;
 use warren::task::own::{HEADER_ALTERED, is_own};
-use warren::telemetry::date_time;
 
 use crate::output::{Table, clean, clean_lines, since, span};
 
@@ -210,7 +209,7 @@ fn properties(properties: &BasicProperties) -> Map<String, Value> {
 }
 
 fn moment(ms: u64) -> String {
-    format!("{}Z, {} ago", date_time(UnixMs(ms).seconds()), span(since(ms)))
+    format!("{}, {} ago", UnixMs(ms), span(since(ms)))
 }
 
 /// A JSON string without its quotes.

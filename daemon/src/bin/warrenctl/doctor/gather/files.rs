@@ -1,16 +1,13 @@
 //! Owners and modes, and whether there is a secret in a file.
 
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use warren::config::Config;
+use warren::config::{Config, MAX_FILE_BYTES};
+use warren::text::read_bounded;
 
 use super::super::facts::{FileFact, Role, Stat};
 use super::files_of;
-
-/// More of a configuration file is not looked through: the loader refuses a longer one.
-const MAX_FILE: u64 = 4 << 20;
 
 /// What can be said of a file or directory.
 pub(super) fn file(path: &Path) -> FileFact {
@@ -36,9 +33,8 @@ pub(super) fn configuration(config_file: &Path, config: Option<&Config>) -> Vec<
 }
 
 fn text(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    // One that cannot be read is an error of the configuration, and stands there.
-    let _ = std::fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
+    // One that cannot be read or is too long is an error of the configuration, and stands there.
+    let bytes = read_bounded(path, MAX_FILE_BYTES).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
