@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Limits, Retry};
 use crate::host::{HostSpec, OutputBounds};
 use crate::model::status::RouteReply;
-use crate::plugin::Snapshot;
+use crate::plugin::{Snapshot, WantedHandler};
 use crate::router::Router;
 
 /// Every known handler and the routes to them. Built apart, swapped in whole.
@@ -24,10 +24,8 @@ pub struct Registry {
 /// half minute; who has not mended the file in this time finds them as dead letters, and can replay them.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// One handler.
 #[derive(Debug, Clone)]
 pub enum Slot {
-    /// It runs.
     Active(Arc<Generation>),
     /// Its prefixes are known, but it could not be started. Its tasks are put aside, not dead-lettered.
     Absent(Arc<Absent>),
@@ -36,9 +34,7 @@ pub enum Slot {
 /// A handler that is known and not running.
 #[derive(Debug)]
 pub struct Absent {
-    /// The handler's name.
     pub handler: Arc<str>,
-    /// The plugin it names.
     pub plugin: String,
     /// The prefixes it claims.
     pub prefixes: Vec<Arc<str>>,
@@ -68,23 +64,34 @@ pub enum Source {
 pub struct Generation {
     /// Counts up over the daemon's life, over all handlers.
     pub number: u64,
-    /// The handler's name.
     pub handler: Arc<str>,
     /// The prefixes it takes.
     pub prefixes: Vec<Arc<str>>,
     /// The queues it is narrowed to; `None`: all.
     pub queues: Option<Vec<String>>,
-    /// The plugin it runs.
     pub plugin: Arc<Snapshot>,
     /// The settings, JSON text of an object.
     pub settings_json: Arc<str>,
-    /// The handler's bounds.
     pub limits: Limits,
     /// Soft cancel after this (operator, else plugin, else default).
     pub timeout: Duration,
 }
 
 impl Generation {
+    /// The handler that is asked for, on this plugin.
+    pub fn new(number: u64, wanted: &WantedHandler, plugin: Arc<Snapshot>) -> Self {
+        Self {
+            number,
+            handler: wanted.name.clone(),
+            prefixes: wanted.prefixes.clone(),
+            queues: wanted.queues.clone(),
+            plugin,
+            settings_json: wanted.settings_json.clone(),
+            limits: wanted.limits.clone(),
+            timeout: wanted.timeout,
+        }
+    }
+
     /// What its hosts are started with.
     pub fn host_spec(&self, create_timeout: Duration) -> HostSpec {
         HostSpec {
@@ -98,7 +105,6 @@ impl Generation {
         }
     }
 
-    /// The retry policy.
     pub fn retry(&self) -> &Retry {
         &self.limits.retry
     }
@@ -124,7 +130,6 @@ impl Slot {
         }
     }
 
-    /// The handler's name.
     pub fn handler(&self) -> &Arc<str> {
         match self {
             Self::Active(generation) => &generation.handler,

@@ -9,10 +9,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use crate::blocking;
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::host::{Spawner, probe};
 use crate::model::status::{HandlerChange, ReloadRow};
-use crate::plugin::{DiscoverError, Snapshot, discover, target_conflicts};
+use crate::plugin::{DiscoverError, discover, target_conflicts};
 use crate::registry::{Absent, Generation, Registry, Slot, Source};
 use crate::router::{Conflict, Entry, Router};
 
@@ -94,24 +94,25 @@ async fn realize(
     spawner: &Spawner,
     config: &Config,
 ) -> (Option<Slot>, ReloadRow) {
+    let Wanted { handler, plugin, source, .. } = wanted;
     let old = current.iter().find_map(|slot| match slot {
-        Slot::Active(old) if old.handler == wanted.handler => Some(old.clone()),
+        Slot::Active(old) if old.handler == handler.name => Some(old.clone()),
         _ => None,
     });
     let row = |change: HandlerChange, generation: u64, error: Option<String>| ReloadRow {
-        handler: wanted.handler.to_string(),
+        handler: handler.name.to_string(),
         change,
         generation,
         error,
     };
-    let why = match &wanted.plugin {
-        Err(why) => why.clone(),
-        Ok(_) if wanted.prefixes.is_empty() => {
+    let why = match plugin {
+        Err(why) => why,
+        Ok(_) if handler.prefixes.is_empty() => {
             // A plugin without prefixes of its own (`exec`) waits for a [handlers.*] table that gives it some.
             return (None, row(HandlerChange::Unused, 0, None));
         }
         Ok(plugin) => {
-            let new = generation(&wanted, plugin, number);
+            let new = Generation::new(number, &handler, plugin);
             if let Some(old) = old.as_ref().filter(|old| old.serves(&new)) {
                 return (Some(Slot::Active(old.clone())), row(HandlerChange::Unchanged, old.number, None));
             }
@@ -120,8 +121,8 @@ async fn realize(
                     let change = if old.is_some() { HandlerChange::Replaced } else { HandlerChange::Added };
                     return (Some(Slot::Active(Arc::new(new))), row(change, number, None));
                 }
-                Err(error) if wanted.implicit && old.is_none() && error.code == BAD_SETTINGS => {
-                    tracing::info!(plugin = %wanted.plugin_name, error = %error.message,
+                Err(error) if handler.origin.is_none() && old.is_none() && error.code == BAD_SETTINGS => {
+                    tracing::info!(plugin = %handler.plugin, error = %error.message,
                         "plugin not used: it needs settings, which a [handlers.*] table gives");
                     return (None, row(HandlerChange::Unused, 0, None));
                 }
@@ -133,34 +134,20 @@ async fn realize(
         let kept = row(HandlerChange::Kept, old.number, Some(why));
         return (Some(Slot::Active(old)), kept);
     }
-    let why = match wanted.source {
+    let why = match source {
         Source::Unknown(_) => format!("{why}; {UNKNOWN}"),
         _ => why,
     };
     let refused = row(HandlerChange::Refused, 0, Some(why.clone()));
     let absent = Absent {
-        handler: wanted.handler.clone(),
-        plugin: wanted.plugin_name.clone(),
-        prefixes: wanted.prefixes.clone(),
-        source: wanted.source,
-        queues: wanted.queues.clone(),
+        handler: handler.name,
+        plugin: handler.plugin,
+        prefixes: handler.prefixes,
+        source,
+        queues: handler.queues,
         why,
     };
     (Some(Slot::Absent(Arc::new(absent))), refused)
-}
-
-fn generation(wanted: &Wanted, plugin: &Arc<Snapshot>, number: u64) -> Generation {
-    let timeout = wanted.limits.timeout.or(plugin.manifest.timeout).unwrap_or(Limits::DEFAULT_TIMEOUT);
-    Generation {
-        number,
-        handler: wanted.handler.clone(),
-        prefixes: wanted.prefixes.clone(),
-        queues: wanted.queues.clone(),
-        plugin: plugin.clone(),
-        settings_json: wanted.settings_json.clone(),
-        limits: wanted.limits.clone(),
-        timeout,
-    }
 }
 
 fn removed(current: &[Slot], slots: &[Slot]) -> Vec<ReloadRow> {

@@ -11,6 +11,7 @@ mod snapshot;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,21 +22,20 @@ pub use inspect::{Abi, Findings, InspectError, MAX_MANIFEST_BYTES, examine, insp
 pub use report::{InspectReport, report};
 pub use snapshot::{MAX_PLUGIN_BYTES, SnapshotError};
 pub use targets::{TargetConflict, Targets, target_conflicts};
+pub(crate) use wanted::texts;
+pub use wanted::{WantedHandler, route_entries, wanted_handlers};
 
 /// What a plugin says of itself in its ELF note.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// The plugin's name, e.g. `backup-database`.
     pub name: String,
-    /// The plugin's version.
     pub version: String,
     /// ABI major: must equal the host's.
     pub abi_major: u16,
     /// ABI minor: must not be above the host's.
     pub abi_minor: u16,
-    /// Default prefixes.
     pub prefixes: Vec<String>,
-    /// Default time limit.
     pub timeout: Option<Duration>,
     /// The settings keys it knows.
     pub settings: Vec<String>,

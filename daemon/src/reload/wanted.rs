@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config, Limits};
+use crate::config::{Config, Limits};
 use crate::model::status::{HandlerChange, ReloadRow};
-use crate::plugin::{Found as Discovered, Manifest, Refused, Snapshot};
+use crate::plugin::{
+    Found as Discovered, Manifest, Refused, Snapshot, WantedHandler, texts, wanted_handlers,
+};
 use crate::registry::{Generation, Slot, Source};
 
 /// The plugins on disk: good snapshots, and files that are none.
@@ -60,38 +62,28 @@ impl Found {
     }
 }
 
-/// A handler as config and manifests ask for it.
+/// A handler that is asked for, and its plugin.
 pub(super) struct Wanted {
-    pub(super) handler: Arc<str>,
-    pub(super) plugin_name: String,
+    pub(super) handler: WantedHandler,
+    /// The plugin, or why there is none.
     pub(super) plugin: Result<Arc<Snapshot>, String>,
-    pub(super) prefixes: Vec<Arc<str>>,
-    /// Where those are known from.
+    /// Where its prefixes are known from.
     pub(super) source: Source,
-    pub(super) queues: Option<Vec<String>>,
-    pub(super) settings_json: Arc<str>,
-    pub(super) limits: Limits,
-    /// No `[handlers.*]` table names the plugin: it is a handler with its own defaults, if it can do without settings.
-    pub(super) implicit: bool,
     /// The file that is missed.
     missed: Option<PathBuf>,
 }
 
-/// All handlers that are asked for: the configured ones, then every plugin that none of them names.
+/// All handlers that are asked for: the configured ones, every plugin that none of them names, and what is known of
+/// those whose file is refused.
 pub(super) fn wanted(
     config: &Config,
     found: &Found,
     current: &[Slot],
     rows: &mut Vec<ReloadRow>,
 ) -> Vec<Wanted> {
+    let asked = wanted_handlers(&config.handlers, &found.manifests());
     let mut wanted: Vec<Wanted> =
-        config.handlers.iter().map(|handler| configured(handler, found, current)).collect();
-    for snapshot in &found.good {
-        let name = &snapshot.manifest.name;
-        if !config.handlers.iter().any(|handler| handler.plugin == *name) {
-            wanted.push(implicit(snapshot));
-        }
-    }
+        asked.into_iter().map(|handler| with_plugin(handler, found, current)).collect();
     for file in found.files() {
         if wanted.iter().any(|other| other.missed.as_ref() == Some(&file.path)) {
             continue;
@@ -100,14 +92,15 @@ pub(super) fn wanted(
             Slot::Active(old) if old.plugin.path == file.path => Some(old),
             _ => None,
         });
-        let is_free =
-            |name: &str| found.named(name).is_none() && !wanted.iter().any(|other| &*other.handler == name);
+        let is_free = |name: &str| {
+            found.named(name).is_none() && !wanted.iter().any(|other| &*other.handler.name == name)
+        };
         let next = match affected {
             Some(old) if is_free(&old.handler) => Some(kept(old, file)),
             Some(_) => continue,
             None => refused(file, current).filter(|next| {
-                let is_named = config.handlers.iter().any(|handler| handler.plugin == next.plugin_name);
-                !is_named && is_free(&next.handler)
+                let is_named = config.handlers.iter().any(|handler| handler.plugin == next.handler.plugin);
+                !is_named && is_free(&next.handler.name)
             }),
         };
         match next {
@@ -125,18 +118,21 @@ pub(super) fn wanted(
 
 /// What ran from a file that is refused now.
 fn kept(old: &Generation, file: &Refused) -> Wanted {
-    Wanted {
-        handler: old.handler.clone(),
-        plugin_name: old.plugin.manifest.name.clone(),
-        plugin: Err(described(file)),
-        missed: Some(file.path.clone()),
+    let handler = WantedHandler {
+        name: old.handler.clone(),
         prefixes: old.prefixes.clone(),
-        source: Source::Stated,
         queues: old.queues.clone(),
         settings_json: old.settings_json.clone(),
         limits: old.limits.clone(),
-        implicit: false,
-    }
+        timeout: old.timeout,
+        is_missing: true,
+        ..WantedHandler::implicit(&old.plugin.manifest)
+    };
+    refused_file(handler, file, Source::Stated)
+}
+
+fn refused_file(handler: WantedHandler, file: &Refused, source: Source) -> Wanted {
+    Wanted { handler, plugin: Err(described(file)), source, missed: Some(file.path.clone()) }
 }
 
 /// The handler that a refused file would be, when no table names it. `None`: it would be none, or says nothing of itself
@@ -149,18 +145,18 @@ fn refused(file: &Refused, current: &[Slot]) -> Option<Wanted> {
         None => stem.filter(|_| file.may_be_half())?,
     };
     let (prefixes, source) = known(name, Some(file), current);
-    Some(Wanted {
-        handler: Arc::from(name),
-        plugin_name: name.to_owned(),
-        plugin: Err(described(file)),
-        missed: Some(file.path.clone()),
+    let handler = WantedHandler {
+        name: Arc::from(name),
+        plugin: name.to_owned(),
+        origin: None,
+        is_missing: true,
         prefixes,
-        source,
         queues: None,
         settings_json: Arc::from("{}"),
         limits: Limits::default(),
-        implicit: true,
-    })
+        timeout: Limits::DEFAULT_TIMEOUT,
+    };
+    Some(refused_file(handler, file, source))
 }
 
 /// What is known of the prefixes of a handler whose plugin cannot be loaded and whose table states none: what its file
@@ -182,38 +178,27 @@ fn known(handler: &str, file: Option<&Refused>, current: &[Slot]) -> (Vec<Arc<st
     }
 }
 
-fn texts(prefixes: &[String]) -> Vec<Arc<str>> {
-    prefixes.iter().map(|prefix| Arc::from(prefix.as_str())).collect()
-}
-
-fn configured(handler: &config::Handler, found: &Found, current: &[Slot]) -> Wanted {
+fn with_plugin(mut handler: WantedHandler, found: &Found, current: &[Slot]) -> Wanted {
+    if let Some(snapshot) = found.named(&handler.plugin) {
+        return Wanted { handler, plugin: Ok(snapshot.clone()), source: Source::Stated, missed: None };
+    }
     let file = found.refused(&handler.plugin);
-    let plugin = found.named(&handler.plugin).cloned().ok_or_else(|| {
-        // A file that broke since it was loaded explains more than that the plugin is not there.
-        let broken = current.iter().find_map(|slot| match slot {
-            Slot::Active(old) if old.plugin.manifest.name == handler.plugin => {
-                found.files().find(|file| file.path == old.plugin.path)
-            }
-            _ => None,
-        });
-        broken.or(file).map_or_else(|| missing(handler, found), described)
+    // A file that broke since it was loaded explains more than that the plugin is not there.
+    let broken = current.iter().find_map(|slot| match slot {
+        Slot::Active(old) if old.plugin.manifest.name == handler.plugin => {
+            found.files().find(|file| file.path == old.plugin.path)
+        }
+        _ => None,
     });
-    let (prefixes, source) = match (&handler.prefixes, &plugin) {
-        (Some(stated), _) => (texts(stated), Source::Stated),
-        (None, Ok(snapshot)) => (texts(&snapshot.manifest.prefixes), Source::Stated),
-        (None, Err(_)) => known(&handler.name, file, current),
-    };
+    let mut source = Source::Stated;
+    if handler.prefixes.is_empty() {
+        (handler.prefixes, source) = known(&handler.name, file, current);
+    }
     Wanted {
-        handler: handler.name.clone(),
-        plugin_name: handler.plugin.clone(),
-        prefixes,
+        plugin: Err(broken.or(file).map_or_else(|| missing(&handler, found), described)),
+        missed: file.map(|file| file.path.clone()),
+        handler,
         source,
-        queues: handler.queues.clone(),
-        settings_json: Arc::from(handler.settings_json.as_str()),
-        limits: handler.limits.clone(),
-        missed: plugin.is_err().then(|| file.map(|file| file.path.clone())).flatten(),
-        plugin,
-        implicit: false,
     }
 }
 
@@ -222,31 +207,15 @@ fn described(file: &Refused) -> String {
     format!("{}: {}", file.path.display(), file.error)
 }
 
-fn missing(handler: &config::Handler, found: &Found) -> String {
+fn missing(handler: &WantedHandler, found: &Found) -> String {
     let names: Vec<&str> = found.good.iter().map(|snapshot| snapshot.manifest.name.as_str()).collect();
     let there =
         if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) };
     let bad: Vec<String> = found.files().map(|file| format!("; {}", described(file))).collect();
     format!(
         "{}: no plugin `{}` in the plugins directories ({there}{}); put its .so there or correct the name",
-        handler.origin,
+        handler.origin.as_deref().unwrap_or_default(),
         handler.plugin,
         bad.concat()
     )
-}
-
-fn implicit(snapshot: &Arc<Snapshot>) -> Wanted {
-    let manifest = &snapshot.manifest;
-    Wanted {
-        handler: Arc::from(manifest.name.as_str()),
-        plugin_name: manifest.name.clone(),
-        plugin: Ok(snapshot.clone()),
-        missed: None,
-        prefixes: texts(&manifest.prefixes),
-        source: Source::Stated,
-        queues: None,
-        settings_json: Arc::from("{}"),
-        limits: Limits::default(),
-        implicit: true,
-    }
 }

@@ -16,7 +16,6 @@ mod place;
 mod plugin;
 mod publish;
 mod reload;
-mod roster;
 mod route;
 mod status;
 mod top;

@@ -1,13 +1,13 @@
 //! `warrenctl plugin run`: one task through a real plugin host, without a broker.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 use warren::host::{Exit, HostTask, Report, run_one};
 use warren::model::{Outcome, TaskError};
-use warren::router::{Entry, Router};
+use warren::plugin::{WantedHandler, route_entries};
+use warren::router::Router;
 
 use super::show;
 use super::trial::{Trial, TrialArgs, not_created, spawner, words};
@@ -65,7 +65,7 @@ pub(crate) struct RunArgs {
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), Failure> {
     let trial = Trial::prepare(global, &args.trial)?;
-    let (prefix, argument) = routed(&trial.prefixes, args);
+    let (prefix, argument) = routed(&trial.handler, args);
     let id = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let task = HostTask {
         seq: 1,
@@ -79,7 +79,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), Failure> {
         content_type: &args.content_type,
         headers: &args.headers,
         body: args.text.as_bytes(),
-        timeout: args.timeout.unwrap_or(trial.timeout),
+        timeout: args.timeout.unwrap_or(trial.handler.timeout),
         wants_result: true,
     };
     let spawner = spawner()?;
@@ -113,23 +113,19 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), Failure> {
 }
 
 /// Prefix and argument, by the daemon's rules.
-fn routed(prefixes: &[String], args: &RunArgs) -> (String, String) {
-    let entry = |prefix: &String| Entry {
-        prefix: Arc::from(prefix.as_str()),
-        handler: 0,
-        queues: None,
-        incumbent: false,
-    };
-    let (router, _) = Router::build(prefixes.iter().map(entry));
+fn routed(handler: &WantedHandler, args: &RunArgs) -> (String, String) {
+    // On whatever queue: this is the handler that the task is for.
+    let anywhere = WantedHandler { queues: None, ..handler.clone() };
+    let (router, _) = Router::build(route_entries(&[anywhere]));
     let text = args.text.as_bytes();
     if let Some(found) = router.route(&args.queue, args.message_type.as_deref(), text) {
         let argument = text.get(found.argument).map(String::from_utf8_lossy).unwrap_or_default();
         return (found.prefix.to_string(), argument.into_owned());
     }
-    if !prefixes.is_empty() {
+    if !handler.prefixes.is_empty() {
         note(&format!(
             "warning: no prefix of the plugin takes this text ({}); all of it is the argument",
-            prefixes.join(", ")
+            handler.prefixes.join(", ")
         ));
     }
     (String::new(), args.text.trim().to_owned())

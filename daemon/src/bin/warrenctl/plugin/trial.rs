@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use warren::config::{Bounds, Limits, Plugins};
-use warren::host::{HostSpec, OutputBounds, Spawner, become_subreaper};
+use warren::config::Plugins;
+use warren::host::{HostSpec, Spawner, become_subreaper};
 use warren::model::TaskError;
-use warren::plugin::Snapshot;
+use warren::plugin::{Manifest, Snapshot, WantedHandler};
+use warren::registry::Generation;
 
 use super::inspect;
 use crate::exit::{Code, Failure};
@@ -33,9 +34,7 @@ pub(crate) struct TrialArgs {
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) spec: HostSpec,
-    pub(super) prefixes: Vec<String>,
-    /// The operator's, else the plugin's, else the default.
-    pub(super) timeout: Duration,
+    pub(super) handler: WantedHandler,
 }
 
 impl Trial {
@@ -45,52 +44,37 @@ impl Trial {
         let plugin = Snapshot::take(&args.file).map_err(|e| {
             Failure::text(Code::Data, format!("{} cannot be loaded: {e}", args.file.display()))
         })?;
-        let manifest = &plugin.manifest;
-        let mut trial = Self {
-            prefixes: manifest.prefixes.clone(),
-            timeout: manifest.timeout.unwrap_or(Limits::DEFAULT_TIMEOUT),
-            spec: HostSpec {
-                handler: Arc::from(manifest.name.as_str()),
-                settings_json: Arc::from(settings(args.settings.as_deref())?),
-                plugin: Arc::new(plugin),
-                create_timeout: Plugins::default().probe_timeout,
-                grace: Limits::default().grace,
-                output: output(&Limits::default()),
-                bounds: Bounds::default(),
-            },
+        let (wanted, create_timeout) = if let Some(name) = &args.handler {
+            configured(global, name, &plugin.manifest)?
+        } else {
+            let settings_json = Arc::from(settings(args.settings.as_deref())?);
+            let wanted = WantedHandler { settings_json, ..WantedHandler::implicit(&plugin.manifest) };
+            (wanted, Plugins::default().probe_timeout)
         };
-        if let Some(name) = &args.handler {
-            trial.adopt(global, name)?;
-        }
-        Ok(trial)
+        let generation = Generation::new(1, &wanted, Arc::new(plugin));
+        Ok(Self { spec: generation.host_spec(create_timeout), handler: wanted })
     }
+}
 
-    fn adopt(&mut self, global: &Global, name: &str) -> Result<(), Failure> {
-        let config = place::config(global)?;
-        let Some(handler) = config.handlers.iter().find(|handler| &*handler.name == name) else {
-            let names: Vec<_> = config.handlers.iter().map(|handler| &*handler.name).collect();
-            let text = format!("no handler `{name}` is configured; there is {}", names.join(", "));
-            return Err(Failure::text(Code::Usage, text));
-        };
-        let manifest = &self.spec.plugin.manifest;
-        if handler.plugin != manifest.name {
-            note(&format!(
-                "warning: {}: handler `{name}` is for plugin `{}`, this file is `{}`",
-                handler.origin, handler.plugin, manifest.name
-            ));
-        }
-        self.timeout = handler.limits.timeout.unwrap_or(self.timeout);
-        self.spec.handler = Arc::clone(&handler.name);
-        self.spec.settings_json = Arc::from(handler.settings_json.as_str());
-        self.spec.create_timeout = config.plugins.probe_timeout;
-        self.spec.grace = handler.limits.grace;
-        self.spec.output = output(&handler.limits);
-        self.spec.bounds = handler.limits.bounds;
-        if let Some(prefixes) = &handler.prefixes {
-            self.prefixes.clone_from(prefixes);
-        }
-        Ok(())
+/// The handler of this name as the configuration has it, on this plugin; and how long its probe may take.
+fn configured(
+    global: &Global,
+    name: &str,
+    manifest: &Manifest,
+) -> Result<(WantedHandler, Duration), Failure> {
+    let config = place::config(global)?;
+    let Some(handler) = config.handlers.iter().find(|handler| &*handler.name == name) else {
+        let names: Vec<_> = config.handlers.iter().map(|handler| &*handler.name).collect();
+        let text = format!("no handler `{name}` is configured; there is {}", names.join(", "));
+        return Err(Failure::text(Code::Usage, text));
+    };
+    if handler.plugin != manifest.name {
+        note(&format!(
+            "warning: {}: handler `{name}` is for plugin `{}`, this file is `{}`",
+            handler.origin, handler.plugin, manifest.name
+        ));
     }
+    Ok((WantedHandler::configured(handler, Some(manifest)), config.plugins.probe_timeout))
 }
 
 /// What starts the host; whatever its handler leaves behind dies with it.
@@ -116,11 +100,6 @@ pub(super) fn words(error: &TaskError) -> String {
         (code, "") => code.to_owned(),
         (code, message) => format!("{code}: {message}"),
     }
-}
-
-/// What of a task's lines is shown.
-fn output(limits: &Limits) -> OutputBounds {
-    OutputBounds { bytes: limits.max_output, lines: limits.max_output_lines }
 }
 
 fn settings(argument: Option<&str>) -> Result<String, Failure> {

@@ -2,13 +2,12 @@
 
 use warren::config::Config;
 use warren::model::status::RouteReply;
-use warren::plugin::discover;
+use warren::plugin::{discover, route_entries, wanted_handlers};
 use warren::router::Router;
 
 use super::RouteArgs;
 use crate::exit::{Code, Failure};
 use crate::output::note;
-use crate::roster::{entries, roster};
 
 /// Answers as a daemon would that starts now.
 pub(super) fn route(config: &Config, args: &RouteArgs) -> Result<RouteReply, Failure> {
@@ -23,13 +22,13 @@ pub(super) fn route(config: &Config, args: &RouteArgs) -> Result<RouteReply, Fai
         }
     }
     let manifests: Vec<_> = plugins.iter().map(|plugin| &plugin.manifest).collect();
-    let handlers = roster(config, &manifests);
+    let handlers = wanted_handlers(&config.handlers, &manifests);
     for handler in handlers.iter().filter(|handler| handler.is_missing) {
         let origin = handler.origin.as_deref().unwrap_or_default();
         note(&format!("warning: {origin}: no plugin `{}` in the plugins directories", handler.plugin));
     }
-    let (router, conflicts) = Router::build(entries(&handlers));
-    let name = |index: usize| handlers[index].name.as_str();
+    let (router, conflicts) = Router::build(route_entries(&handlers));
+    let name = |index: usize| &*handlers[index].name;
     for conflict in conflicts {
         note(&format!("warning: {}", conflict.message(name)));
     }

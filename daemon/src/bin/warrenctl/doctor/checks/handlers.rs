@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use warren::config::{Config, Queue};
-use warren::plugin::{Manifest, target_conflicts};
+use warren::plugin::{Manifest, WantedHandler, target_conflicts};
 
 use super::super::facts::Unit;
 use super::super::finding::{Area, Finding, Severity};
 use crate::output::span;
-use crate::roster::Rostered;
 
-pub(super) fn check(config: &Config, handlers: &[Rostered], unit: Option<&Unit>) -> Vec<Finding> {
+pub(super) fn check(config: &Config, handlers: &[WantedHandler], unit: Option<&Unit>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for handler in handlers.iter().filter(|handler| !handler.prefixes.is_empty()) {
         findings.extend(broker_limit(config, handler));
@@ -39,12 +38,12 @@ pub(super) fn targets(config: &Config, manifests: &[&Manifest]) -> Vec<Finding> 
         .collect()
 }
 
-fn takes(handler: &Rostered, queue: &Queue) -> bool {
+fn takes(handler: &WantedHandler, queue: &Queue) -> bool {
     handler.queues.as_ref().is_none_or(|names| names.iter().any(|name| **name == *queue.name))
 }
 
 /// What the configuration alone could not tell: the limits that plugins bring along.
-fn broker_limit(config: &Config, handler: &Rostered) -> Vec<Finding> {
+fn broker_limit(config: &Config, handler: &WantedHandler) -> Vec<Finding> {
     let risks = config.consumer_timeout_risks(
         &handler.name,
         handler.queues.as_deref(),
@@ -53,12 +52,12 @@ fn broker_limit(config: &Config, handler: &Rostered) -> Vec<Finding> {
     );
     let find = |risk: String| {
         let (what, remedy) = risk.rsplit_once(": ").unwrap_or((&risk, ""));
-        Finding::new(Severity::Warning, Area::Handlers, &handler.name, what, remedy)
+        Finding::new(Severity::Warning, Area::Handlers, &*handler.name, what, remedy)
     };
     risks.into_iter().map(find).collect()
 }
 
-fn workers(config: &Config, handler: &Rostered) -> Option<Finding> {
+fn workers(config: &Config, handler: &WantedHandler) -> Option<Finding> {
     let most: u32 = (config.queues.iter().filter(|queue| takes(handler, queue)))
         .map(|queue| u32::from(queue.workers))
         .sum();
@@ -66,12 +65,12 @@ fn workers(config: &Config, handler: &Rostered) -> Option<Finding> {
     (own > most).then(|| {
         let what = format!("it may run {own} tasks at once, and its queues have {most} workers");
         let remedy = "raise `workers` of the queue, or lower the handler's";
-        Finding::new(Severity::Warning, Area::Handlers, &handler.name, what, remedy)
+        Finding::new(Severity::Warning, Area::Handlers, &*handler.name, what, remedy)
     })
 }
 
 /// A task that is still running when a drain is over is given back and starts from the beginning.
-fn drain(config: &Config, handler: &Rostered) -> Option<Finding> {
+fn drain(config: &Config, handler: &WantedHandler) -> Option<Finding> {
     let limit = config.daemon.drain_timeout;
     (handler.timeout > limit).then(|| {
         let what = format!(
@@ -80,13 +79,13 @@ fn drain(config: &Config, handler: &Rostered) -> Option<Finding> {
             span(limit)
         );
         let remedy = "raise `daemon.drain_timeout`, unless its tasks can be started again at any time";
-        Finding::new(Severity::Note, Area::Handlers, &handler.name, what, remedy)
+        Finding::new(Severity::Note, Area::Handlers, &*handler.name, what, remedy)
     })
 }
 
 /// Workers of a queue for which there is never a task: its handlers are capped below, or its window is shared unfairly.
-fn prefetch(queue: &Queue, handlers: &[Rostered]) -> Option<Finding> {
-    let takers: Vec<&Rostered> =
+fn prefetch(queue: &Queue, handlers: &[WantedHandler]) -> Option<Finding> {
+    let takers: Vec<&WantedHandler> =
         handlers.iter().filter(|handler| !handler.prefixes.is_empty() && takes(handler, queue)).collect();
     let find = |severity, what: String, remedy: &str| {
         Some(Finding::new(severity, Area::Handlers, &*queue.name, what, remedy))
@@ -127,7 +126,7 @@ fn prefetch(queue: &Queue, handlers: &[Rostered]) -> Option<Finding> {
 const LONG: Duration = Duration::from_secs(60);
 
 /// Whether a drain is given its time: the daemon asks for more while it drains, which needs `Type=notify`.
-fn service(config: &Config, handlers: &[Rostered], unit: &Unit) -> Option<Finding> {
+fn service(config: &Config, handlers: &[WantedHandler], unit: &Unit) -> Option<Finding> {
     let find = |what: String, remedy: &str| {
         Some(Finding::new(Severity::Warning, Area::Handlers, &unit.name, what, remedy))
     };
@@ -170,14 +169,15 @@ mod tests {
         }
     }
 
-    fn handler(workers: Option<u16>, timeout: u64) -> Rostered {
-        Rostered {
+    fn handler(workers: Option<u16>, timeout: u64) -> WantedHandler {
+        WantedHandler {
             name: "backup".into(),
             plugin: "backup".into(),
             origin: None,
             is_missing: false,
             prefixes: vec!["Backup".into()],
             queues: None,
+            settings_json: "{}".into(),
             limits: Limits { workers, ..Limits::default() },
             timeout: Duration::from_secs(timeout),
         }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn numbers_that_do_not_fit_together_are_named() {
         use Severity::{Note, Ok, Warning};
-        let elsewhere = Rostered { queues: Some(vec!["other".into()]), ..handler(None, 5) };
+        let elsewhere = WantedHandler { queues: Some(vec!["other".into()]), ..handler(None, 5) };
         // Prefetch and workers of the queue, the handler, what is found.
         let table = [
             (1, 4, handler(None, 5), vec![(Ok, "fit together")]),

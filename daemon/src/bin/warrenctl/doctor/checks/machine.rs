@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use warren::broker::LARGE_BODY_ROOM;
 use warren::config::Config;
+use warren::plugin::WantedHandler;
 
 use super::super::facts::{Clock, Machine, ProcessLimits, Space};
 use super::super::finding::{Area, Finding, Severity};
 use crate::output::span;
-use crate::roster::Rostered;
 
 /// What the daemon has open for one host: two sockets, two pipes, the ring, the pidfd, and one to spare while it starts.
 const FILES_PER_HOST: u64 = 7;
@@ -24,7 +24,7 @@ const CLOCK_SLACK: Duration = Duration::from_secs(120);
 pub(super) fn check(
     machine: &Machine,
     config: Option<&Config>,
-    handlers: &[Rostered],
+    handlers: &[WantedHandler],
     limits: Option<ProcessLimits>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -42,9 +42,10 @@ pub(super) fn check(
 }
 
 /// Hosts there can be at once: a handler has as many as it may run tasks, and warm ones stay for a while.
-fn hosts(config: &Config, handlers: &[Rostered]) -> u64 {
+fn hosts(config: &Config, handlers: &[WantedHandler]) -> u64 {
     let workers: u64 = config.queues.iter().map(|queue| u64::from(queue.workers)).sum();
-    let most = |handler: &Rostered| handler.limits.workers.map_or(workers, |own| workers.min(own.into()));
+    let most =
+        |handler: &WantedHandler| handler.limits.workers.map_or(workers, |own| workers.min(own.into()));
     handlers.iter().filter(|handler| !handler.prefixes.is_empty()).map(most).sum()
 }
 
@@ -216,13 +217,14 @@ mod tests {
             daemon: warren::config::Daemon::new(&warren::config::Environment::new()),
             log: warren::config::Log::default(),
         };
-        let handler = |workers, prefixes: &[&str]| Rostered {
+        let handler = |workers, prefixes: &[&str]| WantedHandler {
             name: "h".into(),
             plugin: "h".into(),
             origin: None,
             is_missing: false,
             prefixes: prefixes.iter().map(|&prefix| prefix.into()).collect(),
             queues: None,
+            settings_json: "{}".into(),
             limits: Limits { workers, ..Limits::default() },
             timeout: Limits::DEFAULT_TIMEOUT,
         };

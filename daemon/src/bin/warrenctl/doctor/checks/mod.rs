@@ -9,9 +9,10 @@ mod machine;
 mod plugins;
 mod queues;
 
+use warren::plugin::{WantedHandler, wanted_handlers};
+
 use super::facts::Facts;
 use super::finding::{Area, Finding, Severity};
-use crate::roster::{Rostered, roster};
 
 /// Everything that there is to say, in the order in which one would look.
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -40,7 +41,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn handlers_of(facts: &Facts) -> Vec<Rostered> {
+fn handlers_of(facts: &Facts) -> Vec<WantedHandler> {
     let (Ok(loaded), Some(store)) = (&facts.config, &facts.store) else { return Vec::new() };
-    roster(&loaded.config, &store.manifests())
+    wanted_handlers(&loaded.config.handlers, &store.manifests())
 }

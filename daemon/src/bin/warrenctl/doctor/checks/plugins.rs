@@ -1,12 +1,12 @@
 //! The plugins directories and the plugins in them: there, whole, nobody else's, and enough for the handlers.
 
+use warren::plugin::{WantedHandler, route_entries};
 use warren::router::Router;
 
 use super::super::facts::{FileFact, PluginFact, Store, Who};
 use super::super::finding::{Area, Finding, Severity};
-use crate::roster::{Rostered, entries};
 
-pub(super) fn check(store: &Store, handlers: &[Rostered], who: &Who) -> Vec<Finding> {
+pub(super) fn check(store: &Store, handlers: &[WantedHandler], who: &Who) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         store.directories.iter().filter_map(|file| directory(file, who)).collect();
     if let Some(fault) = &store.fault {
@@ -24,7 +24,7 @@ pub(super) fn check(store: &Store, handlers: &[Rostered], who: &Who) -> Vec<Find
         findings.push(Finding::ok(Area::Plugins, places(store), format!("{good} plugins can be loaded")));
     }
     findings.extend(handlers.iter().filter_map(handler));
-    let (_, conflicts) = Router::build(entries(handlers));
+    let (_, conflicts) = Router::build(route_entries(handlers));
     for conflict in conflicts {
         let message = conflict.message(|index| &*handlers[index].name);
         let remedy = "give one of them other `prefixes`, or narrow it with `queues`";
@@ -82,7 +82,7 @@ fn file(plugin: &PluginFact, who: &Who) -> Option<Finding> {
 const UNKNOWN: &str = ", and no prefixes are stated: where its file does not tell them, tasks that no handler takes are \
                        put aside";
 
-fn handler(handler: &Rostered) -> Option<Finding> {
+fn handler(handler: &WantedHandler) -> Option<Finding> {
     match &handler.origin {
         Some(origin) if handler.is_missing => Some(error(
             &format!("handlers.{}", handler.name),
@@ -179,14 +179,15 @@ mod tests {
         }
     }
 
-    fn rostered(name: &str, plugin: &str, is_missing: bool, prefixes: &[&str]) -> Rostered {
-        Rostered {
+    fn rostered(name: &str, plugin: &str, is_missing: bool, prefixes: &[&str]) -> WantedHandler {
+        WantedHandler {
             name: name.into(),
             plugin: plugin.into(),
             origin: Some("warren.toml:9".into()),
             is_missing,
             prefixes: prefixes.iter().map(|&prefix| prefix.into()).collect(),
             queues: None,
+            settings_json: "{}".into(),
             limits: Limits::default(),
             timeout: Limits::DEFAULT_TIMEOUT,
         }
