@@ -9,11 +9,10 @@ mod size;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use sha2::{Digest, Sha256};
 
 pub(super) use fit::{bare, fit};
@@ -22,12 +21,12 @@ pub use size::encoded_len;
 use super::{Delivery, reply};
 use crate::model::duration::{MAX_DURATION, format_duration};
 use crate::model::{DeadReason, FollowUp, TaskId, UnixMs};
+pub use crate::task::own::Failure;
 use crate::task::own::{
-    self, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
-    HEADER_HANDLER, HEADER_ID, HEADER_LAST_FAILURE, HEADER_QUEUE, HEADER_REASON, HEADER_REDELIVERIES, NOTES,
-    bounded, count_value, put, text, time_value,
+    self, HEADER_ID, HEADER_QUEUE, HEADER_REASON, NOTES, RecordedFailure, bounded, put, text,
 };
 use crate::task::{is_transport_header, known_id, trace};
+use crate::text::hex;
 
 /// AMQP `delivery_mode`: survives a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;
@@ -50,7 +49,6 @@ pub struct RetryCopy<'a> {
 /// Why a task is given up.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadCopy<'a> {
-    /// The reason.
     pub reason: DeadReason,
     /// The attempt that was its last, from 1.
     pub attempt: u32,
@@ -58,25 +56,12 @@ pub struct DeadCopy<'a> {
     pub redeliveries: u32,
     /// The task's id; one of ours is kept in a header.
     pub id: &'a TaskId,
-    /// What happened.
     pub failure: Failure<'a>,
-}
-
-/// One failure, for people and for `warrenctl`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Failure<'a> {
-    /// The handler; empty when none took it.
-    pub handler: &'a str,
-    /// Short code.
-    pub code: &'a str,
-    /// One line.
-    pub message: &'a str,
 }
 
 /// A task that publishes a follow-up.
 #[derive(Debug, Clone, Copy)]
 pub struct Parent<'a> {
-    /// Its id.
     pub id: &'a str,
     /// Its properties: the follow-up belongs to the same trace.
     pub properties: &'a BasicProperties,
@@ -85,7 +70,7 @@ pub struct Parent<'a> {
 /// The same message, to be a dead letter if it has not been started by then.
 pub fn with_deadline(properties: BasicProperties, deadline: UnixMs) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
-    put(&mut headers, HEADER_DEADLINE, time_value(deadline));
+    own::put_deadline(&mut headers, deadline);
     properties.with_headers(headers)
 }
 
@@ -101,7 +86,6 @@ pub fn with_expiration(properties: BasicProperties, expires: Duration, now: Unix
 /// A message that was delivered, as its copies need it.
 #[derive(Debug, Clone, Copy)]
 pub struct Original<'a> {
-    /// Its properties.
     pub properties: &'a BasicProperties,
     /// When it was delivered: its `expiration` counts from then. The broker counts from its arrival in the queue, which
     /// it does not tell; the `timestamp` is the application's, and may be any time.
@@ -118,11 +102,12 @@ impl<'a> From<&'a Delivery> for Original<'a> {
 pub fn retry(original: Original<'_>, queue: &str, copy: &RetryCopy<'_>, now: UnixMs) -> BasicProperties {
     let mut headers = kept_headers(original);
     let original = original.properties;
-    identity(&mut headers, copy.id, copy.attempt, copy.redeliveries);
+    own::put_identity(&mut headers, copy.id, copy.attempt, copy.redeliveries);
     put(&mut headers, HEADER_QUEUE, bounded(queue));
     match &copy.failure {
-        Some(failure) => record(&mut headers, original, failure, now),
-        None => keep_record(&mut headers, original),
+        Some(failure) => own::put_failure(&mut headers, original, failure, now),
+        // Nothing failed this time: what failed before stays readable.
+        None => RecordedFailure::read(original).put(&mut headers),
     }
     kept(original).with_headers(headers)
 }
@@ -131,10 +116,10 @@ pub fn retry(original: Original<'_>, queue: &str, copy: &RetryCopy<'_>, now: Uni
 pub fn dead(original: Original<'_>, queue: &str, dead_copy: &DeadCopy<'_>, now: UnixMs) -> BasicProperties {
     let mut headers = kept_headers(original);
     let original = original.properties;
-    identity(&mut headers, dead_copy.id, dead_copy.attempt, dead_copy.redeliveries);
+    own::put_identity(&mut headers, dead_copy.id, dead_copy.attempt, dead_copy.redeliveries);
     put(&mut headers, HEADER_QUEUE, bounded(queue));
     put(&mut headers, HEADER_REASON, text(dead_copy.reason.as_str()));
-    record(&mut headers, original, &dead_copy.failure, now);
+    own::put_failure(&mut headers, original, &dead_copy.failure, now);
     kept(original).with_headers(headers)
 }
 
@@ -236,7 +221,7 @@ fn kept_headers(original: Original<'_>) -> FieldTable {
     let mut headers = producer_headers(original.properties);
     keep_notes(&mut headers, original.properties);
     if let Some(deadline) = deadline(original) {
-        put(&mut headers, HEADER_DEADLINE, time_value(deadline));
+        own::put_deadline(&mut headers, deadline);
     }
     headers
 }
@@ -259,44 +244,6 @@ fn deadline(original: Original<'_>) -> Option<UnixMs> {
     })
 }
 
-fn identity(headers: &mut FieldTable, id: &TaskId, attempt: u32, redeliveries: u32) {
-    put(headers, HEADER_ATTEMPT, count_value(attempt));
-    if redeliveries > 0 {
-        put(headers, HEADER_REDELIVERIES, count_value(redeliveries));
-    }
-    if id.generated {
-        put(headers, HEADER_ID, text(&id.text));
-    }
-}
-
-fn record(headers: &mut FieldTable, original: &BasicProperties, failure: &Failure<'_>, now: UnixMs) {
-    let first = own::past(original, HEADER_FIRST_FAILURE).unwrap_or(now);
-    put(headers, HEADER_FIRST_FAILURE, AMQPValue::Timestamp(first.seconds()));
-    put(headers, HEADER_LAST_FAILURE, AMQPValue::Timestamp(now.seconds()));
-    let fields = [
-        (HEADER_HANDLER, failure.handler),
-        (HEADER_ERROR_CODE, failure.code),
-        (HEADER_ERROR, failure.message),
-    ];
-    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
-        put(headers, name, bounded(value));
-    }
-}
-
-/// Nothing failed this time: what failed before stays readable.
-fn keep_record(headers: &mut FieldTable, original: &BasicProperties) {
-    for name in [HEADER_FIRST_FAILURE, HEADER_LAST_FAILURE] {
-        if let Some(time) = own::past(original, name) {
-            put(headers, name, AMQPValue::Timestamp(time.seconds()));
-        }
-    }
-    for name in [HEADER_HANDLER, HEADER_ERROR_CODE, HEADER_ERROR] {
-        if let Some(value) = own::note(original, name) {
-            put(headers, name, bounded(&value));
-        }
-    }
-}
-
 /// `<parent>/<n>`, so that a rerun repeats its ids. A parent that leaves no room is digested.
 fn follow_up_id(parent: &str, n: usize) -> String {
     let id = format!("{parent}/{n}");
@@ -310,11 +257,7 @@ fn room_for(id: String) -> String {
 
 /// SHA-256 in hexadecimal digits.
 fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex(&Sha256::digest(text.as_bytes()))
 }
 
 fn short(what: &str, value: &str) -> Result<ShortString, String> {

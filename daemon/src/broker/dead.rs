@@ -13,16 +13,12 @@ pub use replay::{Replay, ReplayError};
 
 use crate::model::{TaskId, UnixMs};
 use crate::task::known_id;
-use crate::task::own::{
-    self, HEADER_ATTEMPT, HEADER_DROPPED, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
-    HEADER_HANDLER, HEADER_LAST_FAILURE, HEADER_QUEUE, HEADER_REASON,
-};
+use crate::task::own::{self, HEADER_ATTEMPT, HEADER_DROPPED, HEADER_QUEUE, HEADER_REASON, RecordedFailure};
 
 /// A dead letter. What it does not say, or says in a way that cannot be read, is absent: anybody can publish to a dead
 /// queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
-    /// The task's id.
     pub id: Option<TaskId>,
     /// The work queue it came from.
     pub queue: Option<String>,
@@ -30,11 +26,9 @@ pub struct DeadLetter {
     pub reason: Option<String>,
     /// The handler that failed last.
     pub handler: Option<String>,
-    /// The last failure's code.
     pub error_code: Option<String>,
     /// The last failure's message.
     pub error: Option<String>,
-    /// How often it was tried.
     pub attempts: Option<u32>,
     /// When it failed for the first time, to the second.
     pub first_failure: Option<UnixMs>,
@@ -46,25 +40,24 @@ pub struct DeadLetter {
     pub returns: u32,
     /// The original's properties, with the headers that the above was read from.
     pub properties: BasicProperties,
-    /// The original's body.
     pub body: Vec<u8>,
 }
 
 impl DeadLetter {
-    /// Reads a message.
     pub fn read(properties: BasicProperties, body: Vec<u8>) -> Self {
         let headers = properties.headers().as_ref();
         let text = |name: &str| own::note(&properties, name);
+        let failure = RecordedFailure::read(&properties);
         Self {
             id: known_id(&properties),
             queue: text(HEADER_QUEUE),
             reason: text(HEADER_REASON),
-            handler: text(HEADER_HANDLER),
-            error_code: text(HEADER_ERROR_CODE),
-            error: text(HEADER_ERROR),
+            handler: failure.handler,
+            error_code: failure.code,
+            error: failure.message,
             attempts: Some(own::count(headers, HEADER_ATTEMPT)).filter(|&attempts| attempts > 0),
-            first_failure: own::past(&properties, HEADER_FIRST_FAILURE),
-            last_failure: own::past(&properties, HEADER_LAST_FAILURE),
+            first_failure: failure.first,
+            last_failure: failure.last,
             headers_dropped: text(HEADER_DROPPED),
             returns: own::count(headers, HEADER_RETURNS),
             properties,

@@ -7,7 +7,7 @@
 //! one the shortest there is, so that a task is never early and at most [`RESOLUTION`] late, however long it waits.
 //!
 //! A due time is compared with this machine's clock. One that another machine reckoned from its own clock as "so long
-//! from now" says when that was ([`HEADER_SENT`]), because the clocks may differ:
+//! from now" says when that was ([`HEADER_SENT`](own::HEADER_SENT)), because the clocks may differ:
 //!
 //! - A message that its delay queue had to keep for the whole delay is due [`tolerance`] early: clocks and timers differ by
 //!   milliseconds, and another wait would cost a quarter of a second.
@@ -22,7 +22,7 @@ use lapin::types::AMQPValue;
 use super::topology;
 use crate::model::UnixMs;
 use crate::task::header;
-use crate::task::own::{Due, HEADER_DUE, HEADER_SENT, put, time_value};
+use crate::task::own::{self, Due};
 
 /// A task is at most this late on account of its waits: what the last one may be too long by.
 pub const RESOLUTION: Duration = topology::SHORTEST;
@@ -48,9 +48,7 @@ pub struct Arrival {
 /// A message waits on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
-    /// Until then.
     pub due: UnixMs,
-    /// What that is.
     pub basis: Basis,
 }
 
@@ -59,7 +57,6 @@ pub struct Wait {
 pub enum Odd {
     /// It gave a message back too early.
     Shortened {
-        /// The delay queue.
         queue: String,
         /// How long it kept the message.
         kept: Duration,
@@ -84,10 +81,7 @@ pub fn put_off(properties: BasicProperties, wait: Wait, now: UnixMs) -> (BasicPr
 /// The same message, saying when it is due.
 pub fn mark(properties: BasicProperties, wait: Wait, now: UnixMs) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
-    put(&mut headers, HEADER_DUE, time_value(wait.due));
-    if wait.basis == Basis::Delay {
-        put(&mut headers, HEADER_SENT, time_value(now));
-    }
+    own::put_due(&mut headers, wait.due, (wait.basis == Basis::Delay).then_some(now));
     properties.with_headers(headers)
 }
 

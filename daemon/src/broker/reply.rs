@@ -13,8 +13,7 @@ use serde_json::json;
 use super::copy::{Failure, PERSISTENT};
 use crate::model::{DeadReason, TaskId, TaskResult, UnixMs};
 use crate::task::own::{
-    self, HEADER_ATTEMPTS, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER, HEADER_OUTCOME, HEADER_TASK,
-    bounded, count_value, put, text,
+    self, HEADER_ATTEMPTS, HEADER_OUTCOME, HEADER_TASK, RecordedFailure, count_value, put, text,
 };
 use crate::task::trace;
 
@@ -27,13 +26,11 @@ const DIRECT: &str = "amq.rabbitmq.reply-to.";
 /// A task that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended<'a> {
-    /// Its id.
     pub id: &'a TaskId,
     /// The handler; empty when none took it.
     pub handler: &'a str,
     /// The attempt that was its last, from 1.
     pub attempt: u32,
-    /// How.
     pub ending: Ending<'a>,
 }
 
@@ -42,16 +39,13 @@ pub struct Ended<'a> {
 pub enum Ending<'a> {
     /// Done, perhaps with a result.
     Done(Option<&'a TaskResult>),
-    /// It is a dead letter.
     Dead(DeadReason, Failure<'a>),
 }
 
 /// A reply, ready to be sent through the default exchange.
 #[derive(Debug, PartialEq)]
 pub struct Reply<'a> {
-    /// The queue.
     pub to: &'a str,
-    /// Its properties.
     pub properties: BasicProperties,
     /// The handler's result, or what went wrong as JSON.
     pub body: Cow<'a, [u8]>,
@@ -69,20 +63,18 @@ pub fn reply<'a>(task: &'a BasicProperties, ended: &Ended<'a>, now: UnixMs) -> O
     trace::inherit(&mut headers, task.headers().as_ref());
     put(&mut headers, HEADER_TASK, text(&ended.id.text));
     put(&mut headers, HEADER_ATTEMPTS, count_value(ended.attempt));
-    if !ended.handler.is_empty() {
-        put(&mut headers, HEADER_HANDLER, bounded(ended.handler));
-    }
+    let mut failed = Failure { handler: ended.handler, ..Failure::default() };
     let (outcome, content_type, body) = match &ended.ending {
         Ending::Done(Some(result)) => {
             (OUTCOME_DONE, result.content_type.as_str(), Cow::Borrowed(&*result.body))
         }
         Ending::Done(None) => (OUTCOME_DONE, "", Cow::Borrowed(&b""[..])),
         Ending::Dead(reason, failure) => {
-            put(&mut headers, HEADER_ERROR_CODE, bounded(failure.code));
-            put(&mut headers, HEADER_ERROR, bounded(failure.message));
+            failed = Failure { handler: ended.handler, ..*failure };
             (reason.as_str(), "application/json", Cow::Owned(explanation(ended, *reason, failure)))
         }
     };
+    failed.put(&mut headers);
     put(&mut headers, HEADER_OUTCOME, text(outcome));
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
@@ -106,11 +98,8 @@ pub fn reply<'a>(task: &'a BasicProperties, ended: &Ended<'a>, now: UnixMs) -> O
 pub struct Told {
     /// [`OUTCOME_DONE`] or why the task is a dead letter; `None`: the reply is not Warren's.
     pub outcome: Option<String>,
-    /// The handler.
     pub handler: Option<String>,
-    /// How often it was tried.
     pub attempts: Option<u32>,
-    /// The failure's code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// The failure in a line for people.
@@ -118,16 +107,15 @@ pub struct Told {
     pub message: Option<String>,
 }
 
-/// Reads the properties of a reply.
 pub fn told(reply: &BasicProperties) -> Told {
-    let text = |name: &str| own::note(reply, name);
+    let failure = RecordedFailure::read(reply);
     let attempts = own::count(reply.headers().as_ref(), HEADER_ATTEMPTS);
     Told {
-        outcome: text(HEADER_OUTCOME),
-        handler: text(HEADER_HANDLER),
+        outcome: own::note(reply, HEADER_OUTCOME),
+        handler: failure.handler,
         attempts: (attempts > 0).then_some(attempts),
-        code: text(HEADER_ERROR_CODE),
-        message: text(HEADER_ERROR),
+        code: failure.code,
+        message: failure.message,
     }
 }
 
@@ -164,6 +152,7 @@ mod tests {
     use lapin::types::AMQPValue;
 
     use super::*;
+    use crate::task::own::{HEADER_ERROR, HEADER_ERROR_CODE, HEADER_HANDLER};
 
     const NOW: UnixMs = UnixMs(1_700_000_000_500);
     const FAILURE: Failure<'static> =

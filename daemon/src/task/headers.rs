@@ -10,7 +10,7 @@ pub const MAX_HEADERS: usize = 64;
 /// Names and values together are at most this many bytes, for the same reason.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Arrays and tables are followed this deep; AMQP itself has no limit.
-const MAX_DEPTH: usize = 16;
+const HANDLER_DEPTH: usize = 16;
 
 /// The headers of one task for its handler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn is_transport_header(name: &str) -> bool {
 
 /// A header's value as JSON, whatever its type.
 pub fn header_json(value: &AMQPValue) -> Value {
-    json(value, MAX_DEPTH)
+    json(value, HANDLER_DEPTH)
 }
 
 fn json(value: &AMQPValue, depth: usize) -> Value {

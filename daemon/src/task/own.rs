@@ -1,71 +1,36 @@
-//! Warren's own headers, `x-warren-*`: their names, and how they are written and read. Pure.
+//! Warren's own headers, `x-warren-*`: their names (`names`), how they are written (`write`) and read (here). Pure.
 //!
 //! Anybody can publish a message with our names on it, with any type that AMQP has. A value is read for what it plainly
 //! means; one that means nothing is [`Unusable`], and its task is a dead letter that says so: ignored, it would start a
 //! task at another time, or as another attempt, than its producer asked for.
 
+mod names;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::fmt;
 use std::ops::Bound;
 use std::time::Duration;
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 
 use super::headers::decimal;
 use super::{header, header_json};
 use crate::model::duration::MAX_DURATION;
 use crate::model::{UnixMs, rfc3339};
+use crate::text::cut;
 
-/// All headers of our own begin with this.
-pub const HEADER_PREFIX: &str = "x-warren-";
-/// Of every copy of a task that came without `message_id`: the id it was given.
-pub const HEADER_ID: &str = "x-warren-id";
-/// Of every copy: the attempt it is, from 1.
-pub const HEADER_ATTEMPT: &str = "x-warren-attempt";
-/// Of a copy made before a redelivered task starts: how often its start was cut short.
-pub const HEADER_REDELIVERIES: &str = "x-warren-redeliveries";
-/// When a task is due, in milliseconds since 1970. Any producer may set it on a task for a queue that Warren consumes.
-pub const HEADER_DUE: &str = "x-warren-due";
-/// When a copy was written whose due time was reckoned from then: what tells a delay queue that did not keep it for
-/// long enough from two clocks that differ. A due time without it is a time of the day.
-pub const HEADER_SENT: &str = "x-warren-sent";
-/// When the task expires, in milliseconds since 1970: its `expiration`, made absolute by the first copy.
-pub const HEADER_DEADLINE: &str = "x-warren-deadline";
-/// Why a dead letter is dead: a [`DeadReason`](crate::settlement::DeadReason) as text.
-pub const HEADER_REASON: &str = "x-warren-reason";
-/// The handler that failed last.
-pub const HEADER_HANDLER: &str = "x-warren-handler";
-/// The last failure's code.
-pub const HEADER_ERROR_CODE: &str = "x-warren-error-code";
-/// The last failure's message.
-pub const HEADER_ERROR: &str = "x-warren-error";
-/// When it failed for the first time (AMQP timestamp, seconds).
-pub const HEADER_FIRST_FAILURE: &str = "x-warren-first-failure";
-/// When it failed for the last time (AMQP timestamp, seconds).
-pub const HEADER_LAST_FAILURE: &str = "x-warren-last-failure";
-/// The work queue it belongs to.
-pub const HEADER_QUEUE: &str = "x-warren-queue";
-/// The producer's headers that a copy had no room for, by name.
-pub const HEADER_DROPPED: &str = "x-warren-headers-dropped";
-/// What had to be changed in the message so that it could be read at all: of the delivery, and of each of its copies.
-pub const HEADER_ALTERED: &str = "x-warren-altered";
-/// Of a reply: how the task ended, [`OUTCOME_DONE`](crate::broker::reply::OUTCOME_DONE) or the reason why it is a dead
-/// letter.
-pub const HEADER_OUTCOME: &str = "x-warren-outcome";
-/// Of a reply: the task's id.
-pub const HEADER_TASK: &str = "x-warren-task";
-/// Of a reply: how often the task was tried.
-pub const HEADER_ATTEMPTS: &str = "x-warren-attempts";
+pub use names::*;
+pub use write::{
+    Failure, MAX_TEXT_BYTES, RecordedFailure, bounded, count_value, put, put_deadline, put_due, put_failure,
+    put_identity, text, time_value,
+};
 
 /// What of ours says that a message is not as its producer sent it: a handler sees these, and every later copy carries
 /// them on.
 pub const NOTES: [&str; 2] = [HEADER_ALTERED, HEADER_DROPPED];
-
-/// Text of ours is cut to this many bytes per header: headers travel in one frame.
-pub const MAX_TEXT_BYTES: usize = 1024;
 
 /// Anyone can publish a header with our name on it: a higher count is read as this one. Far above every sensible
 /// `retry.attempts`, and one more never overflows.
@@ -102,7 +67,6 @@ impl fmt::Display for Unusable {
 /// When a message is due, and how that was reckoned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// When.
     pub at: UnixMs,
     /// When the copy was written, if the due time was reckoned from then.
     pub sent: Option<UnixMs>,
@@ -113,7 +77,6 @@ pub struct Due {
 pub struct Times {
     /// When it is due; `None`: at once.
     pub due: Option<Due>,
-    /// When it expires.
     pub deadline: Option<UnixMs>,
 }
 
@@ -170,36 +133,6 @@ pub fn past(properties: &BasicProperties, name: &str) -> Option<UnixMs> {
         Plain::Whole(ms) => u64::try_from(ms).ok().filter(|ms| *ms >= EARLIEST_MS).map(UnixMs),
         _ => None,
     }
-}
-
-/// Writes a header of ours.
-pub fn put(headers: &mut FieldTable, name: &'static str, value: AMQPValue) {
-    headers.insert(ShortString::from(name), value);
-}
-
-/// Signed 32 bits: every client and the management page reads it.
-pub fn count_value(number: u32) -> AMQPValue {
-    AMQPValue::LongInt(i32::try_from(number).unwrap_or(i32::MAX))
-}
-
-/// A time as it is written.
-pub fn time_value(time: UnixMs) -> AMQPValue {
-    AMQPValue::LongLongInt(i64::try_from(time.0).unwrap_or(i64::MAX))
-}
-
-/// Text as it is written.
-pub fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(LongString::from(value))
-}
-
-/// The same, cut to [`MAX_TEXT_BYTES`].
-pub fn bounded(value: &str) -> AMQPValue {
-    text(cut(value, MAX_TEXT_BYTES))
-}
-
-/// At most so many bytes of the text, whole characters.
-pub fn cut(value: &str, bytes: usize) -> &str {
-    &value[..value.floor_char_boundary(bytes)]
 }
 
 /// Whether a name is one of ours.

@@ -45,16 +45,7 @@ pub fn is_same_message(one: (&BasicProperties, &[u8]), other: (&BasicProperties,
 /// the answer. A producer that publishes a task again changes none of it, nor does a copy. The trace context is left
 /// out, which producers renew with every publish.
 pub fn write_task(properties: &BasicProperties, sink: &mut impl FnMut(&[u8])) {
-    for text in [
-        properties.message_id(),
-        properties.kind(),
-        properties.content_type(),
-        properties.content_encoding(),
-        properties.reply_to(),
-        properties.correlation_id(),
-    ] {
-        write_optional(text.as_ref(), sink);
-    }
+    write_texts(properties, sink);
     let seen = |name: &str| !is_transport_header(name) && !is_trace_header(name);
     write_headers(properties.headers().as_ref(), seen, sink);
 }
@@ -66,18 +57,9 @@ fn written(properties: &BasicProperties) -> Vec<u8> {
 }
 
 fn write_message(properties: &BasicProperties, sink: &mut impl FnMut(&[u8])) {
-    for text in [
-        properties.message_id(),
-        properties.kind(),
-        properties.content_type(),
-        properties.content_encoding(),
-        properties.reply_to(),
-        properties.correlation_id(),
-        properties.expiration(),
-        properties.user_id(),
-        properties.app_id(),
-        properties.cluster_id(),
-    ] {
+    write_texts(properties, sink);
+    for text in [properties.expiration(), properties.user_id(), properties.app_id(), properties.cluster_id()]
+    {
         write_optional(text.as_ref(), sink);
     }
     let numbers = [
@@ -89,6 +71,20 @@ fn write_message(properties: &BasicProperties, sink: &mut impl FnMut(&[u8])) {
         sink(&number.map_or(0, |number| number + 1).to_le_bytes());
     }
     write_headers(properties.headers().as_ref(), |name| !is_rewritten_by_broker(name), sink);
+}
+
+/// The properties that tell both tasks and messages apart.
+fn write_texts(properties: &BasicProperties, sink: &mut impl FnMut(&[u8])) {
+    for text in [
+        properties.message_id(),
+        properties.kind(),
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.reply_to(),
+        properties.correlation_id(),
+    ] {
+        write_optional(text.as_ref(), sink);
+    }
 }
 
 /// Headers that the broker writes, with another value each time it hands a message over or moves it.

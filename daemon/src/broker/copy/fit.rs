@@ -10,13 +10,15 @@ use lapin::types::{AMQPValue, ShortString};
 use super::size::{encoded_len, entry_len};
 use crate::task::own::{
     HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_DROPPED, HEADER_DUE, HEADER_ID, HEADER_OUTCOME, HEADER_REASON,
-    HEADER_REDELIVERIES, HEADER_SENT, HEADER_TASK, MAX_TEXT_BYTES, cut, is_own, note_text, text,
+    HEADER_REDELIVERIES, HEADER_SENT, HEADER_TASK, MAX_TEXT_BYTES, is_own, note_text, text,
 };
 
+use crate::text::cut;
+
 /// Names in [`HEADER_DROPPED`] are cut to this: it is a note, not a list to work with.
-const MAX_NAME_BYTES: usize = 64;
+const MAX_SHOWN_NAME: usize = 64;
 /// Room that the note keeps for the number of those that it has no room for.
-const REST: usize = " and 1000000 more".len();
+const COUNT_ROOM: usize = " and 1000000 more".len();
 /// What Warren's other texts are cut to, once all of the producer's headers are gone.
 const SHORT_TEXT: usize = 128;
 
@@ -135,16 +137,16 @@ impl Dropped {
     /// Goes on with what an earlier copy says.
     fn after(before: Option<&AMQPValue>) -> Self {
         let mut names = before.and_then(note_text).unwrap_or_default();
-        names.truncate(cut(&names, MAX_TEXT_BYTES - REST).len());
+        names.truncate(cut(&names, MAX_TEXT_BYTES - COUNT_ROOM).len());
         Self { names, more: 0 }
     }
 
     fn add(&mut self, name: &str) {
-        let shown = cut(name, MAX_NAME_BYTES);
+        let shown = cut(name, MAX_SHOWN_NAME);
         let cut_off = if shown.len() < name.len() { "…" } else { "" };
         let comma = if self.names.is_empty() { "" } else { ", " };
         if self.more > 0
-            || self.names.len() + comma.len() + shown.len() + cut_off.len() > MAX_TEXT_BYTES - REST
+            || self.names.len() + comma.len() + shown.len() + cut_off.len() > MAX_TEXT_BYTES - COUNT_ROOM
         {
             self.more += 1;
             return;

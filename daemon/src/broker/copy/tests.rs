@@ -3,7 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::task::own::{HEADER_DROPPED, MAX_TEXT_BYTES};
+use lapin::types::AMQPValue;
+
+use crate::task::own::{
+    HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_DROPPED, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
+    HEADER_HANDLER, HEADER_LAST_FAILURE, MAX_TEXT_BYTES, time_value,
+};
 use crate::task::{header, identified};
 
 const NOW: UnixMs = UnixMs(1_700_000_000_500);

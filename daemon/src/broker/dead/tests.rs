@@ -8,6 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use super::*;
 use crate::broker::copy::{self, DeadCopy, Failure, Original};
 use crate::model::DeadReason;
+use crate::task::own::{HEADER_ERROR, HEADER_FIRST_FAILURE, HEADER_LAST_FAILURE};
 
 fn with_headers(fields: &[(&str, AMQPValue)]) -> BasicProperties {
     let mut table = FieldTable::default();
