@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use super::declare::{Answer, ask};
 
 /// Differences that are asked about one by one, at most: more than a queue has arguments.
-const MAX_QUESTIONS: usize = 24;
+const MAX_DIFFERENCES: usize = 24;
 /// The argument that names the type.
 const TYPE: &str = "x-queue-type";
 
@@ -54,7 +54,7 @@ pub(super) async fn describe(
     arguments.insert(TYPE.into(), text("classic"));
     let mut options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let mut kind = None;
-    for _ in 0..MAX_QUESTIONS {
+    for _ in 0..MAX_DIFFERENCES {
         let why = match ask(connection, name, options, arguments.clone()).await {
             Ok(_) => {
                 kind.get_or_insert_with(|| "classic".to_owned());

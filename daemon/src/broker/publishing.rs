@@ -36,9 +36,9 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 /// How often the connection is looked at, besides its own reports.
 const CHECK: Duration = Duration::from_secs(5);
 /// Questions about queues at one time. Each takes a few round trips, once per queue and connection.
-const MAX_QUESTIONS: usize = 8;
+const QUESTIONS_AT_ONCE: usize = 8;
 /// A frame's own bytes and the content header's before the properties.
-const FRAME_OVERHEAD: usize = 8 + 12;
+const CONTENT_OVERHEAD: usize = 8 + 12;
 
 /// An open publishing connection.
 pub(super) struct Open {
@@ -83,7 +83,7 @@ impl Open {
     /// Takes a connection that nobody else publishes on.
     pub(super) fn new(dialled: Dialled) -> Rc<Self> {
         let channels = dialled.channels();
-        let questions = (channels / 4).clamp(1, MAX_QUESTIONS);
+        let questions = (channels / 4).clamp(1, QUESTIONS_AT_ONCE);
         Rc::new(Self {
             dialled,
             allowed: Semaphore::new(channels.saturating_sub(questions).max(1)),
@@ -170,7 +170,7 @@ impl Open {
     /// What a message to the queue may have in properties and headers.
     fn limit(&self, queue: &str) -> usize {
         let frame = self.dialled.connection.configuration().frame_max() as usize;
-        frame - FRAME_OVERHEAD - room_on_the_way(queue)
+        frame - CONTENT_OVERHEAD - room_on_the_way(queue)
     }
 
     /// The properties as far as there is room for them on the way to the queue.
@@ -248,8 +248,8 @@ impl Open {
 fn room_on_the_way(queue: &str) -> usize {
     // `x-death`, the three `x-first-death-…` and the three `x-last-death-…` name the queue four times; the broker
     // dead-letters to a routing key of ours, which is shorter.
-    const REST: usize = 512;
-    REST + 4 * queue.len()
+    const BROKER_HEADERS: usize = 512;
+    BROKER_HEADERS + 4 * queue.len()
 }
 
 fn judge(confirmation: Confirmation, queue: &str) -> Result<(), Failed> {

@@ -15,7 +15,7 @@ use super::topology::{delay_name, rung, rungs};
 /// So many delays are tried: more would put a task off for much longer than was asked.
 const RUNGS: usize = 3;
 /// After this one copy tries again.
-const REST: Duration = Duration::from_secs(10 * 60);
+const SILENT_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// The delay queues that did not confirm a message, and when each is tried again.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Silence {
                 Some(again) if *again > now => {}
                 Some(again) => {
                     // This copy tries for all.
-                    *again = now + REST;
+                    *again = now + SILENT_PAUSE;
                     return rung;
                 }
                 None => return rung,
@@ -43,7 +43,7 @@ impl Silence {
 
     /// The queue did not confirm a message.
     pub(super) fn begin(&mut self, queue: &str, now: Instant) {
-        self.0.insert(queue.to_owned(), now + REST);
+        self.0.insert(queue.to_owned(), now + SILENT_PAUSE);
     }
 
     /// It confirmed one.
@@ -95,7 +95,7 @@ mod tests {
     fn after_a_rest_one_copy_tries_again_and_its_confirm_brings_the_others_back() {
         let now = Instant::now();
         let mut silence = silent(&[HALF], now);
-        let later = now + REST;
+        let later = now + SILENT_PAUSE;
         let got = [0, 1, 2].map(|_| silence.rung("tasks", HALF, later));
         assert_eq!(got, [HALF, ONE, ONE]);
         silence.end(&delay_name("tasks", HALF));

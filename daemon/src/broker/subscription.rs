@@ -25,7 +25,7 @@ use crate::failpoint::failpoint;
 use crate::model::UnixMs;
 
 /// Deliveries handed over in one go before others get their turn on the event loop.
-const BATCH: usize = 256;
+const DELIVERIES_AT_ONCE: usize = 256;
 
 /// Our consumer's tag: unique on its channel, where it is the only one.
 pub(super) const CONSUMER_TAG: &str = "warrend";
@@ -305,12 +305,12 @@ async fn pump(
                 break Some(end);
             }
             batch += 1;
-            item = if batch < BATCH { consumer.next().now_or_never() } else { None };
+            item = if batch < DELIVERIES_AT_ONCE { consumer.next().now_or_never() } else { None };
         };
         if let Some(end) = end {
             break end;
         }
-        if batch == BATCH {
+        if batch == DELIVERIES_AT_ONCE {
             tokio::task::yield_now().await;
         }
     };

@@ -31,9 +31,9 @@ use crate::config::{Broker, Queue, QueueType};
 
 /// Queues that are looked at. Each takes some fifty questions, a fraction of a second together: with more, whoever waits
 /// would rather look at some of them.
-const MAX_QUEUES: usize = 100;
+const MAX_SURVEYED: usize = 100;
 /// For the broker's word on a message for nobody. It takes milliseconds, unless it takes no messages at all.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+const PROBE_CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 /// For closing a connection politely.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -48,10 +48,8 @@ pub struct Address {
     pub answer: Result<Server, DialError>,
 }
 
-/// What one broker said.
 #[derive(Debug)]
 pub struct Survey {
-    /// Who it is.
     pub server: Server,
     /// Whether the user may publish to queues.
     pub publish: May,
@@ -64,9 +62,7 @@ pub struct Survey {
 /// A configured queue and those that belong to it.
 #[derive(Debug)]
 pub struct QueueSurvey {
-    /// Its name.
     pub queue: Arc<str>,
-    /// The queue itself.
     pub work: Sight,
     /// Its dead letters.
     pub dead: Sight,
@@ -79,7 +75,6 @@ pub struct QueueSurvey {
 /// What is known of one queue.
 #[derive(Debug)]
 pub struct Sight {
-    /// Its name.
     pub name: String,
     /// The queue, if there is one.
     pub there: Option<There>,
@@ -101,16 +96,13 @@ pub struct There {
 /// What the user may do with a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
-    /// Declare it.
     pub configure: May,
-    /// Consume it.
     pub read: May,
 }
 
 /// Whether the user may do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum May {
-    /// It is allowed.
     Yes,
     /// It is not, in the broker's words.
     No(String),
@@ -123,7 +115,6 @@ pub enum May {
 /// A delay queue that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DelaySight {
-    /// Its name.
     pub name: String,
     /// Tasks that wait in it.
     pub ready: u32,
@@ -134,7 +125,6 @@ pub struct DelaySight {
 /// How a delay queue compares with what the daemon would declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// The same.
     Wanted,
     /// The other type: the daemon uses it as it is.
     OtherType(QueueType),
@@ -168,7 +158,7 @@ pub async fn survey(broker: &Broker, queues: &[Queue], name: &str) -> Result<Sur
     let publish = may_publish(&dialled.connection).await;
     close(dialled).await;
     let mut seen = Vec::new();
-    for queue in queues.iter().take(MAX_QUEUES) {
+    for queue in queues.iter().take(MAX_SURVEYED) {
         // A connection each: every answer that is an error uses up one of its channel numbers for ever.
         let dialled = connect(broker, name).await?;
         let looked = look(&dialled.connection, queue, &server).await;
@@ -313,12 +303,12 @@ async fn may_publish(connection: &Connection) -> May {
         let _ = answered(channel.close(200, "done".into())).await;
         Ok::<_, LinkError>(confirmed)
     };
-    match timeout(CONFIRM_LIMIT, publishing).await {
+    match timeout(PROBE_CONFIRM_LIMIT, publishing).await {
         Ok(Ok(Confirmation::Ack(_) | Confirmation::NotRequested)) => May::Yes,
         Ok(Ok(Confirmation::Nack(_))) => May::Unknown("the broker refused a message for nobody".to_owned()),
         Ok(Err(error)) => refused(sort(&error), &nobody),
         Err(_) if connection.status().blocked() => May::Blocked,
-        Err(_) => May::Unknown(format!("no confirm in {CONFIRM_LIMIT:?}")),
+        Err(_) => May::Unknown(format!("no confirm in {PROBE_CONFIRM_LIMIT:?}")),
     }
 }
 

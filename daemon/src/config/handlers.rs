@@ -7,6 +7,7 @@ use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
 use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys};
 use crate::model::duration::{MAX_DURATION, format_size};
+use warren_plugin::hosting::split_label;
 
 /// A routing prefix can also be an AMQP `type`, which is a short string.
 const MAX_PREFIX: usize = 255;
@@ -150,7 +151,7 @@ fn prefixes(table: &mut Reader) -> Option<Vec<(String, Place)>> {
             p if p.chars().any(char::is_control) => Some("a prefix has a control character in it"),
             p if p.trim() != p => Some("a prefix begins or ends with a space, which no task does"),
             p if p.len() > MAX_PREFIX => Some("a prefix is longer than 255 bytes"),
-            p if is_label(p) => {
+            p if split_label(p.as_bytes()).len() < p.len() => {
                 Some("a prefix begins with a label such as \"Task 1:\", which is taken off first")
             }
             p if prefixes[..i].iter().any(|(earlier, _)| earlier == p) => Some("a prefix is named twice"),
@@ -162,12 +163,6 @@ fn prefixes(table: &mut Reader) -> Option<Vec<(String, Place)>> {
         }
     }
     Some(prefixes)
-}
-
-fn is_label(prefix: &str) -> bool {
-    let digits = prefix.strip_prefix("Task ").unwrap_or_default();
-    let rest = digits.trim_start_matches(|c: char| c.is_ascii_digit());
-    rest.len() < digits.len() && rest.starts_with(':')
 }
 
 fn queue_names(table: &mut Reader) -> Option<Vec<(String, Place)>> {

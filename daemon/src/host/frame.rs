@@ -104,7 +104,6 @@ impl Init {
     }
 }
 
-/// Appends a task.
 pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
     let strings =
         task.id.len() + task.queue.len() + task.prefix.len() + task.argument.len() + task.body.len();
@@ -265,7 +264,6 @@ impl ReportFrame<'_> {
     }
 }
 
-/// Reads a report.
 pub(super) fn parse_report(payload: &[u8]) -> Result<Report, Malformed> {
     let mut r = Reader(payload);
     let outcome = parse_outcome(r.u8()?)?;
@@ -287,7 +285,6 @@ pub(super) fn parse_report(payload: &[u8]) -> Result<Report, Malformed> {
     Ok(Report { seq, outcome, error, result, follow_ups, duration })
 }
 
-/// Appends one follow-up's fields.
 pub(super) struct FollowUpFrame<'a> {
     pub(super) id: &'a str,
     pub(super) queue: &'a str,
@@ -331,7 +328,6 @@ fn parse_follow_up(r: &mut Reader<'_>) -> Result<FollowUp, Malformed> {
     })
 }
 
-/// Appends an error's fields.
 pub(super) fn put_error(out: &mut Vec<u8>, error: &TaskError) {
     put_bytes(out, error.code.as_bytes());
     put_bytes(out, error.message.as_bytes());
@@ -339,7 +335,6 @@ pub(super) fn put_error(out: &mut Vec<u8>, error: &TaskError) {
     out.extend_from_slice(&retry_after.to_le_bytes());
 }
 
-/// Reads an error's fields.
 pub(super) fn parse_error(r: &mut Reader<'_>) -> Result<TaskError, Malformed> {
     let (code, message, retry_after) = (r.text()?, r.text()?, r.i64()?);
     Ok(TaskError { code, message, retry_after: u64::try_from(retry_after).ok().map(Duration::from_millis) })

@@ -29,12 +29,12 @@ use crate::config::Bounds;
 use crate::model::TaskError;
 
 /// Bytes read from a host at once.
-const CHUNK: usize = 16 << 10;
+const REPORT_CHUNK: usize = 16 << 10;
 /// How long a host may live on with its socket closed: a process closes its descriptors first and is dead
 /// next.
 const EOF_GRACE: Duration = Duration::from_secs(1);
 /// The pause before what the machine was short of is asked for again.
-const SHORTAGE: Duration = Duration::from_millis(100);
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// How old a look at a host's memory may be: reading it costs more than a small task.
 const RSS_EVERY: Duration = Duration::from_secs(1);
 
@@ -100,7 +100,7 @@ impl Host {
             create_timeout: spec.create_timeout,
             bounds: spec.bounds,
             out: RefCell::new(out),
-            input: RefCell::new(Buffer::new(CHUNK, MAX_FROM_HOST)),
+            input: RefCell::new(Buffer::new(REPORT_CHUNK, MAX_FROM_HOST)),
             link: RefCell::default(),
             stdout: RefCell::new(Lines::new(false, spec.output)),
             stderr: RefCell::new(Lines::new(true, spec.output)),
@@ -315,7 +315,7 @@ impl Inner {
         match rustix::net::send(&link.socket, &out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(n) if n == out.len() => {
                 out.clear();
-                out.shrink_to(4 * CHUNK);
+                out.shrink_to(4 * REPORT_CHUNK);
             }
             Ok(n) => drop(out.drain(..n)),
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -334,7 +334,7 @@ impl Inner {
                 match clone.and_then(|socket| register(socket, Interest::WRITABLE)) {
                     Ok(socket) => break socket,
                     // The machine is short of descriptors, and the host waits for the rest of its task.
-                    Err(_) => tokio::time::sleep(SHORTAGE).await,
+                    Err(_) => tokio::time::sleep(SHORTAGE_PAUSE).await,
                 }
             };
             while self.write(link) {

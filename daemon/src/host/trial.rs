@@ -14,7 +14,7 @@ use crate::model::TaskError;
 const QUOTED_LINES: usize = 5;
 
 /// The first pause before a host is probed again that the machine had nothing to start with; doubled each time.
-const SHORTAGE: Duration = Duration::from_millis(50);
+const FIRST_SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts a host, waits until its handler is created and has it end. The error is the plugin's own when it
 /// gave one; else its code is `timeout`, `crash`, `load`, `abi`, `spawn` or `host`. What the machine is short of for the
@@ -22,7 +22,7 @@ const SHORTAGE: Duration = Duration::from_millis(50);
 /// `LocalSet` or not.
 pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> {
     let until = Instant::now() + spec.create_timeout;
-    let mut pause = SHORTAGE;
+    let mut pause = FIRST_SHORTAGE_PAUSE;
     loop {
         let exit = try_once(spec, spawner).await;
         let short = exit.as_ref().is_some_and(|exit| exit.stage == Stage::Spawning);

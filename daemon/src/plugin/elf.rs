@@ -16,6 +16,10 @@ use super::InspectError;
 const HOST: Machine = elf::EM_X86_64;
 #[cfg(target_arch = "aarch64")]
 const HOST: Machine = elf::EM_AARCH64;
+#[cfg(target_arch = "riscv64")]
+const HOST: Machine = elf::EM_RISCV;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+compile_error!("Warren runs plugins on x86-64, aarch64 and riscv64: name the ELF machine of this one here");
 
 /// More dynamic entries than any linker writes; a real library has about thirty.
 const MAX_DYNAMIC: usize = 4096;
@@ -241,8 +245,7 @@ fn identify(data: &[u8]) -> Result<(), InspectError> {
     };
     let machine = Machine(word(18));
     if big || header[4] != elf::ELFCLASS64.0 || machine != HOST {
-        let bits = if header[4] == elf::ELFCLASS32.0 { "32-bit " } else { "" };
-        let found = format!("{bits}{}", machine_name(machine));
+        let found = machine_name(machine, header[4] == elf::ELFCLASS32.0);
         return Err(InspectError::Machine { found, host: host_machine() });
     }
     match elf::FileType(word(16)) {
@@ -292,8 +295,11 @@ pub(super) fn host_machine() -> &'static str {
     std::env::consts::ARCH
 }
 
-fn machine_name(machine: Machine) -> String {
-    match machine {
+/// As `uname -m` names it; one machine number stands for the 32-bit and the 64-bit kind of some.
+fn machine_name(machine: Machine, narrow: bool) -> String {
+    let name = match machine {
+        elf::EM_RISCV if !narrow => "riscv64".to_owned(),
+        elf::EM_LOONGARCH if !narrow => "loongarch64".to_owned(),
         elf::EM_386 => "i386".to_owned(),
         elf::EM_X86_64 => "x86_64".to_owned(),
         elf::EM_ARM => "arm".to_owned(),
@@ -303,5 +309,18 @@ fn machine_name(machine: Machine) -> String {
         elf::EM_RISCV => "riscv".to_owned(),
         elf::EM_LOONGARCH => "loongarch".to_owned(),
         Machine(number) => format!("machine {number}"),
+    };
+    if narrow { format!("32-bit {name}") } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_of_plugins_is_the_one_of_this_program() {
+        assert_eq!(machine_name(HOST, false), host_machine());
+        assert_eq!(machine_name(elf::EM_RISCV, false), "riscv64");
+        assert_eq!(machine_name(elf::EM_RISCV, true), "32-bit riscv");
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use warren::host::{HostEvent, HostSpec, HostTask, OutputBounds, Report, Spawner};
 use warren::model::{FollowUp, Outcome};
-use warren_plugin::testing::{AnyPlugin, Ran, TestKit};
-use warren_plugin::{Message, abi};
+use warren::router::{Entry, Router};
+use warren_plugin::testing::{AnyPlugin, Ran, TaskSpec, TestKit};
+use warren_plugin::{Call, Done, Failure, Handler, Message, NoSettings, Task, abi};
 
 use crate::bed::{BOUND, Watched, run, spawner, spec, task, torture_in};
 
@@ -179,6 +180,55 @@ fn a_host_and_the_test_kit_make_the_same_of_what_a_plugin_says() {
         assert_eq!((in_the_kit.outcome, &*in_the_kit.code), ("cancelled", "timeout"));
         assert_eq!(in_a_host(&spawner, "wait", short).await, in_the_kit);
     });
+}
+
+/// Says which prefix and argument it was given.
+struct Echo;
+
+impl Handler for Echo {
+    type Settings = NoSettings;
+
+    fn new(_: NoSettings, _: &warren_plugin::Host) -> Result<Self, Failure> {
+        Ok(Self)
+    }
+
+    fn handle(&mut self, task: &Task<'_>, _: &Call<'_>) -> warren_plugin::Outcome {
+        Ok(Done::text(format!("{}|{}", task.prefix(), task.argument())))
+    }
+}
+
+#[test]
+fn the_router_and_the_test_kit_find_the_same_prefix_and_argument() {
+    let prefixes = ["Process order", "Process", "Task 7: Special", "Send #", "Überprüfe"];
+    let entries = prefixes.iter().map(|&prefix| Entry {
+        prefix: prefix.into(),
+        handler: 0,
+        queues: None,
+        incumbent: false,
+    });
+    let (router, conflicts) = Router::build(entries);
+    assert!(conflicts.is_empty(), "{conflicts:?}");
+    let kit = TestKit::<Echo>::without_manifest(serde_json::json!({}));
+    let mut kit = kit.expect("it needs no settings").prefixes(prefixes);
+    for (text, message_type) in [
+        ("Task 1: Process order #1001\r\n", None),
+        ("Task \t12 :Process order", None),
+        ("Process orders now", None),
+        ("Task 7: Special delivery", None),
+        ("Send #1", None),
+        ("Process\n\n", None),
+        ("Task 3: Überprüfe alles", None),
+        ("{}", Some("Process")),
+        ("Process it", Some("Unknown")),
+    ] {
+        let found = router.route("tasks", message_type, text.as_bytes()).expect("a prefix takes it");
+        let spec = match message_type {
+            Some(name) => TaskSpec::typed(name, text),
+            None => TaskSpec::text(text),
+        };
+        let expected = format!("{}|{}", found.prefix, &text[found.argument]);
+        assert_eq!(kit.run(spec).done().as_text(), expected, "{text:?} {message_type:?}");
+    }
 }
 
 #[test]

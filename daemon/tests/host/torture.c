@@ -102,13 +102,17 @@ static int32_t tell(const struct warren_task *task, const struct warren_call *ca
 }
 
 static int32_t surroundings(const struct warren_call *call) {
-    char text[1024], name[17] = "";
-    int fd, open_fds = 0;
+    char text[1024], name[17] = "", ignored[256] = "";
+    struct sigaction action;
+    int fd, number, open_fds = 0;
+    for (number = 1; number <= SIGRTMAX; number++)
+        if (sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+            sprintf(ignored + strlen(ignored), " %d", number);
     for (fd = 3; fd < 100; fd++) open_fds += fcntl(fd, F_GETFD) != -1;
     prctl(PR_GET_NAME, name);
-    snprintf(text, sizeof text, "name=%s fds=%d new_privs=%d secret=%s path=%d group=%d tty=%d", name, open_fds,
+    snprintf(text, sizeof text, "name=%s fds=%d new_privs=%d secret=%s path=%d group=%d tty=%d ignored=%s", name, open_fds,
              prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), getenv("CARGO_MANIFEST_DIR") ? "leaked" : "none",
-             getenv("PATH") != NULL, getpgid(0) == getpid(), isatty(0));
+             getenv("PATH") != NULL, getpgid(0) == getpid(), isatty(0), ignored);
     say(call, text);
     return WARREN_DONE;
 }

@@ -127,6 +127,7 @@ fn names_and_prefixes_that_cannot_work_are_refused() {
         ("[handlers.a]\nprefixes = [\"a\\u0000b\"]", "2:13", &["control character", "a\\0b"]),
         ("[handlers.a]\nprefixes = ['a ']", "2:13", &["space"]),
         ("[handlers.a]\nprefixes = ['Task 1: a']", "2:13", &["label"]),
+        ("[handlers.a]\nprefixes = ['Task  12 : a']", "2:13", &["label"]),
         ("[handlers.a]\nprefixes = ['a', 'a']", "2:18", &["named twice"]),
         ("[handlers.a]\nqueues = []", "2:1", &["empty list"]),
         ("[handlers.a]\nqueues = ['task_queu']", "2:11", &["no queue", "did you mean \"task_queue\"?"]),

@@ -20,6 +20,20 @@ fn a_queue_alone_is_a_whole_configuration() {
 }
 
 #[test]
+fn a_duration_is_written_alike_in_every_table_in_settings_and_in_a_manifest() {
+    for text in ["90s", "1h30m", "1d 2h3m4s5ms", " 5 s"] {
+        let config = load(&format!(
+            "[broker]\nheartbeat = '10s'\n[queues.q]\ndeduplicate = '{text}'\n\
+             [handlers.a]\ntimeout = '{text}'\nretry = {{ delay = '1s', max_delay = '{text}' }}\n"
+        ));
+        let limits = &config.handlers[0].limits;
+        let expected = warren_plugin::duration::parse(text).unwrap();
+        assert_eq!((limits.timeout, limits.retry.max_delay), (Some(expected), expected), "{text}");
+        assert_eq!(config.queues[0].deduplicate, expected, "{text}");
+    }
+}
+
+#[test]
 fn every_key_lands_in_its_place() {
     let config = load(
         "[broker]\nuris = ['amqp://a', 'amqp://b']\nheartbeat = '5s'\npublish_channels = 3\n\

@@ -24,7 +24,7 @@ const FLUSH_WITHIN_NS: i64 = 2_000_000;
 /// Cancels remembered for tasks that wait in the host: more cannot wait.
 const MAX_PENDING: usize = 2 * QUEUE_LIMIT;
 /// The timer is not armed.
-const NEVER: i64 = i64::MAX;
+const UNARMED: i64 = i64::MAX;
 
 /// Whether a task may start.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ struct State {
     signalled: bool,
     /// Cancelled before they started.
     pending: Vec<Seq>,
-    /// When the timer fires, or [`NEVER`].
+    /// When the timer fires, or [`UNARMED`].
     armed: i64,
 }
 
@@ -83,7 +83,7 @@ impl Gate {
                 asked: false,
                 signalled: false,
                 pending: Vec::new(),
-                armed: NEVER,
+                armed: UNARMED,
             }),
             running: AtomicU64::new(0),
             cancel: AtomicBool::new(false),
@@ -222,7 +222,7 @@ impl Gate {
     pub(super) fn tick(&self, left: bool) {
         let now = now_ns();
         let mut state = self.lock();
-        state.armed = NEVER;
+        state.armed = UNARMED;
         if state.running != 0 && state.deadline != 0 && !state.signalled {
             if now >= state.deadline {
                 self.signal(&mut state);

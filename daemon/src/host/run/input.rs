@@ -8,7 +8,7 @@ use rustix::net::RecvFlags;
 use crate::host::frame::{Buffer, Init, MAX_TO_HOST, Malformed, TaskFrame, to_host};
 
 /// Bytes read at once: more than 16 queued small tasks.
-const CHUNK: usize = 64 << 10;
+const TASK_CHUNK: usize = 64 << 10;
 
 /// What the daemon asks for.
 #[derive(Debug)]
@@ -18,7 +18,6 @@ pub(super) enum Order<'a> {
     Quit,
 }
 
-/// Reads frames.
 pub(super) struct Input {
     socket: OwnedFd,
     buffer: Buffer,
@@ -26,7 +25,7 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: Buffer::new(CHUNK, MAX_TO_HOST) }
+        Self { socket, buffer: Buffer::new(TASK_CHUNK, MAX_TO_HOST) }
     }
 
     /// The next order that has been read whole; `None`: call [`fill`](Self::fill).

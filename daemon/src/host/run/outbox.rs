@@ -14,7 +14,7 @@ use crate::host::QUEUE_LIMIT;
 use crate::host::frame::ReportFrame;
 
 /// Bytes that may wait: above, whoever appends writes them out first.
-const MAX_WAITING: usize = 64 << 10;
+const MAX_WAITING_BYTES: usize = 64 << 10;
 /// After a task of this length its report does not wait for the next one: the next is likely to take as long.
 const LONG_TASK: Duration = Duration::from_micros(200);
 
@@ -85,7 +85,7 @@ impl Outbox {
     }
 
     fn added(&self, waiting: &mut Waiting) {
-        if waiting.bytes.len() > MAX_WAITING {
+        if waiting.bytes.len() > MAX_WAITING_BYTES {
             self.write(waiting);
         } else {
             self.is_waiting.store(true, Ordering::Relaxed);
@@ -106,7 +106,7 @@ impl Outbox {
 
     fn emptied(&self, waiting: &mut Waiting) {
         waiting.bytes.clear();
-        waiting.bytes.shrink_to(2 * MAX_WAITING);
+        waiting.bytes.shrink_to(2 * MAX_WAITING_BYTES);
         waiting.reports = 0;
         self.is_waiting.store(false, Ordering::Relaxed);
     }

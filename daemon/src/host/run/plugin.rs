@@ -43,7 +43,6 @@ impl Plugin {
         Ok(Self { table, host: Box::leak(Box::new(host_table(shared))), headers: RefCell::default() })
     }
 
-    /// Makes the handler.
     pub(super) fn create(&self, shared: &Shared, settings: &str, timeout: Duration) -> Result<(), TaskError> {
         let deadline = gate::deadline(gate::now_ns(), timeout);
         shared.gate.set_deadline(deadline);

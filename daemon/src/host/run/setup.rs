@@ -68,7 +68,8 @@ pub(super) fn prepare() -> io::Result<(Channel, Init)> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     default_signals();
-    close_from(3);
+    // SAFETY: this process owns no descriptor but its standard streams yet; what else is open was inherited.
+    unsafe { close_from(3) };
     let (plugin, ring, control) = receive_descriptors()?;
     let socket = move_up(rustix::stdio::stdin())?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -113,7 +114,7 @@ fn line_buffered_stdout() {
 /// Ignored signals survive an exec, and so the daemon's parent decides. Handlers get the defaults, except for
 /// `SIGPIPE` (see the module) and for the two that report a stack overflow.
 fn default_signals() {
-    for signal in 1..libc::SIGRTMAX() {
+    for signal in 1..=libc::SIGRTMAX() {
         if matches!(signal, libc::SIGPIPE | libc::SIGSEGV | libc::SIGBUS | libc::SIGKILL | libc::SIGSTOP) {
             continue;
         }
@@ -123,9 +124,10 @@ fn default_signals() {
     }
 }
 
-fn close_from(first: u32) {
-    // SAFETY: called before anything of this process owns a descriptor from `first` on; what is there was
-    // inherited.
+/// # Safety
+/// Nothing in this process owns a descriptor from `first` on.
+unsafe fn close_from(first: u32) {
+    // SAFETY: the caller's promise.
     unsafe { libc::close_range(first, u32::MAX, 0) };
 }
 

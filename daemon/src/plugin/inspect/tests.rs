@@ -85,7 +85,7 @@ fn other_architecture_is_named() {
         inspect(&file).expect_err("another machine").to_string()
     };
     let host = std::env::consts::ARCH;
-    assert!(patched(18, &[243, 0]).starts_with(&format!("it is built for riscv, this machine is {host};")));
+    assert!(patched(18, &[243, 0]).starts_with(&format!("it is built for riscv64, this machine is {host};")));
     assert!(patched(18, &[0x39, 0x30]).starts_with("it is built for machine 12345,"));
     assert!(patched(4, &[1]).starts_with("it is built for 32-bit "));
     assert!(patched(5, &[2]).starts_with("it is built for machine "), "big-endian");
