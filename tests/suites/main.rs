@@ -28,6 +28,7 @@ mod reload;
 mod results;
 mod retry;
 mod scenarios;
+mod sharing;
 mod start;
 mod tls;
 mod top;

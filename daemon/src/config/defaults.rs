@@ -49,6 +49,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             workers: None,
+            weight: 1,
             timeout: None,
             grace: Duration::from_secs(10),
             retry: Retry::default(),

@@ -184,6 +184,10 @@ fn limits(table: &mut Reader) -> Limits {
     let second = Duration::from_secs(1);
     Limits {
         workers: table.integer("workers", 1..=65_535).and_then(|n| u16::try_from(n).ok()),
+        weight: table
+            .integer("weight", 1..=1000)
+            .and_then(|n| u16::try_from(n).ok())
+            .unwrap_or(default.weight),
         timeout: table.duration("timeout", Duration::from_millis(1)..=MAX_DURATION),
         grace: table.duration("grace", Duration::ZERO..=second * 3600).unwrap_or(default.grace),
         retry: retry(table),

@@ -25,6 +25,7 @@ pub(super) const HANDLER: &[&str] = &[
     "prefixes",
     "queues",
     "workers",
+    "weight",
     "timeout",
     "grace",
     "retry",

@@ -165,6 +165,8 @@ pub struct Handler {
 pub struct Limits {
     /// Tasks of this handler running at once; `None`: no cap but the queue's workers.
     pub workers: Option<u16>,
+    /// Its share of the workers of a queue, against other handlers that have tasks waiting in it.
+    pub weight: u16,
     /// Soft cancel after this; `None`: the plugin's default, else [`Limits::DEFAULT_TIMEOUT`].
     pub timeout: Option<Duration>,
     /// From cancel to SIGKILL.

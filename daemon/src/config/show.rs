@@ -119,6 +119,7 @@ fn plugins(plugins: &Plugins) -> Value {
 fn handler(handler: &Handler) -> Value {
     let Limits {
         workers,
+        weight,
         timeout,
         grace,
         retry,
@@ -133,6 +134,7 @@ fn handler(handler: &Handler) -> Value {
     let Bounds { memory, millicpus, cpu_time, max_files, max_processes } = bounds;
     let mut table = json!({
         "plugin": handler.plugin,
+        "weight": weight,
         "grace": duration(*grace),
         "retry": {
             "attempts": retry.attempts,

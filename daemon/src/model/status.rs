@@ -286,6 +286,9 @@ pub struct HandlerStatus {
     pub queues: Vec<String>,
     /// Its own cap on tasks at once; 0: none.
     pub workers: u16,
+    /// Its share of the workers, against other handlers that have tasks waiting in the same queue.
+    #[serde(default)]
+    pub weight: u16,
     /// Soft time limit in milliseconds.
     pub timeout_ms: u64,
     /// Tasks running now.

@@ -165,7 +165,8 @@ impl Core {
         }
         self.log.received(self.task_ref(key), entry.delivery.body.len(), entry.delivery.redelivered);
         let Some(pool) = entry.pool() else { return };
-        self.scheduler.add(pool, entry.queue, key);
+        let Some(flow) = self.flow_of(pool, key) else { return };
+        self.scheduler.add(flow, pool, key);
         self.in_flight[key].stage = Stage::Waiting;
     }
 
@@ -204,10 +205,12 @@ impl Core {
 
     /// Takes an entry out of the scheduler, if it is there.
     pub(super) fn unschedule(&mut self, key: EntryKey) {
-        let entry = &mut self.in_flight[key];
-        if let (Stage::Waiting, Some(route)) = (&entry.stage, &entry.route) {
-            self.scheduler.remove(route.pool, entry.queue, key);
-            entry.stage = Stage::Arrived;
+        let entry = &self.in_flight[key];
+        if let (Stage::Waiting, Some(pool)) = (&entry.stage, entry.pool())
+            && let Some(flow) = self.flow_of(pool, key)
+        {
+            self.scheduler.remove(flow, key);
+            self.in_flight[key].stage = Stage::Arrived;
         }
     }
 

@@ -7,6 +7,7 @@ use crate::host::HostId;
 use super::in_flight::{Claim, InFlight, Sent, Stage};
 use super::keys::{EntryKey, PoolKey, QueueKey};
 use super::pools::Place;
+use super::scheduler::Blocked;
 use super::{Core, Now, Turn};
 
 impl Core {
@@ -59,8 +60,16 @@ impl Core {
     pub(crate) fn has_lost_wakeup(&self, now: Now) -> bool {
         let mut actions = Vec::new();
         let turn = Turn { now, actions: &mut actions };
-        self.is_running()
-            && self.scheduler.listed().keys().any(|list| self.place(*list, &turn) != Place::None)
+        let mut scheduler = self.scheduler.clone();
+        scheduler.begin_round();
+        while let Some(flow) = scheduler.next().filter(|_| self.is_running()) {
+            match self.place(flow, &scheduler, &turn) {
+                Place::Worker(_) | Place::Start => return true,
+                Place::NoWorker => scheduler.pass_over(flow, Blocked::NoWorker),
+                Place::None => scheduler.pass_over(flow, Blocked::Itself),
+            }
+        }
+        false
     }
 }
 

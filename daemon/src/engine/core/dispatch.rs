@@ -1,5 +1,7 @@
 //! Waiting tasks go to workers, as far as those reach.
 
+use std::time::Duration;
+
 use crate::host::{HostId, HostTask, Seq};
 use crate::model::DeadReason;
 use crate::settlement::{MAX_REDELIVERIES, Settlement};
@@ -7,9 +9,9 @@ use crate::task::Headers;
 
 use super::drain::Phase;
 use super::in_flight::{Decision, Sent, Stage};
-use super::keys::{EntryKey, PoolKey, QueueKey};
-use super::pools::{Place, Wanted};
-use super::scheduler::ListKey;
+use super::keys::{EntryKey, PoolKey};
+use super::pools::{Given, HandlerPool, Place, Wanted};
+use super::scheduler::{Blocked, FlowKey, Scheduler};
 use super::{Action, Core, Turn};
 
 impl Core {
@@ -20,32 +22,45 @@ impl Core {
             return;
         }
         self.scheduler.begin_round();
-        while let Some(list) = self.scheduler.next() {
-            match self.place(list, turn) {
-                Place::Worker(host) => {
-                    let Some(key) = self.scheduler.take(list) else { return };
-                    self.in_flight[key].stage = Stage::Arrived;
-                    if !self.recount(key, turn) {
-                        self.send(host, list.1, key, turn);
-                    }
-                }
-                Place::Start => self.start_host(list.0, turn),
-                Place::None => self.scheduler.pass_over(list),
+        while let Some(flow) = self.scheduler.next() {
+            match self.place(flow, &self.scheduler, turn) {
+                Place::Worker(host) => self.start_first(flow, host, turn),
+                Place::Start => self.start_host(flow, turn),
+                Place::NoWorker => self.scheduler.pass_over(flow, Blocked::NoWorker),
+                Place::None => self.scheduler.pass_over(flow, Blocked::Itself),
             }
         }
     }
 
-    /// Where the first task of a list can go. What waits in a paused queue goes back as soon as its consumer has ended.
-    pub(super) fn place(&self, (pool, queue): ListKey, turn: &Turn<'_>) -> Place {
-        if self.queues[queue].paused {
-            return Place::None;
+    /// Gives the first task of a flow to a worker.
+    fn start_first(&mut self, flow: FlowKey, host: HostId, turn: &mut Turn<'_>) {
+        let Some(first) = self.scheduler.first(flow) else { return };
+        if self.in_flight[first].suspect {
+            self.scheduler.remove_first(flow);
+            self.in_flight[first].stage = Stage::Arrived;
+            return self.recount(first, turn);
         }
+        let pool = self.scheduler.pool(flow).and_then(|pool| self.pools.get(pool));
+        let expected = pool.map(HandlerPool::expected).unwrap_or_default();
+        self.scheduler.start(flow, expected);
+        self.send(host, flow, first, expected, turn);
+    }
+
+    /// Where the first task of the flow that the scheduler named can go. What waits in a paused queue goes back as soon as
+    /// its consumer has ended.
+    pub(super) fn place(&self, flow: FlowKey, scheduler: &Scheduler, turn: &Turn<'_>) -> Place {
+        let queue = flow.queue;
+        let Some(pool) = scheduler.pool(flow).filter(|_| !self.queues[queue].paused) else {
+            return Place::None;
+        };
         let wanted = Wanted {
             pool,
             queue,
             workers: usize::from(self.queues[queue].config.workers),
-            waiting: self.scheduler.waiting(pool, queue),
-            on_trial: self.is_on_trial(pool),
+            waiting: scheduler.waiting(flow),
+            on_trial: self.handlers[flow.handler].health.is_on_trial(),
+            may_queue: scheduler.may_queue(flow),
+            is_first: !scheduler.has_contender(),
         };
         self.pools.place(wanted, turn.now.instant)
     }
@@ -57,30 +72,25 @@ impl Core {
 
     /// A task that was delivered before, which nothing explains that this daemon lived through, may be what ended the
     /// daemon that had it; only `redelivered` tells on a queue that does not count. Immediately before it starts, it is
-    /// copied with its own count, so that tasks that merely waited beside it never pay. True: it does not start now.
-    fn recount(&mut self, key: EntryKey, turn: &mut Turn<'_>) -> bool {
+    /// copied with its own count, so that tasks that merely waited beside it never pay. It does not start now.
+    fn recount(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         let entry = &self.in_flight[key];
-        if !entry.suspect {
-            return false;
-        }
         let starts = entry.redeliveries.saturating_add(1);
         if starts > MAX_REDELIVERIES {
             let message = format!(
                 "{starts} of its starts were cut short by the end of the daemon that had it: most likely it is the \
                  cause; see the system's log for what ended warrend"
             );
-            self.dead_letter_unstarted(key, DeadReason::Poison, message, turn);
-            return true;
+            return self.dead_letter_unstarted(key, DeadReason::Poison, message, turn);
         }
         self.log.recounted(self.task_ref(key), starts);
         self.carry_out(key, Decision::of(Settlement::Recount), turn);
-        true
     }
 
     /// Gives a task to a worker.
-    fn send(&mut self, host: HostId, queue: QueueKey, key: EntryKey, turn: &mut Turn<'_>) {
-        let now = turn.now.instant;
-        let Some(seq) = self.pools.give(host, queue, key, now) else {
+    fn send(&mut self, host: HostId, flow: FlowKey, key: EntryKey, expected: Duration, turn: &mut Turn<'_>) {
+        let (now, queue) = (turn.now.instant, flow.queue);
+        let Some(seq) = self.pools.give(host, queue, key, expected, now) else {
             unreachable!("place() names workers that exist");
         };
         let entry = &mut self.in_flight[key];
@@ -88,6 +98,19 @@ impl Core {
         entry.stage = Stage::Sent(Sent { host, seq, cancelled: None, progress: None });
         turn.act(Action::SendTask { host, seq, entry: key });
         self.log.started(self.task_ref(key));
+    }
+
+    /// A task that a worker had has left it, after it ran for so long.
+    pub(super) fn run_ended(&mut self, pool: PoolKey, given: Given, ran: Duration) {
+        if let Some(flow) = self.flow_of(pool, given.entry) {
+            self.scheduler.ended(flow, given.charged, ran);
+        }
+    }
+
+    /// The flow that an entry of a pool belongs to.
+    pub(super) fn flow_of(&self, pool: PoolKey, key: EntryKey) -> Option<FlowKey> {
+        let handler = self.pools.get(pool)?.handler;
+        Some(FlowKey { handler, queue: self.in_flight[key].queue })
     }
 
     /// The task of an [`Action::SendTask`], as it is written to its host.
@@ -117,7 +140,8 @@ impl Core {
         })
     }
 
-    fn start_host(&mut self, pool: PoolKey, turn: &mut Turn<'_>) {
+    fn start_host(&mut self, flow: FlowKey, turn: &mut Turn<'_>) {
+        let Some(pool) = self.scheduler.pool(flow) else { return };
         let Some(generation) = self.pools.get(pool).map(|pool| pool.generation.clone()) else { return };
         let host = self.pools.start(pool, turn.now.instant);
         let create_timeout = self.config.plugins.probe_timeout;

@@ -48,13 +48,15 @@ impl Handlers {
         key
     }
 
-    /// A pool of it is gone; with its last one the handler is.
-    pub(super) fn close(&mut self, key: HandlerKey) {
+    /// A pool of it is gone; true: with its last one the handler is.
+    pub(super) fn close(&mut self, key: HandlerKey) -> bool {
         self.all[key].pools -= 1;
         if self.all[key].pools == 0 {
             let handler = self.all.remove(key);
             self.by_name.remove(&handler.name);
+            return true;
         }
+        false
     }
 
     /// The handler of this name.

@@ -1,6 +1,7 @@
 //! What plugin hosts report: ready, outcomes, output, and every way a host can end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::host::{Bound, Exit, HostEvent, HostId, Report, Seq, Stage as HostStage};
 use crate::model::{CancelCause, Outcome, TaskError};
@@ -50,6 +51,9 @@ impl Core {
         else {
             return;
         };
+        if let Some(pool) = self.in_flight[given.entry].pool() {
+            self.run_ended(pool, given, Duration::ZERO);
+        }
         self.free(id, rss, turn);
         let cancelled = self.cancelled(given.entry);
         if cancelled.is_some() {
@@ -160,14 +164,21 @@ impl Core {
         let front = front_of(worker, exit).filter(|_| charge == Charge::Front);
         // Backwards, so that what returns to the front of its list keeps its order.
         for given in worker.given().rev() {
-            let ran = charge == Charge::Runner && given.seq == exit.started;
+            let was_running = charge == Charge::Runner && given.seq == exit.started;
             let charged = front.is_some_and(|front| front.seq == given.seq)
                 && self.in_flight[given.entry].unreported_ends >= UNREPORTED_ENDS;
             let cancelled = self.cancelled(given.entry);
+            let is_head = worker.head().is_some_and(|head| head.seq == given.seq);
+            let ran = if is_head {
+                turn.now.instant.saturating_duration_since(worker.head_since)
+            } else {
+                Duration::ZERO
+            };
+            self.run_ended(worker.pool, given, ran);
             if exit.done_unreported.contains(&given.seq) {
                 let report = Report::without_result(given.seq, Outcome::Done, None);
                 self.conclude(given.entry, report, cancelled, turn);
-            } else if ran || charged {
+            } else if was_running || charged {
                 let outcome = match cancelled {
                     Some(_) => Outcome::Cancelled,
                     None => Outcome::Fault(exit.cause()),
@@ -226,11 +237,12 @@ impl Core {
             return self.give_back(key, turn);
         }
         let pool = entry.pool().filter(|pool| self.pools.get(*pool).is_some_and(|pool| !pool.retired));
-        let Some(pool) = pool else { return self.reroute(key, turn) };
+        let flow = pool.and_then(|pool| Some((pool, self.flow_of(pool, key)?)));
+        let Some((pool, flow)) = flow else { return self.reroute(key, turn) };
         if let Some(pause) = self.pause_of(Some(pool), turn) {
             return self.park(key, &pause.why, pause.left, turn);
         }
-        self.scheduler.put_back(pool, entry.queue, key);
+        self.scheduler.put_back(flow, pool, key);
         self.in_flight[key].stage = Stage::Waiting;
     }
 }

@@ -26,6 +26,7 @@ impl Core {
             worker.spoiled();
         }
         let (pool, is_first) = (worker.pool, worker.tasks == 1);
+        self.run_ended(pool, given, report.duration);
         self.free(id, rss, turn);
         let cancelled = self.cancelled(given.entry);
         if given.recalled && report.outcome == Outcome::Cancelled && cancelled.is_none() {

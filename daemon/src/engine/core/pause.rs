@@ -10,6 +10,7 @@ use crate::settlement::Settlement;
 use super::handler_health::Pause;
 use super::in_flight::Decision;
 use super::keys::{EntryKey, PoolKey, QueueKey};
+use super::scheduler::FlowKey;
 use super::{Action, Core, Now, Turn};
 
 /// The longest a parked task stays away: what an operator who resumes a handler has to wait at most, and how often a
@@ -57,18 +58,19 @@ impl Core {
         for queue in 0..self.queues.len() {
             let config = &self.queues[queue].config;
             let (window, workers) = (usize::from(config.window()), usize::from(config.workers));
-            let is_at_limit = |key: &PoolKey| {
-                let on_trial = self.is_on_trial(*key);
-                self.pools.get(*key).is_some_and(|pool| pool.is_at_own_limit(workers, on_trial))
+            let is_at_limit = |flow: &FlowKey| {
+                let on_trial = self.handlers[flow.handler].health.is_on_trial();
+                let pool = self.scheduler.pool(*flow).and_then(|pool| self.pools.get(pool));
+                pool.is_some_and(|pool| pool.is_at_own_limit(workers, on_trial))
             };
-            let pools: Vec<PoolKey> = self.scheduler.pools_with(queue).filter(is_at_limit).collect();
-            let waiting: usize = pools.iter().map(|pool| self.scheduler.waiting(*pool, queue)).sum();
+            let flows: Vec<FlowKey> = self.scheduler.flows_of(queue).filter(is_at_limit).collect();
+            let waiting: usize = flows.iter().map(|flow| self.scheduler.waiting(*flow)).sum();
             let mut excess = waiting.saturating_sub((window / 2).max(1));
-            for key in pools {
+            for flow in flows {
                 while excess > 0
-                    && let Some(pool) = self.pools.get_mut(key)
+                    && let Some(pool) = self.scheduler.pool(flow).and_then(|pool| self.pools.get_mut(pool))
                     && pool.may_park(window, turn.now.instant)
-                    && let Some(newest) = self.scheduler.remove_newest(key, queue)
+                    && let Some(newest) = self.scheduler.remove_newest(flow)
                 {
                     self.park(
                         newest,
@@ -91,11 +93,8 @@ impl Core {
         tracing::warn!(handler = %name, state = %pause.state, why = %pause.why, left, "handler held; its tasks are parked");
         let message = format!("{}: {}", pause.state, pause.why);
         self.errors.add(turn.now.unix, Some(name), None, &message);
-        let pools: Vec<PoolKey> = self.pools.of_handler(handler).map(|(key, _)| key).collect();
-        for pool in pools {
-            for key in self.scheduler.remove_all_of(pool) {
-                self.park(key, &pause.why, pause.left, turn);
-            }
+        for key in self.scheduler.remove_all_of(handler) {
+            self.park(key, &pause.why, pause.left, turn);
         }
     }
 

@@ -8,7 +8,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::host::{HostId, Seq};
 use crate::registry::Generation;
@@ -41,6 +41,10 @@ pub(super) struct Wanted {
     pub(super) waiting: usize,
     /// The handler has to show first that a host survives.
     pub(super) on_trial: bool,
+    /// A task may be queued behind others in a busy worker.
+    pub(super) may_queue: bool,
+    /// Nobody else waits for a worker of the queue for longer.
+    pub(super) is_first: bool,
 }
 
 /// What a pool can offer a waiting task.
@@ -50,7 +54,9 @@ pub(super) enum Place {
     Worker(HostId),
     /// None yet: start one.
     Start,
-    /// None: every worker is busy, or hosts are starting already.
+    /// None: every worker that the queue may have is busy.
+    NoWorker,
+    /// None, for a reason of the handler's own: its limit, or hosts that are starting.
     None,
 }
 
@@ -149,16 +155,17 @@ impl Pools {
 
     /// Where the next waiting task can go.
     pub(super) fn place(&self, wanted: Wanted, now: Instant) -> Place {
-        let Wanted { pool, queue, workers, waiting, on_trial } = wanted;
+        let Wanted { pool, queue, workers, waiting, on_trial, may_queue, is_first } = wanted;
         let Some(pool) = self.all.get(&pool) else { return Place::None };
-        let depth = depth(pool.typical);
+        let depth = if may_queue { depth(pool.typical) } else { 1 };
         if fills_first(pool.typical)
             && let Some(host) = self.open_worker(pool, queue, depth, now)
         {
             return Place::Worker(host);
         }
-        let free = workers.saturating_sub(self.busy_with(queue));
-        let free = free.min(pool.cap(on_trial).saturating_sub(pool.busy.len()));
+        let of_queue = workers.saturating_sub(self.busy_with(queue));
+        let of_pool = pool.cap(on_trial).saturating_sub(pool.busy.len());
+        let free = of_queue.min(of_pool);
         if free > 0 {
             if let Some(host) = pool.idle.last() {
                 return Place::Worker(*host);
@@ -167,7 +174,18 @@ impl Pools {
                 return Place::Start;
             }
         }
-        self.open_worker(pool, queue, depth, now).map_or(Place::None, Place::Worker)
+        if let Some(host) = self.open_worker(pool, queue, depth, now) {
+            return Place::Worker(host);
+        }
+        if of_queue > 0 || of_pool == 0 {
+            return Place::None;
+        }
+        // A host that starts only when a worker is free would lose that one to others, and its turn with it.
+        match pool.busy.len() + pool.idle.len() + pool.starting {
+            0 if is_first && pool.may_start(waiting, 1, now) => Place::Start,
+            0 => Place::None,
+            _ => Place::NoWorker,
+        }
     }
 
     /// A busy worker of this queue with fewer than `depth` tasks, none of them long. The fullest one, so that the others
@@ -204,7 +222,14 @@ impl Pools {
     }
 
     /// Gives a task to a worker, on this queue's account; its number there.
-    pub(super) fn give(&mut self, id: HostId, queue: QueueKey, entry: EntryKey, now: Instant) -> Option<Seq> {
+    pub(super) fn give(
+        &mut self,
+        id: HostId,
+        queue: QueueKey,
+        entry: EntryKey,
+        charged: Duration,
+        now: Instant,
+    ) -> Option<Seq> {
         let worker = self.workers.get_mut(&id)?;
         let pool = self.all.get_mut(&worker.pool)?;
         if worker.tasks_in_hand() == 0 {
@@ -216,7 +241,7 @@ impl Pools {
             }
             self.busy_with[queue] += 1;
         }
-        Some(worker.push(entry, now))
+        Some(worker.push(entry, charged, now))
     }
 
     /// A worker has one task less: it may be idle now, or have to end.

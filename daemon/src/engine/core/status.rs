@@ -98,10 +98,10 @@ impl Core {
         now: Instant,
         pid_of: PidOf<'_>,
     ) -> HandlerStatus {
-        let handler = self.handlers.named(&generation.handler);
+        let key = self.handlers.named(&generation.handler);
         let pools: Vec<(PoolKey, &HandlerPool)> =
-            handler.into_iter().flat_map(|handler| self.pools.of_handler(handler)).collect();
-        let handler = handler.map(|handler| &self.handlers[handler]);
+            key.into_iter().flat_map(|handler| self.pools.of_handler(handler)).collect();
+        let handler = key.map(|handler| &self.handlers[handler]);
         let workers =
             || self.pools.workers().filter(|(_, worker)| pools.iter().any(|(key, _)| *key == worker.pool));
         let failing = pools.iter().any(|(_, pool)| !pool.retired && pool.failing);
@@ -128,7 +128,8 @@ impl Core {
             workers: generation.limits.workers.unwrap_or(0),
             timeout_ms: generation.timeout.as_millis() as u64,
             running: workers().map(|(_, worker)| worker.tasks_in_hand()).sum(),
-            waiting: pools.iter().map(|(key, _)| self.scheduler.waiting_for(*key)).sum(),
+            waiting: key.map_or(0, |key| self.scheduler.waiting_for(key)),
+            weight: generation.limits.weight,
             hosts: pids,
             counts: handler.map(|handler| handler.counts).unwrap_or_default(),
             durations: handler.map(|handler| handler.durations).unwrap_or_default(),

@@ -53,6 +53,7 @@ impl Core {
             if self.pools.get(generation.number).is_none() {
                 let handler = self.handlers.open(&generation.handler);
                 self.handlers[handler].health.replaced();
+                self.scheduler.set_weight(handler, generation.limits.weight);
                 self.pools.open(generation, handler, turn.now.instant);
             }
         }
@@ -60,7 +61,9 @@ impl Core {
         let open = self.pools.iter().filter(|(_, pool)| !pool.retired).map(|(key, _)| key);
         let mut homeless: Vec<EntryKey> = Vec::new();
         for key in open.filter(is_replaced).collect::<Vec<_>>() {
-            homeless.extend(self.scheduler.remove_all_of(key));
+            if let Some(pool) = self.pools.get(key) {
+                homeless.extend(self.scheduler.remove_all_of(pool.handler));
+            }
             for host in self.pools.retire(key) {
                 turn.act(Action::QuitHost(host));
             }

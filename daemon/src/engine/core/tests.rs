@@ -2,6 +2,7 @@
 
 mod bed;
 mod settling;
+mod sharing;
 mod working;
 
 use std::time::Duration;

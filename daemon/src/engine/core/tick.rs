@@ -4,6 +4,7 @@ use crate::host::HostId;
 use crate::model::CancelCause;
 
 use super::pools::LONG;
+use super::scheduler::FlowKey;
 use super::{Action, Core, Turn};
 
 impl Core {
@@ -27,6 +28,9 @@ impl Core {
         for (host, worker, pool) in self.pools.workers_mut() {
             let Some(head) = worker.head() else { continue };
             let running = now.saturating_duration_since(worker.head_since);
+            if let (Some(charged), Some(queue)) = (worker.recharge(running), worker.queue()) {
+                self.scheduler.correct(FlowKey { handler: pool.handler, queue }, charged, running);
+            }
             if let Some(since) = worker.cancelled_at {
                 if now >= since + pool.generation.limits.grace && !worker.killed {
                     worker.killed = true;
@@ -54,9 +58,10 @@ impl Core {
         let in_flight = &self.in_flight;
         let closed =
             self.pools.close_unused(|pool| in_flight.iter().any(|(_, entry)| entry.pool() == Some(pool)));
-        for (pool, handler) in closed {
-            self.scheduler.forget(pool);
-            self.handlers.close(handler);
+        for (_, handler) in closed {
+            if self.handlers.close(handler) {
+                self.scheduler.forget(handler);
+            }
         }
     }
 }

@@ -72,6 +72,11 @@ impl HandlerPool {
         self.typical = Some(self.typical.map_or(duration, |typical| (typical * 7 + duration) / 8));
     }
 
+    /// How long the next task is expected to run.
+    pub(in crate::engine::core) fn expected(&self) -> Duration {
+        self.typical.unwrap_or_default()
+    }
+
     /// A host failed to start: wait before the next.
     pub(in crate::engine::core) fn start_failed(&mut self, now: Instant) {
         self.failing = true;

@@ -41,6 +41,8 @@ pub(in crate::engine::core) struct Given {
     pub(in crate::engine::core) entry: EntryKey,
     /// Asked back because the task in front of it runs long.
     pub(in crate::engine::core) recalled: bool,
+    /// The run time that its flow was charged for.
+    pub(in crate::engine::core) charged: Duration,
 }
 
 impl Worker {
@@ -83,12 +85,12 @@ impl Worker {
     }
 
     /// Numbers a task that is given to it.
-    pub(super) fn push(&mut self, entry: EntryKey, now: Instant) -> Seq {
+    pub(super) fn push(&mut self, entry: EntryKey, charged: Duration, now: Instant) -> Seq {
         self.last_seq += 1;
         if self.given.is_empty() {
             self.head_since = now;
         }
-        self.given.push_back(Given { seq: self.last_seq, entry, recalled: false });
+        self.given.push_back(Given { seq: self.last_seq, entry, recalled: false, charged });
         self.last_seq
     }
 
@@ -110,6 +112,17 @@ impl Worker {
     /// The task that runs.
     pub(in crate::engine::core) fn head(&self) -> Option<Given> {
         self.given.front().copied()
+    }
+
+    /// The queue whose tasks it runs.
+    pub(in crate::engine::core) fn queue(&self) -> Option<QueueKey> {
+        self.queue
+    }
+
+    /// The running task has run for longer than it was charged for: what it was charged for, which is `running` from now on.
+    pub(in crate::engine::core) fn recharge(&mut self, running: Duration) -> Option<Duration> {
+        let head = self.given.front_mut().filter(|head| running > head.charged)?;
+        Some(std::mem::replace(&mut head.charged, running))
     }
 
     pub(in crate::engine::core) fn tasks_in_hand(&self) -> usize {

@@ -1,4 +1,4 @@
-//! A core with one queue and one handler, driven step by step. Time stands still unless a step lets it pass, and what the
+//! A core with one queue and two handlers, driven step by step. Time stands still unless a step lets it pass, and what the
 //! core wants done is told in short words.
 
 use std::collections::HashMap;
@@ -21,8 +21,10 @@ use crate::telemetry::TaskLog;
 
 /// The one queue.
 pub(super) const QUEUE: &str = "q";
-/// The one handler.
+/// The handler that most histories are about.
 pub(super) const HANDLER: &str = "h";
+/// The generation of the other one, `g`.
+const OTHER: u64 = 100;
 
 /// What happens. Deliveries are named by their id, copies by that of their original.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +35,8 @@ pub(super) enum Step {
     Deliver(u64, &'static str),
     /// The same, and its sender waits for a reply.
     DeliverAsked(u64, &'static str),
+    /// A delivery for the other handler.
+    DeliverOther(u64, &'static str),
     /// A redelivery with this tag.
     Again(u64, &'static str),
     /// A host takes tasks.
@@ -133,19 +137,22 @@ fn snapshot() -> Arc<Snapshot> {
 }
 
 fn registry(number: u64, limits: &Limits) -> Registry {
-    let generation = Generation {
+    let generation = |number, handler: &str, prefix: &str| Generation {
         number,
-        handler: HANDLER.into(),
-        prefixes: vec!["Run".into()],
+        handler: handler.into(),
+        prefixes: vec![prefix.into()],
         queues: None,
         plugin: snapshot(),
         settings_json: "{}".into(),
         limits: limits.clone(),
         timeout: Duration::from_secs(10),
     };
-    let entry = Entry { prefix: "Run".into(), handler: 0, queues: None, incumbent: false };
-    let (router, _) = Router::build([entry]);
-    Registry { slots: vec![Slot::Active(Arc::new(generation))], router, claims: Router::default() }
+    let entry =
+        |handler, prefix: &str| Entry { prefix: prefix.into(), handler, queues: None, incumbent: false };
+    let (router, _) = Router::build([entry(0, "Run"), entry(1, "Go")]);
+    let slots = [generation(number, HANDLER, "Run"), generation(OTHER, "g", "Go")];
+    let slots = slots.map(|generation| Slot::Active(Arc::new(generation))).into();
+    Registry { slots, router, claims: Router::default() }
 }
 
 impl Bed {
@@ -214,6 +221,7 @@ impl Bed {
                 Event::Link(LinkEvent::Consuming { consumer: self.consumer, queue: QUEUE.into(), window })
             }
             Step::Deliver(tag, id) => delivery(consumer, tag, id, false, false),
+            Step::DeliverOther(tag, id) => for_other(delivery(consumer, tag, id, false, false)),
             Step::DeliverAsked(tag, id) => delivery(consumer, tag, id, false, true),
             Step::Again(tag, id) => delivery(consumer, tag, id, true, false),
             Step::Ready(host) => of_host(host, HostEvent::Ready),
@@ -302,6 +310,15 @@ impl Bed {
         };
         self.copies.insert(id, copy.entry);
         text
+    }
+}
+
+fn for_other(delivered: Event) -> Event {
+    match delivered {
+        Event::Link(LinkEvent::Delivery(delivery)) => {
+            Event::Link(LinkEvent::Delivery(Delivery { body: b"Go on".to_vec(), ..delivery }))
+        }
+        other => other,
     }
 }
 

@@ -1,0 +1,244 @@
+//! The scheduler alone, and with workers that are simulated.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn flow(handler: HandlerKey, queue: QueueKey) -> FlowKey {
+    FlowKey { handler, queue }
+}
+
+/// One queue whose handlers have always tasks waiting, and a clock.
+struct Bench {
+    scheduler: Scheduler,
+    workers: usize,
+    now: Duration,
+    /// When a task ends; its handler, what it was charged for, how long it runs.
+    running: BinaryHeap<Reverse<(Duration, HandlerKey, Duration, Duration)>>,
+    /// The last run time of each handler.
+    typical: [Duration; 3],
+    /// Run times started, by handler.
+    had: [Duration; 3],
+}
+
+impl Bench {
+    fn new(workers: usize, weights: &[u16]) -> Self {
+        let mut scheduler = Scheduler::default();
+        weights.iter().enumerate().for_each(|(handler, weight)| scheduler.set_weight(handler, *weight));
+        let (typical, had) = ([Duration::ZERO; 3], [Duration::ZERO; 3]);
+        Self { scheduler, workers, now: Duration::ZERO, running: BinaryHeap::new(), typical, had }
+    }
+
+    fn add(&mut self, handler: HandlerKey, tasks: usize) {
+        (0..tasks).for_each(|entry| self.scheduler.add(flow(handler, 0), 1, entry));
+    }
+
+    /// Fills the workers. Tasks of each handler run so long; whose tasks start, in order.
+    fn fill(&mut self, run_times: &[Duration]) -> Vec<HandlerKey> {
+        let mut started = Vec::new();
+        self.scheduler.begin_round();
+        while let Some(next) = self.scheduler.next() {
+            if self.running.len() == self.workers {
+                self.scheduler.pass_over(next, Blocked::NoWorker);
+                continue;
+            }
+            let handler = next.handler;
+            let (charged, real) = (self.typical[handler], run_times[handler]);
+            self.scheduler.start(next, charged).expect("a task");
+            self.running.push(Reverse((self.now + real, handler, charged, real)));
+            self.had[handler] += real;
+            started.push(handler);
+        }
+        started
+    }
+
+    /// The next task ends.
+    fn end_one(&mut self) {
+        let Some(Reverse((at, handler, charged, real))) = self.running.pop() else { return };
+        self.now = at;
+        self.typical[handler] = real;
+        self.scheduler.ended(flow(handler, 0), charged, real);
+    }
+
+    /// So many ends, the workers being filled after each, and tasks that wait of all these handlers.
+    fn run(&mut self, ends: usize, run_times: &[Duration], handlers: &[HandlerKey]) -> Vec<HandlerKey> {
+        let mut started = Vec::new();
+        for _ in 0..ends {
+            for handler in handlers {
+                let few = self.scheduler.waiting(flow(*handler, 0)) < self.workers;
+                self.add(*handler, if few { self.workers } else { 0 });
+            }
+            started.extend(self.fill(run_times));
+            self.end_one();
+        }
+        started
+    }
+}
+
+#[test]
+fn a_handler_whose_task_comes_into_a_flood_is_served_next() {
+    for workers in [1, 2, 4, 16] {
+        let mut bench = Bench::new(workers, &[1, 1]);
+        let times = [MS * 10, MS * 10];
+        bench.run(50 * workers, &times, &[0]);
+        bench.add(1, 1);
+        let started = bench.run(2, &times, &[0]);
+        assert!(started[..2].contains(&1), "{workers} workers: {started:?}");
+    }
+}
+
+#[test]
+fn run_time_is_shared_by_weight_whatever_tasks_take() {
+    for workers in [1, 2, 4, 7] {
+        for (weights, run_times) in [
+            ([3, 1], [MS * 10, MS * 10]),
+            ([3, 1], [MS * 10, MS]),
+            ([3, 1], [MS, MS * 10]),
+            ([1, 1], [MS * 2, MS * 50]),
+            ([100, 1], [MS, MS]),
+        ] {
+            let mut bench = Bench::new(workers, &weights);
+            bench.run(40_000, &run_times, &[0, 1]);
+            let share = bench.had[0].as_secs_f64() / bench.had[1].as_secs_f64();
+            let expected = f64::from(weights[0]) / f64::from(weights[1]);
+            let error = (share / expected - 1.0).abs();
+            assert!(error < 0.05, "{workers} workers, {weights:?}, {run_times:?}: {share:.2} : 1");
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_was_idle_saves_no_credit_and_pays_for_nothing_that_it_had_alone() {
+    let times = [MS * 10, MS * 10];
+    for (what, ends) in [("little", 3), ("much", 1000)] {
+        let mut bench = Bench::new(2, &[1, 1]);
+        bench.run(ends, &times, &[0]);
+        let started = bench.run(40, &times, &[0, 1]);
+        let others = started.iter().filter(|handler| **handler == 1).count();
+        assert!((19..=22).contains(&others), "{what} alone: {others} of {}", started.len());
+    }
+}
+
+#[test]
+fn a_run_time_that_was_not_foreseen_is_paid_for() {
+    let mut bench = Bench::new(1, &[1, 1]);
+    bench.run(20, &[MS, MS], &[0, 1]);
+    let long = bench.run(2, &[MS * 100, MS], &[0, 1]);
+    assert!(long.contains(&0), "{long:?}");
+    let started = bench.run(80, &[MS, MS], &[0, 1]);
+    let others = started.iter().filter(|handler| **handler == 1).count();
+    assert!(others >= 79, "{others} of 80 until the long task is made up for");
+}
+
+#[test]
+fn a_handler_at_its_own_limit_does_not_fall_behind() {
+    let mut bench = Bench::new(1, &[1, 1, 1]);
+    let times = [MS; 3];
+    bench.add(0, 10);
+    for _ in 0..100 {
+        bench.add(1, 1);
+        bench.scheduler.begin_round();
+        let limited = bench.scheduler.next().expect("a flow");
+        if limited.handler == 0 {
+            bench.scheduler.pass_over(limited, Blocked::Itself);
+        }
+        let served = bench.scheduler.next().expect("the other");
+        assert_eq!(served.handler, 1);
+        bench.scheduler.start(served, MS);
+        bench.scheduler.ended(served, MS, MS);
+    }
+    // Neither it nor one that begins now is before the one that worked.
+    bench.add(2, 10);
+    let started = bench.run(12, &times, &[0, 1, 2]);
+    for handler in 0..3 {
+        let count = started[..9].iter().filter(|started| **started == handler).count();
+        assert!((2..=4).contains(&count), "{handler}: {started:?}");
+    }
+}
+
+#[test]
+fn a_reload_changes_nobodys_turn() {
+    let mut bench = Bench::new(2, &[1, 1]);
+    let times = [MS * 5, MS * 3];
+    bench.run(31, &times, &[0, 1]);
+    let mut reloaded = bench.scheduler.clone();
+    for handler in 0..2 {
+        let entries = reloaded.remove_all_of(handler);
+        reloaded.set_weight(handler, 1);
+        for entry in entries {
+            reloaded.add(flow(handler, 0), 2, entry);
+        }
+        assert_eq!(reloaded.pool(flow(handler, 0)), Some(2));
+    }
+    let order = |scheduler: &Scheduler| scheduler.flows_of(0).collect::<Vec<_>>();
+    assert_eq!(order(&reloaded), order(&bench.scheduler));
+}
+
+#[test]
+fn tasks_are_queued_in_a_busy_worker_only_while_nobody_waits_much_longer() {
+    let mut scheduler = Scheduler::default();
+    (0..1000).for_each(|entry| scheduler.add(flow(0, 0), 1, entry));
+    let mut queued = |others: usize| {
+        (0..others).for_each(|entry| scheduler.add(flow(1, 0), 2, entry));
+        let mut queued = 0;
+        scheduler.begin_round();
+        while let Some(next) = scheduler.next() {
+            if next.handler == 0 && queued < 200 && scheduler.may_queue(next) {
+                scheduler.start(next, MS / 20);
+                queued += 1;
+            } else {
+                scheduler.pass_over(next, Blocked::NoWorker);
+            }
+        }
+        queued
+    };
+    assert_eq!(queued(0), 200, "alone");
+    let beside = queued(1);
+    assert!((1..=22).contains(&beside), "a millisecond of them: {beside}");
+    assert!(queued(1) <= 1, "and no more of them later");
+}
+
+#[test]
+fn a_handler_at_its_limit_serves_its_queues_in_turn() {
+    let mut scheduler = Scheduler::default();
+    for queue in 0..3 {
+        (0..3).for_each(|entry| scheduler.add(flow(0, queue), 1, entry));
+    }
+    let mut served = Vec::new();
+    for _ in 0..9 {
+        scheduler.begin_round();
+        let next = scheduler.next().expect("a flow");
+        scheduler.start(next, MS);
+        scheduler.ended(next, MS, MS);
+        served.push(next.queue);
+    }
+    assert_eq!(served, [1, 2, 0, 1, 2, 0, 1, 2, 0]);
+}
+
+#[test]
+fn what_is_taken_out_in_any_way_waits_no_more() {
+    let mut scheduler = Scheduler::default();
+    for entry in 0..6 {
+        scheduler.add(flow(1, entry % 2), 1, entry);
+    }
+    scheduler.put_back(flow(1, 0), 1, 9);
+    assert_eq!((scheduler.first(flow(1, 0)), scheduler.waiting_for(1)), (Some(9), 7));
+    scheduler.remove(flow(1, 0), 2);
+    assert_eq!(scheduler.remove_newest(flow(1, 1)), Some(5));
+    assert_eq!(scheduler.remove_first(flow(1, 0)), Some(9));
+    assert_eq!(scheduler.remove_all_of(1), [0, 4, 1, 3]);
+    let is_empty = |scheduler: &mut Scheduler| {
+        scheduler.begin_round();
+        (scheduler.next(), scheduler.waiting_for(1)) == (None, 0)
+    };
+    assert!(is_empty(&mut scheduler));
+    scheduler.add(flow(1, 0), 1, 9);
+    scheduler.remove(flow(1, 0), 9);
+    assert!(is_empty(&mut scheduler));
+    scheduler.add(flow(1, 0), 1, 9);
+    scheduler.forget(1);
+    assert!(is_empty(&mut scheduler));
+}

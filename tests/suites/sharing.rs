@@ -1,0 +1,64 @@
+//! The workers of a queue are shared between handlers: by run time and weight, whatever came first.
+
+use warren_tests::ledger::{self, Entry};
+use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
+
+/// A home with the ledger fixture as two handlers with these keys, and its queue.
+fn stage(name: &str, queue: &str, alpha: &str, beta: &str) -> (Home, Broker) {
+    let home = Home::new(&Node::shared().uri(), name);
+    home.install("fixture-ledger");
+    let rest = home.scenario("alpha", "ledger", &format!("prefixes = [\"Alpha\"]\n{alpha}"))
+        + &home.scenario("beta", "ledger", &format!("prefixes = [\"Beta\"]\n{beta}"));
+    home.configure(Keys { queue, rest: &rest, ..Keys::default() });
+    let broker = Broker::connect(&Node::shared().uri());
+    broker.declare(home.queue(), &[]);
+    (home, broker)
+}
+
+/// The starts in the ledger, in order.
+fn starts(home: &Home) -> Vec<Entry> {
+    let entries = ledger::read(&home.path("record"));
+    entries.into_iter().filter(|entry| entry.what == "start").collect()
+}
+
+fn publish(broker: &Broker, home: &Home, prefix: &str, text: &str, count: usize) {
+    broker.publish_all(home.queue(), prefix, (0..count).map(|_| text.to_owned()));
+}
+
+/// 100 tasks of one handler before it, 600 behind.
+#[test]
+fn a_task_of_another_handler_in_a_flood_is_started_as_soon_as_it_is_in_the_window() {
+    for (name, queue, window) in [
+        ("sharing_flood_wide", "prefetch = 20\nworkers = 2", 40),
+        ("sharing_flood_narrow", "prefetch = 1\nworkers = 4", 4),
+    ] {
+        let (home, broker) = stage(name, queue, "", "");
+        publish(&broker, &home, "before", "Alpha slow 10", 100);
+        broker.publish(home.queue(), "one", "Beta slow 10");
+        publish(&broker, &home, "behind", "Alpha slow 10", 600);
+        let daemon = Daemon::start(&home);
+        // A host of the other handler is started when its task comes: that takes as long as some tasks run.
+        let at = wait::until("the other handler's task", || starts(&home).iter().position(|e| e.id == "one"));
+        let in_window = 101 - window;
+        assert!(at < in_window + 45, "{name}: in the window after {in_window}, started after {at}");
+        daemon.wait_count("done", 701);
+    }
+}
+
+#[test]
+fn handlers_share_the_run_time_by_their_weights_and_a_reload_changes_nothing() {
+    let (home, broker) = stage("sharing_weight", "prefetch = 300\nworkers = 2", "weight = 3", "");
+    publish(&broker, &home, "light", "Beta slow 10", 300);
+    publish(&broker, &home, "heavy", "Alpha slow 10", 300);
+    let daemon = Daemon::start(&home);
+    wait::until("the first hundred", || (starts(&home).len() > 100).then_some(()));
+    daemon.reload();
+    daemon.wait_count("done", 600);
+    let starts = starts(&home);
+    // While both have tasks waiting. The first ones may come before all of them are delivered.
+    let shared = &starts[40..340];
+    let heavy = shared.iter().filter(|entry| entry.id.starts_with("heavy")).count();
+    assert!((205..=245).contains(&heavy), "{heavy} of 300, expected 225");
+    assert_eq!(daemon.handler("alpha")["weight"], 3);
+    assert_eq!(daemon.handler("beta")["weight"], 1);
+}
