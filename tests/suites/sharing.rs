@@ -62,3 +62,31 @@ fn handlers_share_the_run_time_by_their_weights_and_a_reload_changes_nothing() {
     assert_eq!(daemon.handler("alpha")["weight"], 3);
     assert_eq!(daemon.handler("beta")["weight"], 1);
 }
+
+#[test]
+fn many_handlers_that_each_ran_a_task_are_not_as_many_processes() {
+    const HANDLERS: usize = 40;
+    let home = Home::new(&Node::shared().uri(), "sharing_idle");
+    home.install("fixture-ledger");
+    let handler = |n| home.scenario(&format!("h{n}"), "ledger", &format!("prefixes = [\"H{n}\"]"));
+    let rest: String = (0..HANDLERS).map(handler).collect();
+    home.configure(Keys {
+        queue: "workers = 2",
+        plugins: "max_idle_hosts = 3",
+        rest: &rest,
+        ..Keys::default()
+    });
+    let broker = Broker::connect(&Node::shared().uri());
+    let daemon = Daemon::start(&home);
+    for n in 0..HANDLERS {
+        broker.publish(home.queue(), &format!("t{n}"), &format!("H{n} ok"));
+    }
+    daemon.wait_count("done", HANDLERS as u64);
+    let hosts = || {
+        let handlers = daemon.status()["handlers"].as_array().cloned().unwrap_or_default();
+        handlers.iter().map(|handler| handler["hosts"].as_array().map_or(0, Vec::len)).sum::<usize>()
+    };
+    // Those that were told to end take a moment.
+    wait::until("three hosts are left", || (hosts() <= 3).then_some(()));
+    assert_eq!(hosts(), 3, "and those are kept");
+}

@@ -41,7 +41,11 @@ impl Queue {
 
 impl Default for Plugins {
     fn default() -> Self {
-        Self { dirs: vec![PathBuf::from("/usr/lib/warren/plugins")], probe_timeout: Duration::from_secs(10) }
+        Self {
+            dirs: vec![PathBuf::from("/usr/lib/warren/plugins")],
+            probe_timeout: Duration::from_secs(10),
+            max_idle_hosts: 64,
+        }
     }
 }
 

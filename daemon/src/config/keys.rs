@@ -18,7 +18,7 @@ pub(super) const BROKER: &[&str] = &[
 /// `[queues.NAME]`.
 pub(super) const QUEUE: &[&str] = &["prefetch", "workers", "type", "delay_type", "dead_type", "deduplicate"];
 /// `[plugins]`.
-pub(super) const PLUGINS: &[&str] = &["dir", "dirs", "probe_timeout"];
+pub(super) const PLUGINS: &[&str] = &["dir", "dirs", "probe_timeout", "max_idle_hosts"];
 /// `[handlers.NAME]`.
 pub(super) const HANDLER: &[&str] = &[
     "plugin",

@@ -240,6 +240,10 @@ fn plugins(tree: &Table, problems: &mut Problems) -> Plugins {
     Plugins {
         dirs: dir.or(dirs).unwrap_or(default.dirs),
         probe_timeout: table.duration("probe_timeout", timeouts).unwrap_or(default.probe_timeout),
+        max_idle_hosts: table
+            .integer("max_idle_hosts", 1..=65_535)
+            .and_then(|n| u16::try_from(n).ok())
+            .unwrap_or(default.max_idle_hosts),
     }
 }
 

@@ -140,6 +140,8 @@ pub struct Plugins {
     pub dirs: Vec<PathBuf>,
     /// Bound on inspecting, starting and `create` of one plugin when it is probed.
     pub probe_timeout: Duration,
+    /// Plugin hosts without a task that are kept, over all handlers; above it the one that was used least recently ends.
+    pub max_idle_hosts: u16,
 }
 
 /// `[handlers.NAME]`: a configured use of a plugin. `None` means: the plugin's own default.

@@ -113,7 +113,11 @@ fn queue(queue: &Queue) -> Value {
 }
 
 fn plugins(plugins: &Plugins) -> Value {
-    json!({ "dirs": plugins.dirs, "probe_timeout": duration(plugins.probe_timeout) })
+    json!({
+        "dirs": plugins.dirs,
+        "probe_timeout": duration(plugins.probe_timeout),
+        "max_idle_hosts": plugins.max_idle_hosts,
+    })
 }
 
 fn handler(handler: &Handler) -> Value {

@@ -89,6 +89,7 @@ fn values_out_of_range_say_the_range() {
         ("[broker]\nconnect_timeout = '0s'", "2:1", &["out of range", "\"100ms\" to \"1h\""]),
         ("[broker]\npublish_channels = 0", "2:1", &["is 0", "from 1 to 1000"]),
         ("[handlers.a]\nworkers = 0", "2:1", &["is 0"]),
+        ("[plugins]\nmax_idle_hosts = 0", "2:1", &["is 0", "from 1 to 65535"]),
         ("[handlers.a]\nweight = 0", "2:1", &["is 0", "from 1 to 1000"]),
         ("[handlers.a]\nweight = 1.5", "2:1", &["a whole number from 1 to 1000"]),
         ("[handlers.a]\ntimeout = '0s'", "2:1", &["out of range"]),

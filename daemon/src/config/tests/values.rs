@@ -38,7 +38,7 @@ fn every_key_lands_in_its_place() {
     let config = load(
         "[broker]\nuris = ['amqp://a', 'amqp://b']\nheartbeat = '5s'\npublish_channels = 3\n\
          [queues.mail]\nprefetch = 2\nworkers = 3\ntype = 'quorum'\ndead_type = 'classic'\ndeduplicate = '1h'\n\
-         [plugins]\ndirs = ['/a', 'b']\nprobe_timeout = '3s'\n\
+         [plugins]\ndirs = ['/a', 'b']\nprobe_timeout = '3s'\nmax_idle_hosts = 7\n\
          [handlers.x]\nplugin = 'p'\nprefixes = ['X y']\nqueues = ['mail']\nworkers = 1\nweight = 5\ntimeout = '1m'\n\
          grace = '1s'\nmax_tasks = 9\nmax_rss = '64MiB'\nidle_timeout = '9s'\nmax_output = '1KiB'\nmax_output_lines = 7\n\
          memory = '64MiB'\ncpus = 1.5\ncpu_time = '3s'\nmax_files = 256\nmax_processes = 32\n\
@@ -51,6 +51,7 @@ fn every_key_lands_in_its_place() {
     let mail = &config.queues[0];
     assert_eq!((mail.window(), mail.queue_type, mail.delay_type), (6, Some(QueueType::Quorum), None));
     assert_eq!(config.plugins.dirs[0].to_str(), Some("/a"));
+    assert_eq!(config.plugins.max_idle_hosts, 7);
     assert!(config.plugins.dirs[1].is_absolute() && config.plugins.dirs[1].ends_with("b"));
     let x = &config.handlers[0];
     assert_eq!((&*x.name, &*x.plugin), ("x", "p"));
@@ -69,7 +70,7 @@ fn every_key_lands_in_its_place() {
     let breaker = x.limits.breaker.as_ref().expect("a breaker");
     assert_eq!((breaker.tasks, breaker.rest), (3, Duration::from_secs(300)));
     assert_eq!(x.settings_json, r#"{"f":1.5,"list":[true,"a"],"n":1,"when":"1979-05-27T07:32:00Z"}"#);
-    assert!(x.origin.ends_with("warren.toml:14"), "{}", x.origin);
+    assert!(x.origin.ends_with("warren.toml:15"), "{}", x.origin);
     assert_eq!(mail.deduplicate, Duration::from_secs(3600));
     assert_eq!(config.daemon.state_dir, Path::new("/var/x"));
     assert_eq!(config.log.target, LogTarget::Stderr);

@@ -32,6 +32,15 @@ impl Core {
         }
     }
 
+    /// Ends the hosts that have been idle for longest, where there are too many. The one that waits for a worker of its queue
+    /// to become free is needed: hence one a queue at least.
+    pub(super) fn end_excess_hosts(&mut self, turn: &mut Turn<'_>) {
+        let allowed = usize::from(self.config.plugins.max_idle_hosts).max(self.queues.len());
+        for host in self.pools.leave_excess(allowed) {
+            turn.act(Action::QuitHost(host));
+        }
+    }
+
     /// Gives the first task of a flow to a worker.
     fn start_first(&mut self, flow: FlowKey, host: HostId, turn: &mut Turn<'_>) {
         let Some(first) = self.scheduler.first(flow) else { return };

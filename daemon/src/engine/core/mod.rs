@@ -189,6 +189,7 @@ impl Core {
             self.tick(turn);
         }
         self.dispatch(turn);
+        self.end_excess_hosts(turn);
         self.show(turn);
         if self.is_drained(turn) {
             turn.act(Action::Drained);

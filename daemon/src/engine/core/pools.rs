@@ -25,6 +25,8 @@ pub(super) struct Pools {
     workers: BTreeMap<HostId, Worker>,
     /// Busy workers by queue: at most the queue's `workers`. A worker serves one queue at a time.
     busy_with: Vec<usize>,
+    /// Idle workers of all pools.
+    idle: usize,
     /// Retired pools that are still there.
     retired: usize,
     next_host: u64,
@@ -82,6 +84,7 @@ impl Pools {
         pool.retired = true;
         self.retired += 1;
         let idle = std::mem::take(&mut pool.idle);
+        self.idle -= idle.len();
         for id in &idle {
             self.leave(*id);
         }
@@ -218,6 +221,7 @@ impl Pools {
         pool.started();
         if !worker.leaving {
             pool.idle.push(id);
+            self.idle += 1;
         }
     }
 
@@ -233,7 +237,7 @@ impl Pools {
         let worker = self.workers.get_mut(&id)?;
         let pool = self.all.get_mut(&worker.pool)?;
         if worker.tasks_in_hand() == 0 {
-            pool.idle.retain(|idle| *idle != id);
+            self.idle -= pool.unlist_idle(id);
             pool.busy.push(id);
             worker.queue = Some(queue);
             if self.busy_with.len() <= queue {
@@ -265,6 +269,7 @@ impl Pools {
             return Freed::Quits;
         }
         pool.idle.push(id);
+        self.idle += 1;
         Freed::GoesOn
     }
 
@@ -273,7 +278,7 @@ impl Pools {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.leaving = true;
         if let Some(pool) = self.all.get_mut(&worker.pool) {
-            pool.idle.retain(|idle| *idle != id);
+            self.idle -= pool.unlist_idle(id);
         }
     }
 
@@ -293,7 +298,7 @@ impl Pools {
             self.busy_with[queue] -= 1;
         }
         let pool = self.all.get_mut(&worker.pool)?;
-        pool.idle.retain(|idle| *idle != id);
+        self.idle -= pool.unlist_idle(id);
         pool.busy.retain(|busy| *busy != id);
         if !worker.is_ready() {
             pool.starting -= 1;
@@ -315,6 +320,22 @@ impl Pools {
             self.leave(*id);
         }
         over
+    }
+
+    /// The workers that have been idle for longest, as many as there are too many of. They are leaving from now on.
+    pub(super) fn leave_excess(&mut self, allowed: usize) -> Vec<HostId> {
+        let excess = self.idle.saturating_sub(allowed);
+        if excess == 0 {
+            return Vec::new();
+        }
+        let idle = self.workers.iter().filter(|(_, worker)| worker.is_idle() && !worker.leaving);
+        let mut idle: Vec<(Instant, HostId)> = idle.map(|(id, worker)| (worker.idle_since, *id)).collect();
+        idle.sort_unstable();
+        idle.truncate(excess);
+        for (_, id) in &idle {
+            self.leave(*id);
+        }
+        idle.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Holds the lists and the counts against the workers.
@@ -341,6 +362,7 @@ impl Pools {
             assert_eq!(pool.starting, starting, "starting workers of {key}");
             assert_eq!(listed + leaving + starting, of_pool().count(), "workers of {key}: {pool:?}");
         }
+        assert_eq!(self.idle, self.all.values().map(|pool| pool.idle.len()).sum(), "idle workers");
         assert_eq!(self.retired, self.all.values().filter(|pool| pool.retired).count());
     }
 

@@ -67,6 +67,13 @@ impl HandlerPool {
         }
     }
 
+    /// A worker is not idle any more; how many were listed as that.
+    pub(super) fn unlist_idle(&mut self, id: HostId) -> usize {
+        let listed = self.idle.len();
+        self.idle.retain(|idle| *idle != id);
+        listed - self.idle.len()
+    }
+
     /// A task took this long.
     pub(in crate::engine::core) fn observe(&mut self, duration: Duration) {
         self.typical = Some(self.typical.map_or(duration, |typical| (typical * 7 + duration) / 8));

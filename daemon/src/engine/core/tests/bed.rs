@@ -161,11 +161,15 @@ impl Bed {
     }
 
     pub(super) fn with(limits: Limits, queue: Queue) -> Self {
+        Self::configured(limits, queue, Plugins::default())
+    }
+
+    pub(super) fn configured(limits: Limits, queue: Queue, plugins: Plugins) -> Self {
         let config = Arc::new(Config {
             files: Vec::new(),
             broker: Broker { consumer_timeout: Duration::ZERO, ..Broker::default() },
             queues: vec![queue],
-            plugins: Plugins::default(),
+            plugins,
             handlers: Vec::new(),
             daemon: Daemon::new(&Environment::default()),
             log: Log::default(),

@@ -1,11 +1,12 @@
 //! Workers are shared between handlers.
 
-use crate::config::Queue;
+use crate::config::{Plugins, Queue};
+use crate::host::Stage;
 use crate::model::Outcome::Done;
 
-use super::RUNNING;
 use super::bed::{Bed, QUEUE, Step, limits};
-use Step::{Deliver, DeliverOther, Ends, Ready, Replace};
+use super::{RUNNING, SECOND};
+use Step::{After, Deliver, DeliverOther, Dies, Ends, Ready, Replace};
 
 fn one_worker() -> Bed {
     let mut bed = Bed::with(limits(), Queue { prefetch: 8, workers: 1, ..Queue::new(QUEUE) });
@@ -54,6 +55,28 @@ fn a_replaced_generation_leaves_its_handlers_turn() {
             (Ready(2), &[]),
             (Replace, &[]),
             (Ends(1, 1, Done), &["quit 1", "ack 1", "send 2/1 x as 1", "start 3 of 2"]),
+        ],
+    );
+}
+
+#[test]
+fn of_too_many_idle_hosts_the_one_that_was_used_least_recently_ends() {
+    let plugins = Plugins { max_idle_hosts: 1, ..Plugins::default() };
+    let queue = Queue { prefetch: 8, workers: 3, ..Queue::new(QUEUE) };
+    let mut bed = Bed::configured(limits(), queue, plugins);
+    bed.expect("running", RUNNING);
+    bed.expect(
+        "one is kept",
+        &[
+            (DeliverOther(2, "x"), &["start 2 of 100"]),
+            (Ready(2), &["send 2/1 x as 1"]),
+            (Ends(1, 1, Done), &["ack 1"]),
+            (After(SECOND), &[]),
+            (Ends(2, 1, Done), &["ack 2", "quit 1"]),
+            (Dies(1, Stage::Quitting, 1), &[]),
+            (DeliverOther(3, "y"), &["send 2/2 y as 1"]),
+            (Deliver(4, "b"), &["start 3 of 1"]),
+            (Ready(3), &["send 3/1 b as 1"]),
         ],
     );
 }
