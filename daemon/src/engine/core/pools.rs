@@ -362,7 +362,7 @@ impl Pools {
             assert_eq!(pool.starting, starting, "starting workers of {key}");
             assert_eq!(listed + leaving + starting, of_pool().count(), "workers of {key}: {pool:?}");
         }
-        assert_eq!(self.idle, self.all.values().map(|pool| pool.idle.len()).sum(), "idle workers");
+        assert_eq!(self.idle, self.all.values().map(|pool| pool.idle.len()).sum::<usize>(), "idle workers");
         assert_eq!(self.retired, self.all.values().filter(|pool| pool.retired).count());
     }
 

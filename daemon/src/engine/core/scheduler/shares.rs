@@ -46,7 +46,7 @@ pub(super) struct Shares {
     accounts: Vec<Account>,
     waiting: BTreeSet<Place>,
     running: BTreeSet<Place>,
-    /// The virtual start of whoever was served last.
+    /// Where a flow begins that was idle: the virtual start of whoever was served last, or of the first of all that are here.
     now: Virtual,
     starts: u64,
 }
@@ -116,6 +116,12 @@ impl Shares {
             let (charged, real) = (account.price(charged), account.price(real));
             account.start = account.start.saturating_add(real).saturating_sub(charged);
         });
+        // Nobody who begins now is before all who are here already.
+        let least = |places: &BTreeSet<Place>| {
+            places.iter().find(|place| !self.accounts[place.flow].limited).map(|place| place.start)
+        };
+        let least = [least(&self.waiting), least(&self.running)].into_iter().flatten().min();
+        self.now = self.now.max(least.unwrap_or(0));
     }
 
     /// A task of the flow has ended.
@@ -173,11 +179,7 @@ impl Shares {
         if self.accounts[flow].is_active() {
             return;
         }
-        let least = |places: &BTreeSet<Place>| {
-            places.iter().find(|place| !self.accounts[place.flow].limited).map(|place| place.start)
-        };
-        let others = [least(&self.waiting), least(&self.running)].into_iter().flatten().min();
-        let now = self.now.max(others.unwrap_or(0));
+        let now = self.now;
         self.change(flow, |account| account.start = account.start.max(now));
     }
 

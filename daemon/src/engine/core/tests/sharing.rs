@@ -26,7 +26,10 @@ fn a_task_of_another_handler_is_next_and_its_host_is_started_while_the_worker_is
             (Ready(2), &[]),
             (Ends(1, 1, Done), &["ack 1", "send 2/1 x as 1"]),
             (Deliver(6, "d"), &[]),
-            (Ends(2, 1, Done), &["ack 4", "send 1/2 b as 1"]),
+            (Ends(2, 1, Done), &["ack 4", "send 1/2 b as 1", "send 1/3 c as 1", "send 1/4 d as 1"]),
+            (Ends(1, 2, Done), &["ack 2"]),
+            (Ends(1, 3, Done), &["ack 3"]),
+            (Ends(1, 4, Done), &["ack 6", "send 2/2 y as 1"]),
         ],
     );
 }
