@@ -90,3 +90,19 @@ fn many_handlers_that_each_ran_a_task_are_not_as_many_processes() {
     wait::until("three hosts are left", || (hosts() <= 3).then_some(()));
     assert_eq!(hosts(), 3, "and those are kept");
 }
+
+#[test]
+fn a_rate_holds_beside_a_handler_that_has_none_and_costs_no_attempt() {
+    let (home, broker) = stage("sharing_rate", "prefetch = 8\nworkers = 2", "rate = \"20/s\"", "");
+    let daemon = Daemon::start(&home);
+    let texts = (0..240).map(|n| if n % 4 == 0 { "Beta ok" } else { "Alpha ok" }.to_owned());
+    broker.publish_all(home.queue(), "t", texts);
+    let is_limited = |entry: &Entry| (entry.id[2..].parse::<usize>().expect("a number") - 1) % 4 != 0;
+    let limited = || starts(&home).into_iter().filter(is_limited).collect::<Vec<_>>();
+    wait::until("some seconds of it", || (limited().len() > 80).then_some(()));
+    let limited = limited();
+    let seconds = (limited[80].at - limited[0].at) as f64 / 1e6;
+    assert!((3.8..=4.2).contains(&seconds), "80 tasks at 20/s took {seconds:.2} s");
+    assert!(starts(&home).iter().all(|entry| entry.attempt == 1));
+    assert_eq!(daemon.handler("alpha")["rate"], serde_json::json!(["20/s", 1]));
+}

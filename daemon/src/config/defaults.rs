@@ -54,6 +54,7 @@ impl Default for Limits {
         Self {
             workers: None,
             weight: 1,
+            rate: None,
             timeout: None,
             grace: Duration::from_secs(10),
             retry: Retry::default(),

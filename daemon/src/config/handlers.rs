@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::diagnostic::{Place, Problems, did_you_mean};
 use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
-use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys};
+use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys, rate};
 use crate::model::duration::{MAX_DURATION, format_size};
 use warren_plugin::hosting::split_label;
 
@@ -188,6 +188,7 @@ fn limits(table: &mut Reader) -> Limits {
             .integer("weight", 1..=1000)
             .and_then(|n| u16::try_from(n).ok())
             .unwrap_or(default.weight),
+        rate: rate::read(table),
         timeout: table.duration("timeout", Duration::from_millis(1)..=MAX_DURATION),
         grace: table.duration("grace", Duration::ZERO..=second * 3600).unwrap_or(default.grace),
         retry: retry(table),

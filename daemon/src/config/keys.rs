@@ -26,6 +26,8 @@ pub(super) const HANDLER: &[&str] = &[
     "queues",
     "workers",
     "weight",
+    "rate",
+    "burst",
     "timeout",
     "grace",
     "retry",

@@ -20,6 +20,7 @@ mod keys;
 mod load;
 pub(crate) mod log_level;
 mod overrides;
+mod rate;
 mod reader;
 mod show;
 #[cfg(test)]
@@ -169,6 +170,8 @@ pub struct Limits {
     pub workers: Option<u16>,
     /// Its share of the workers of a queue, against other handlers that have tasks waiting in it.
     pub weight: u16,
+    /// How many of its tasks may start in a time; `None`: any number.
+    pub rate: Option<Rate>,
     /// Soft cancel after this; `None`: the plugin's default, else [`Limits::DEFAULT_TIMEOUT`].
     pub timeout: Option<Duration>,
     /// From cancel to SIGKILL.
@@ -193,6 +196,24 @@ pub struct Limits {
 impl Limits {
     /// Time limit of a handler where neither the operator nor the plugin states one.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+}
+
+/// `rate = "10/s"`, `burst = 5`: at most so many tasks start in so long a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// So many tasks. Never 0.
+    pub tasks: u32,
+    /// A second, a minute or an hour.
+    pub unit: Duration,
+    /// So many may start at once after a pause.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// The time from one start to the next.
+    pub(crate) fn interval(&self) -> Duration {
+        self.unit / self.tasks
+    }
 }
 
 /// What one plugin host may use of the machine. 0, where it is allowed: no bound.

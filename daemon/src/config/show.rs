@@ -124,6 +124,7 @@ fn handler(handler: &Handler) -> Value {
     let Limits {
         workers,
         weight,
+        rate,
         timeout,
         grace,
         retry,
@@ -162,6 +163,8 @@ fn handler(handler: &Handler) -> Value {
         ("prefixes", handler.prefixes.as_ref().map(|v| json!(v))),
         ("queues", handler.queues.as_ref().map(|v| json!(v))),
         ("workers", workers.map(|v| json!(v))),
+        ("rate", rate.map(|rate| json!(rate.to_string()))),
+        ("burst", rate.map(|rate| json!(rate.burst))),
         ("timeout", timeout.map(|v| json!(duration(v)))),
         ("breaker", breaker.as_ref().map(self::breaker)),
     ];

@@ -289,6 +289,9 @@ pub struct HandlerStatus {
     /// Its share of the workers, against other handlers that have tasks waiting in the same queue.
     #[serde(default)]
     pub weight: u16,
+    /// How many of its tasks may start in a time, as configured, and how many at once.
+    #[serde(default)]
+    pub rate: Option<(String, u32)>,
     /// Soft time limit in milliseconds.
     pub timeout_ms: u64,
     /// Tasks running now.

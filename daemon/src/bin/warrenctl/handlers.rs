@@ -24,8 +24,8 @@ fn text(handlers: &[HandlerStatus]) -> String {
         return "no handler is loaded\n".to_owned();
     }
     let mut table = Table::new(&[
-        "HANDLER", "STATE", "PREFIXES", "QUEUES", "WORKERS", "WEIGHT", "TIMEOUT", "GEN", "SHA256", "HOSTS",
-        "FILE",
+        "HANDLER", "STATE", "PREFIXES", "QUEUES", "WORKERS", "WEIGHT", "RATE", "TIMEOUT", "GEN", "SHA256",
+        "HOSTS", "FILE",
     ]);
     for handler in handlers {
         let quoted: Vec<_> = handler.prefixes.iter().map(|prefix| format!("{prefix:?}")).collect();
@@ -37,6 +37,7 @@ fn text(handlers: &[HandlerStatus]) -> String {
             if handler.queues.is_empty() { "all".to_owned() } else { handler.queues.join(", ") },
             if handler.workers == 0 { "-".to_owned() } else { handler.workers.to_string() },
             handler.weight.max(1).to_string(),
+            handler.rate.as_ref().map_or_else(|| "-".to_owned(), |(rate, _)| rate.clone()),
             span(Duration::from_millis(handler.timeout_ms)),
             handler.generation.to_string(),
             short_digest(&handler.sha256),

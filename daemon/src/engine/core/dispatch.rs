@@ -1,6 +1,6 @@
 //! Waiting tasks go to workers, as far as those reach.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::host::{HostId, HostTask, Seq};
 use crate::model::DeadReason;
@@ -51,6 +51,9 @@ impl Core {
         }
         let pool = self.scheduler.pool(flow).and_then(|pool| self.pools.get(pool));
         let expected = pool.map(HandlerPool::expected).unwrap_or_default();
+        if let Some(rate) = pool.and_then(|pool| pool.generation.limits.rate) {
+            self.handlers[flow.handler].bucket.spend(&rate, turn.now.instant);
+        }
         self.scheduler.start(flow, expected);
         self.send(host, flow, first, expected, turn);
     }
@@ -62,6 +65,9 @@ impl Core {
         let Some(pool) = scheduler.pool(flow).filter(|_| !self.queues[queue].paused) else {
             return Place::None;
         };
+        if self.is_over_rate(flow, pool, turn.now.instant) {
+            return Place::None;
+        }
         let wanted = Wanted {
             pool,
             queue,
@@ -72,6 +78,12 @@ impl Core {
             is_first: !scheduler.has_contender(),
         };
         self.pools.place(wanted, turn.now.instant)
+    }
+
+    /// Whether the handler has started as many tasks as its rate allows by now.
+    pub(super) fn is_over_rate(&self, flow: FlowKey, pool: PoolKey, now: Instant) -> bool {
+        let rate = self.pools.get(pool).and_then(|pool| pool.generation.limits.rate);
+        rate.is_some_and(|rate| !self.handlers[flow.handler].bucket.allows(&rate, now))
     }
 
     /// The pool's handler has to show first that a host survives.

@@ -10,6 +10,7 @@ use crate::model::status::{Counts, Histogram};
 
 use super::handler_health::HandlerHealth;
 use super::keys::HandlerKey;
+use super::rate::Bucket;
 
 /// One handler.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(super) struct Handler {
     pub(super) durations: Histogram,
     pub(super) last_error: Option<String>,
     pub(super) health: HandlerHealth,
+    pub(super) bucket: Bucket,
     /// Pools of its generations that are there.
     pools: usize,
 }
@@ -41,6 +43,7 @@ impl Handlers {
                 durations: Histogram::default(),
                 last_error: None,
                 health: HandlerHealth::default(),
+                bucket: Bucket::default(),
                 pools: 0,
             })
         });

@@ -10,6 +10,7 @@
 //! | `in_flight` | the deliveries in hand, and how far each is |
 //! | `pools` | the workers (plugin hosts) of each generation |
 //! | `scheduler` | which waiting task runs next |
+//! | `rate` | how fast a handler's tasks may start |
 //! | `queues` | the configured queues and their subscriptions |
 //! | `handlers` `handler_health` | what is known of a handler over its generations; whether it is given tasks |
 //! | `losses` | what explains a redelivery |
@@ -43,6 +44,7 @@ mod outcome;
 mod pause;
 mod pools;
 mod queues;
+mod rate;
 mod readiness;
 mod scheduler;
 mod settle;

@@ -60,8 +60,10 @@ impl Core {
             let (window, workers) = (usize::from(config.window()), usize::from(config.workers));
             let is_at_limit = |flow: &FlowKey| {
                 let on_trial = self.handlers[flow.handler].health.is_on_trial();
-                let pool = self.scheduler.pool(*flow).and_then(|pool| self.pools.get(pool));
+                let Some(key) = self.scheduler.pool(*flow) else { return false };
+                let pool = self.pools.get(key);
                 pool.is_some_and(|pool| pool.is_at_own_limit(workers, on_trial))
+                    || self.is_over_rate(*flow, key, turn.now.instant)
             };
             let flows: Vec<FlowKey> = self.scheduler.flows_of(queue).filter(is_at_limit).collect();
             let waiting: usize = flows.iter().map(|flow| self.scheduler.waiting(*flow)).sum();

@@ -130,6 +130,7 @@ impl Core {
             running: workers().map(|(_, worker)| worker.tasks_in_hand()).sum(),
             waiting: key.map_or(0, |key| self.scheduler.waiting_for(key)),
             weight: generation.limits.weight,
+            rate: generation.limits.rate.map(|rate| (rate.to_string(), rate.burst)),
             hosts: pids,
             counts: handler.map(|handler| handler.counts).unwrap_or_default(),
             durations: handler.map(|handler| handler.durations).unwrap_or_default(),

@@ -1,6 +1,8 @@
 //! Workers are shared between handlers.
 
-use crate::config::{Plugins, Queue};
+use std::time::Duration;
+
+use crate::config::{Limits, Plugins, Queue, Rate};
 use crate::host::Stage;
 use crate::model::Outcome::Done;
 
@@ -80,6 +82,31 @@ fn of_too_many_idle_hosts_the_one_that_was_used_least_recently_ends() {
             (DeliverOther(3, "y"), &["send 2/2 y as 1"]),
             (Deliver(4, "b"), &["start 3 of 1"]),
             (Ready(3), &["send 3/1 b as 1"]),
+        ],
+    );
+}
+
+#[test]
+fn a_rate_lets_a_task_start_when_it_is_due_and_others_go_on() {
+    let rate = Rate { tasks: 5, unit: SECOND, burst: 1 };
+    let queue = Queue { prefetch: 8, workers: 1, ..Queue::new(QUEUE) };
+    let mut bed = Bed::with(Limits { rate: Some(rate), ..limits() }, queue);
+    let wait = Duration::from_millis(100);
+    bed.expect("running", RUNNING);
+    bed.expect(
+        "five a second",
+        &[
+            (Ends(1, 1, Done), &["ack 1"]),
+            (Deliver(2, "b"), &[]),
+            (Deliver(3, "c"), &[]),
+            (After(wait), &[]),
+            (Replace, &["quit 1"]),
+            (Dies(1, Stage::Quitting, 1), &[]),
+            (After(wait), &["start 2 of 2"]),
+            (Ready(2), &["send 2/1 b as 1"]),
+            (Ends(2, 1, Done), &["ack 2"]),
+            (After(wait), &[]),
+            (After(wait), &["send 2/2 c as 1"]),
         ],
     );
 }
