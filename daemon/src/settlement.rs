@@ -68,8 +68,9 @@ pub fn settle(
         (Outcome::Reject, _) => return Settlement::Dead { reason: DeadReason::Rejected },
         (_, Some(CancelCause::Drain)) if retry_after.is_none() => return Settlement::Requeue,
         (_, Some(CancelCause::Operator)) => return Settlement::Dead { reason: DeadReason::Cancelled },
-        (_, Some(CancelCause::Timeout)) => DeadReason::Timeout,
-        (Outcome::TimedOut | Outcome::Fault(FaultCause::CpuTime), _) => DeadReason::Timeout,
+        (_, Some(CancelCause::Timeout)) | (Outcome::TimedOut | Outcome::Fault(FaultCause::CpuTime), _) => {
+            DeadReason::Timeout
+        }
         (Outcome::Fault(FaultCause::HostDied), _) => DeadReason::Poison,
         _ => DeadReason::Attempts,
     };

@@ -13,7 +13,8 @@ fn named(text: &str) -> Vec<(&str, Option<&str>)> {
     let paths = words.filter_map(|word| {
         let (path, function) = word.split_once("::").map_or((word, None), |(path, name)| (path, Some(name)));
         let is_path = path.contains('/') && !path.contains([' ', '<', '~']) && !path.starts_with('/');
-        (is_path || path.ends_with(".rs")).then_some((path, function))
+        let is_source = Path::new(path).extension().is_some_and(|extension| extension == "rs");
+        (is_path || is_source).then_some((path, function))
     });
     paths.collect()
 }

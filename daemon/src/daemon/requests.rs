@@ -18,7 +18,7 @@ impl Daemon {
             }
             Request::Active(reply) => self.engine.send(Command::Active(reply)),
             Request::SetPaused { what, paused, reply } => {
-                self.engine.send(Command::SetPaused(what, paused, reply))
+                self.engine.send(Command::SetPaused(what, paused, reply));
             }
             Request::Cancel { task, reply } => self.engine.send(Command::Cancel(task, reply)),
             Request::Route { text, queue, message_type, reply } => {

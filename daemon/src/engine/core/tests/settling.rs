@@ -16,7 +16,7 @@ use Step::{
 #[test]
 fn an_outcome_is_carried_out_and_the_original_acknowledged_only_when_the_broker_has_its_copy() {
     let one = Counts { delivered: 1, ..Counts::default() };
-    let table: [(&str, Counts, &History); 11] = [
+    let table: [(&str, Counts, &History); 7] = [
         ("done", Counts { done: 1, ..one }, &[(Ends(1, 1, Done), &["ack 1"])]),
         (
             "retry",
@@ -70,6 +70,17 @@ fn an_outcome_is_carried_out_and_the_original_acknowledged_only_when_the_broker_
                 (Confirmed("a"), &["ack 1"]),
             ],
         ),
+    ];
+    for (what, expected, history) in table {
+        let bed = play(what, history);
+        assert_eq!(counts(&bed), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_is_published_of_a_task_is_counted_when_it_is_confirmed() {
+    let one = Counts { delivered: 1, ..Counts::default() };
+    let table: [(&str, Counts, &History); 4] = [
         (
             "follow-ups",
             Counts { done: 1, ..one },

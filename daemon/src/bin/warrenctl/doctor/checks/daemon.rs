@@ -65,7 +65,7 @@ fn answers(status: &Status, config: Option<&Config>) -> Vec<Finding> {
     match (status.state, status.ready) {
         (DaemonState::Running, true) => {}
         (DaemonState::Draining, _) => {
-            find(Severity::Note, &place, "it is draining, and ends then".into(), "")
+            find(Severity::Note, &place, "it is draining, and ends then".into(), "");
         }
         (state, _) => {
             let stuck = status.queues.iter().find(|queue| queue.state == QueueState::Stuck);
@@ -241,6 +241,11 @@ mod tests {
         DaemonFacts { socket, status, unit: None, limits: None }
     }
 
+    fn failing(state: HandlerState) -> HandlerStatus {
+        let last_error = Some("create failed".into());
+        HandlerStatus { name: "h".into(), state, last_error, ..HandlerStatus::default() }
+    }
+
     #[test]
     fn what_the_daemon_says_of_itself_is_judged() {
         use Severity::{Error, Note, Ok as Fine, Warning};
@@ -252,12 +257,6 @@ mod tests {
         let refused =
             || ClientError::NoDaemon { path: "/s".into(), why: std::io::ErrorKind::NotFound.into() };
         let failed = ReloadReply { error: Some("no mount".into()), ..ReloadReply::default() };
-        let failing = |state: HandlerState| HandlerStatus {
-            name: "h".into(),
-            state,
-            last_error: Some("create failed".into()),
-            ..HandlerStatus::default()
-        };
         let away = QueueStatus { name: "q".into(), state: QueueState::Away, ..QueueStatus::default() };
         let unsettled = Some(Unsettled { tasks: 4, why: "too large for it".into() });
         let stuck =
