@@ -125,6 +125,7 @@ fn a_task_without_an_id_is_not_taken_for_one_that_was_running_and_differs_from_i
     stage.proxy.cut();
     let first = stage.taken_by_another(true);
     assert_eq!(first.reply_to().as_ref().map(ShortString::as_str), Some(&*replies("alice")));
+    daemon.wait_log(0, &["subscription lost"]);
     stage.home.release("gate");
     stage.proxy.forward();
     let reply = stage.broker.take(&replies("carol"));

@@ -39,6 +39,7 @@ fn a_task_that_its_host_cannot_read_fails_after_three_hosts_and_others_are_done(
     let error = header("x-warren-error");
     assert!(error.contains("while it read the task") && error.contains("`memory` of 16MiB"), "{error}");
     daemon.wait_count("done", 1);
+    daemon.wait_count("dead", 1);
     assert_eq!(ends(&daemon, "Reading"), 3, "{:#?}", daemon.log().since(0));
     let counts = daemon.counts();
     assert_eq!((&counts["faults"], &counts["dead"], &counts["parked"]), (&1.into(), &1.into(), &0.into()));

@@ -116,6 +116,7 @@ fn a_host_killed_from_outside_costs_the_running_task_one_attempt_and_the_others_
         let attempt = if n == 20 { 2 } else { 1 };
         assert_eq!(done.get(&(format!("t-{n}"), attempt)), Some(&1), "t-{n}: {done:?}");
     }
+    daemon.wait_count("retried", 1);
     let counts = daemon.counts();
     assert_eq!((&counts["faults"], &counts["retried"], &counts["dead"]), (&1.into(), &1.into(), &0.into()));
 }

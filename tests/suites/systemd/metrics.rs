@@ -42,9 +42,9 @@ fn promtool_accepts_the_metrics_and_their_totals_are_the_tasks_published() {
     service.publish("stray", "Nobody's");
     warren_tests::wait::until("every task to be over", || {
         let (_, text) = service.get("/metrics");
-        let over = ["done", "dead"]
+        let over = ["done", "dead", "retried"]
             .map(|outcome| total(&text, "warren_queue_tasks_total", &format!("outcome=\"{outcome}\"")));
-        (over.iter().sum::<f64>() >= 17.0).then_some(())
+        (over.iter().sum::<f64>() >= 18.0).then_some(())
     });
 
     let (code, text) = service.get("/metrics");

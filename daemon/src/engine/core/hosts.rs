@@ -187,6 +187,9 @@ impl Core {
                 let error = Some(death_error(cancelled, exit));
                 let report = Report { duration, ..Report::without_result(given.seq, outcome, error) };
                 self.conclude(given.entry, report, cancelled, turn);
+            } else if cancelled == Some(CancelCause::Operator) {
+                let report = Report::without_result(given.seq, Outcome::Cancelled, None);
+                self.conclude(given.entry, report, cancelled, turn);
             } else {
                 self.put_back(given.entry, turn);
             }

@@ -218,6 +218,25 @@ fn what_waits_behind_a_long_task_is_asked_back_and_runs_elsewhere() {
 }
 
 #[test]
+fn a_task_that_was_cancelled_behind_another_is_not_run_when_their_host_dies() {
+    let mut bed = Bed::with(limits(), Queue { prefetch: 8, workers: 1, ..Queue::new(QUEUE) });
+    bed.expect("running", RUNNING);
+    bed.expect(
+        "cancelled in the queue of its host",
+        &[
+            (Ends(1, 1, Done), &["ack 1"]),
+            (Deliver(2, "b"), &["send 1/2 b as 1"]),
+            (Deliver(3, "c"), &["send 1/3 c as 1"]),
+            (Cancel("c"), &["cancel 1/3"]),
+            (
+                Dies(1, Stage::Running, 2),
+                &["dead c cancelled for no-error-given", "copy b in 4s as 2, cut short 0 for crash"],
+            ),
+        ],
+    );
+}
+
+#[test]
 fn never_more_workers_are_busy_than_queue_and_handler_allow() {
     for (of_handler, expected) in [(None, 2), (Some(1), 1)] {
         let limits = Limits { workers: of_handler, ..limits() };
