@@ -22,7 +22,7 @@ pub struct DeadLetter {
     pub id: Option<TaskId>,
     /// The work queue it came from.
     pub queue: Option<String>,
-    /// Why it is dead: the word of a [`DeadReason`](crate::settlement::DeadReason), or of another version's.
+    /// Why it is dead: the word of a [`DeadReason`](crate::model::DeadReason), or of another version's.
     pub reason: Option<String>,
     /// The handler that failed last.
     pub handler: Option<String>,
