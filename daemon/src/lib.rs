@@ -19,6 +19,7 @@
 //! | [`control`] | HTTP over a Unix socket: what `warrenctl` speaks |
 //! | [`systemd`] [`telemetry`] [`stderr`] | readiness and watchdog; logs; what is said before there is a log |
 //! | [`failpoint`] | places where a test kills or holds the daemon; not in what is installed |
+//! | `sim` | the engine's core against models of all around it; not in what is installed |
 //!
 //! # Invariants
 //!
@@ -56,6 +57,8 @@ pub mod registry;
 pub mod reload;
 pub mod router;
 pub mod settlement;
+#[cfg(any(test, feature = "simulate"))]
+pub mod sim;
 pub mod stderr;
 pub mod systemd;
 pub mod task;

@@ -351,7 +351,12 @@ impl InFlight {
         Some(key)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
+    pub(super) fn get(&self, key: EntryKey) -> Option<&Entry> {
+        self.all.get(key)
+    }
+
+    #[cfg(any(test, feature = "simulate"))]
     pub(super) fn is_listed_as_detached(&self, key: EntryKey) -> bool {
         self.detached.iter().any(|detached| detached.entry == key)
     }

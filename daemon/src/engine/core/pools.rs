@@ -293,7 +293,7 @@ impl Pools {
     }
 
     /// Holds the lists and the counts against the workers.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
     pub(super) fn check(&self) {
         let mut busy_with = vec![0; self.busy_with.len()];
         for (id, worker) in &self.workers {

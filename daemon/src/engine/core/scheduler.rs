@@ -99,7 +99,7 @@ impl Scheduler {
     }
 
     /// Every task that waits, each list in ascending order.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
     pub(super) fn listed(&self) -> BTreeMap<ListKey, Vec<EntryKey>> {
         let filled: Vec<ListKey> =
             self.lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, _)| *key).collect();
