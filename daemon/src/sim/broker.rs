@@ -131,6 +131,8 @@ impl Subscription {
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) order: Order,
+    /// When the daemon has been told of the last loss of a subscription.
+    pub(super) loss_told: Duration,
     ready: VecDeque<Uid>,
     next: i64,
     front: i64,
@@ -148,7 +150,7 @@ pub(super) struct Broker {
 
 impl Queue {
     pub(super) fn new(order: Order) -> Self {
-        Self { order, ready: VecDeque::new(), next: 0, front: 0 }
+        Self { order, loss_told: Duration::ZERO, ready: VecDeque::new(), next: 0, front: 0 }
     }
 }
 

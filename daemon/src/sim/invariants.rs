@@ -65,7 +65,7 @@ impl World {
             let message = &self.broker.messages[hand.message];
             let Some(handler) = self.task_of(hand.message).and_then(|task| task.handler) else { continue };
             // A duplicate of it may be in hand, or what is recorded not be read yet.
-            if !self.window_of(hand.message).is_zero() && !self.is_single(hand.message) {
+            if !self.window_of(hand.message).is_zero() && self.has_duplicate_in_hand(hand.message) {
                 continue;
             }
             if daemon.paused_queues[message.queue] || daemon.paused_handlers[handler] {
@@ -104,6 +104,11 @@ impl World {
         }
     }
 
+    fn has_duplicate_in_hand(&self, uid: usize) -> bool {
+        let task = |uid: usize| (self.broker.messages[uid].task, self.broker.messages[uid].queue);
+        self.ledger.hands.values().any(|hand| hand.message != uid && task(hand.message) == task(uid))
+    }
+
     /// What was recorded of the queue may still be read.
     fn may_be_loading(&self, uid: usize) -> bool {
         let queue = self.broker.messages[uid].queue;
@@ -140,7 +145,7 @@ impl World {
         for (queue, expected) in self.ledger.counts.iter().enumerate() {
             let name = &*self.setup().queues[queue].config.name;
             let Some(row) = status.queues.iter().find(|row| row.name == name) else { continue };
-            if row.counts != *expected {
+            if row.counts != *expected && !self.ledger.is_uncertain[queue] {
                 differ = Some(format!("{name}: the core counts {:?}, the ledger {expected:?}", row.counts));
             }
             let hands = self.ledger.hands.values();

@@ -33,6 +33,8 @@ pub(super) struct Hand {
     pub(super) unreported: u32,
     /// It was given back by a host.
     pub(super) was_put_back: bool,
+    /// It came as a redelivery.
+    pub(super) is_redelivered: bool,
     /// Whether something explains that it was delivered before. If nothing does, a start of it has to be counted first; if
     /// something does, it must not be. `None`: the daemon may take it either way.
     pub(super) explained: Option<bool>,
@@ -164,14 +166,16 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) hands: BTreeMap<HandKey, Hand>,
-    /// What the broker handed out to the present daemon, and what of it the daemon was told.
-    pub(super) handed_out: HashMap<HandKey, Uid>,
+    /// What the broker handed out to the present daemon, and whether as a redelivery; what of it the daemon was told.
+    pub(super) handed_out: HashMap<HandKey, (Uid, bool)>,
     pub(super) told: HashMap<HandKey, Told>,
     pub(super) tasks: HashMap<usize, Known>,
     /// What the core has to have counted, by queue.
     pub(super) counts: Vec<Counts>,
     /// Queues that lost a subscription in the life of the present daemon.
     pub(super) has_lost: Vec<bool>,
+    /// Queues of which equal messages may have been taken for each other, so that not all counts can be told.
+    pub(super) is_uncertain: Vec<bool>,
     pub(super) arrivals: u64,
 }
 
@@ -183,5 +187,6 @@ impl Ledger {
         self.told.clear();
         self.counts.iter_mut().for_each(|counts| *counts = Counts::default());
         self.has_lost.fill(false);
+        self.is_uncertain.fill(false);
     }
 }

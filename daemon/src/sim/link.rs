@@ -103,7 +103,9 @@ impl World {
         let way = self.way(u64::from(consumer), self.events + self.agenda_length());
         let now = self.now;
         let Some(one) = self.broker.subscriptions.get_mut(&consumer) else { return };
-        one.to_daemon = one.to_daemon.max(now + way);
+        // What is lost is told before it comes again.
+        let after_loss = self.broker.queues[one.queue].loss_told;
+        one.to_daemon = one.to_daemon.max(now + way).max(after_loss);
         let at = one.to_daemon;
         self.tell_at(at, Event::Link(event));
     }
@@ -115,8 +117,8 @@ impl World {
     /// The broker hands out what there is room for.
     pub(super) fn hand_out(&mut self, queue: usize) {
         while let Some((consumer, tag, uid)) = self.broker.hand_out(queue) {
-            self.ledger.handed_out.insert((consumer, tag), uid);
             let message = &self.broker.messages[uid];
+            self.ledger.handed_out.insert((consumer, tag), (uid, message.deliveries > 1));
             let delivery = Delivery {
                 consumer: ConsumerId(consumer),
                 tag,
@@ -278,6 +280,8 @@ impl World {
                     1,
                 );
             one.to_daemon = at;
+            let queue = &mut self.broker.queues[one.queue];
+            queue.loss_told = queue.loss_told.max(at);
             for _ in 0..self.broker.lose(*consumer) {
                 self.fault(Fault::AckLost);
             }

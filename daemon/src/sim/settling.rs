@@ -55,11 +55,11 @@ impl World {
         let hand = key.and_then(|key| self.ledger.hands.remove(&key));
         let owed = hand.as_ref().map(|hand| hand.owed);
         let Some(known) = self.ledger.tasks.get_mut(&task) else { return };
-        let ended_before = {
-            let of_task = |message: &super::broker::Message| message.task == task && message.ended_here;
-            self.broker.messages[uid].ended_here
-                || (known.task.has_id && self.broker.messages.iter().any(of_task))
-        };
+        let ended_itself = self.broker.messages[uid].ended_here;
+        let of_task = |message: &super::broker::Message| message.task == task && message.ended_here;
+        let equal_ended = known.task.has_id && self.broker.messages.iter().any(of_task);
+        let came_again = self.ledger.handed_out.get(&(consumer, tag)).is_some_and(|(_, again)| *again);
+        let may_be_lost = came_again && self.ledger.has_lost[queue];
         let mut ended = true;
         match owed {
             Some(Owed::Done { publishes: false }) => {
@@ -75,12 +75,19 @@ impl World {
                 Published::Dead(_) => known.dead += 1,
                 _ => {}
             },
+            // It ended here, and its acknowledgement was lost.
+            None if ended_itself => {}
             Some(Owed::Run) | None if is_dropped => {
                 known.dropped += 1;
                 self.ledger.counts[queue].deduplicated += 1;
+                self.ledger.is_uncertain[queue] |= owed.is_none() && may_be_lost;
                 ended = false;
             }
-            None if ended_before => {}
+            // Or an equal one did, for which it is taken.
+            None if equal_ended && may_be_lost => {
+                known.dropped += 1;
+                ended = false;
+            }
             owed => {
                 let seen = format!("message {uid} of task {task} is acknowledged, owed is {owed:?}");
                 return self.broken("nothing is acknowledged before all that belongs to it is done", seen);
@@ -186,7 +193,7 @@ impl World {
             None if hand.owed == Owed::Back && copied == (attempt, 0) => Ok(Published::Restart),
             None if waits && !again.delay.is_zero() && copied == kept => Ok(Published::Park),
             None if waits && again.delay.is_zero() && copied == (attempt, redeliveries + 1) => {
-                match (message.deliveries > 1, hand.explained) {
+                match (hand.is_redelivered, hand.explained) {
                     (false, _) => Err("it was not delivered before".to_owned()),
                     (true, Some(true)) => Err("what explains its redelivery is known".to_owned()),
                     (true, _) => Ok(Published::Recount),

@@ -105,7 +105,7 @@ impl World {
 
     fn note_delivery(&mut self, delivery: &Delivery) -> Option<(HandKey, Uid)> {
         let key = (delivery.consumer.0, delivery.tag);
-        let uid = *self.ledger.handed_out.get(&key)?;
+        let (uid, _) = *self.ledger.handed_out.get(&key)?;
         self.ledger.told.insert(key, super::ledger::Told { message: uid, is_settled: false });
         let queue = self.broker.messages[uid].queue;
         self.ledger.counts[queue].delivered += 1;
@@ -189,7 +189,7 @@ impl World {
         self.ledger.arrivals += 1;
         let message = &mut self.broker.messages[uid];
         let known_here = message.waited_here || message.ended_here;
-        let is_redelivered = message.deliveries > 1;
+        let is_redelivered = self.ledger.handed_out.get(&key).is_some_and(|(_, again)| *again);
         let explained = match () {
             () if !is_redelivered => Some(true),
             () if !single => None,
@@ -215,6 +215,7 @@ impl World {
             is_recalled: false,
             unreported: 0,
             was_put_back: false,
+            is_redelivered,
             explained,
             arrived: self.now,
             order: self.ledger.arrivals,

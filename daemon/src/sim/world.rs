@@ -66,6 +66,7 @@ impl World {
         let mut ledger = Ledger::default();
         ledger.counts.resize_with(broker.queues.len(), Default::default);
         ledger.has_lost.resize(broker.queues.len(), false);
+        ledger.is_uncertain.resize(broker.queues.len(), false);
         let mut agenda = Agenda::default();
         for (n, operation) in plan.operations.iter().enumerate() {
             agenda.add(operation.at, Item::Operation(n));
