@@ -161,7 +161,8 @@ impl Core {
         self.errors.add(turn.now.unix, handler.as_deref(), Some(&self.in_flight[key].id.text), &why);
         let reason = DeadReason::Refused;
         let error = TaskError::new(reason.as_str(), why);
-        self.publish(key, Purpose::Dead(reason, None), CopyKind::Dead { reason, error }, turn);
+        // As every decision: with the tag, or with the next one when the link was lost in between.
+        self.carry_out(key, Decision { error, ..Decision::of(Settlement::Dead { reason }) }, turn);
     }
 
     /// A follow-up that the broker refuses fails the task.

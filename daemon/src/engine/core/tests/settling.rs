@@ -123,7 +123,7 @@ fn a_sender_that_waits_gets_its_reply_before_the_acknowledgement() {
 
 #[test]
 fn what_runs_when_its_link_is_lost_is_reattached_and_what_waits_is_forgotten() {
-    let table: [(&str, &History); 7] = [
+    let table: [(&str, &History); 8] = [
         (
             "it runs on",
             &[(Lost, &[]), (Consuming(2), &[]), (Again(1, "a"), &[]), (Ends(1, 1, Done), &["ack 1"])],
@@ -150,6 +150,17 @@ fn what_runs_when_its_link_is_lost_is_reattached_and_what_waits_is_forgotten() {
                 (Confirmed("a"), &[]),
                 (Consuming(2), &[]),
                 (Again(7, "a"), &["ack 7"]),
+            ],
+        ),
+        (
+            "its copy is never taken, and the link is lost in between: the dead letter waits for a tag as well",
+            &[
+                (Fails(1, 1, Retry, "busy"), &["copy a in 4s as 2, cut short 0 for busy"]),
+                (Lost, &[]),
+                (Unacceptable("a"), &[]),
+                (Consuming(2), &[]),
+                (Again(7, "a"), &["dead a refused for refused"]),
+                (Confirmed("a"), &["ack 7"]),
             ],
         ),
         (
