@@ -13,7 +13,6 @@ pub(super) enum For {
     Core,
     Fault(Fault),
     Latency,
-    Batch,
     Tick,
     HostStart,
     Outcome,
@@ -26,7 +25,6 @@ pub(super) enum For {
     Reload,
     Store,
     Restart,
-    Seen,
 }
 
 impl For {
@@ -36,7 +34,6 @@ impl For {
             Self::Plan => 2,
             Self::Core => 3,
             Self::Latency => 4,
-            Self::Batch => 5,
             Self::Tick => 6,
             Self::HostStart => 7,
             Self::Outcome => 8,
@@ -49,7 +46,6 @@ impl For {
             Self::Reload => 15,
             Self::Store => 16,
             Self::Restart => 17,
-            Self::Seen => 18,
             Self::Fault(fault) => 100 + fault as u64,
         }
     }

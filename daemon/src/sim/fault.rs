@@ -81,11 +81,6 @@ impl Faults {
     pub(super) fn total(&self) -> u64 {
         self.0.iter().sum()
     }
-
-    /// The kinds that never were.
-    pub(super) fn missing(&self) -> Vec<Fault> {
-        Fault::ALL.iter().copied().filter(|fault| self.0[*fault as usize] == 0).collect()
-    }
 }
 
 impl fmt::Display for Faults {

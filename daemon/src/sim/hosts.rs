@@ -286,8 +286,10 @@ impl World {
             return self.end_host_over(id, None, "signal 11 (SIGSEGV)", None, over);
         }
         let (report, is_plain) = run.report();
-        if report.outcome != Outcome::Done {
-            self.fault(Fault::Failed);
+        match report.outcome {
+            Outcome::Done => {}
+            Outcome::Fault(_) => self.fault(Fault::Fault),
+            _ => self.fault(Fault::Failed),
         }
         let Some(host) = self.host(id) else { return };
         host.ended = run.seq;

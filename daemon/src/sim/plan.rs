@@ -78,7 +78,7 @@ impl Plan {
         let mut random = Choices(seed).generator(For::Plan);
         let mut operations = Vec::new();
         let mut at = ms(0);
-        let tasks = if random.u8(..4) == 0 { random.usize(1..6) } else { random.usize(6..60) };
+        let tasks = if random.u8(..4) == 0 { random.usize(1..6) } else { random.usize(20..260) };
         let mut burst = 0;
         for number in 0..tasks {
             if burst == 0 {

@@ -226,10 +226,13 @@ impl World {
         self.ledger.hands.insert(key, hand);
     }
 
-    /// Whether no other message can be taken for this one.
+    /// Whether no other message can be taken for this one: its task was published once, and no copy was taken twice.
     pub(super) fn is_single(&self, uid: Uid) -> bool {
         let task = self.broker.messages[uid].task;
+        let mut others = self.broker.messages.iter().enumerate();
         self.ledger.tasks.get(&task).is_none_or(|known| known.published == 1)
+            && !others
+                .any(|(other, message)| message.task == task && other != uid && self.are_equal(other, uid))
     }
 
     pub(super) fn task_of(&self, uid: Uid) -> Option<Task> {

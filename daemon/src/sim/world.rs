@@ -8,7 +8,7 @@ use super::choice::{Choices, For};
 use super::daemon::Daemon;
 use super::fault::{Fault, Faults};
 use super::ledger::Ledger;
-use super::plan::{Plan, What};
+use super::plan::Plan;
 use super::setup::Setup;
 use super::store::Records;
 use super::violation::Violation;
@@ -264,10 +264,5 @@ impl World {
         let all = self.broker.subscriptions.iter();
         let mine = |(_, one): &(&u32, &Subscription)| one.daemon == self.incarnation && !one.is_lost;
         all.filter(mine).map(|(consumer, _)| *consumer).collect()
-    }
-
-    /// Whether an operation of this kind is switched off by the plan.
-    pub(super) fn is_operation_off(&self, what: &What) -> bool {
-        self.is_quiet && !matches!(what, What::Publish(_) | What::PublishAgain(_))
     }
 }
