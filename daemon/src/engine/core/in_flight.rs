@@ -302,6 +302,17 @@ impl InFlight {
         *self.first.entry((entry.queue, fingerprint)).or_insert(key) == key
     }
 
+    /// Everything of this entry's task is confirmed: what was held back for it need not wait for its acknowledgement.
+    pub(super) fn is_first_no_more(&mut self, key: EntryKey) {
+        let entry = &self.all[key];
+        let Some(fingerprint) = entry.fingerprint else { return };
+        let task = (entry.queue, fingerprint);
+        if self.first.get(&task) == Some(&key) {
+            self.first.remove(&task);
+            self.look_again = true;
+        }
+    }
+
     /// Holds an entry back.
     pub(super) fn hold_back(&mut self, key: EntryKey) {
         self.all[key].stage = Stage::HeldBack;
