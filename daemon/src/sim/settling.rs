@@ -76,7 +76,7 @@ impl World {
                 _ => {}
             },
             // It ended here, and its acknowledgement was lost.
-            None if ended_itself => {}
+            None if ended_itself => self.ledger.is_uncertain[queue] |= is_dropped,
             Some(Owed::Run) | None if is_dropped => {
                 known.dropped += 1;
                 self.ledger.counts[queue].deduplicated += 1;
