@@ -14,7 +14,7 @@ SCRIPTS = scripts/setup scripts/demo scripts/brokers scripts/systemd-box scripts
 SUITES  =
 BROKERS = trixie sid
 
-.PHONY: help setup build test test-brokers test-brokers-short test-systemd lint demo bench bench-memory soak attack deb install shipped place
+.PHONY: help setup build test test-brokers test-brokers-short test-systemd lint demo bench bench-memory simulate soak attack deb install shipped place
 
 help:
 	@echo 'make demo     RabbitMQ, warrend and the eight tasks of the tutorial, in a temporary directory'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-brokers  the end-to-end suites on RabbitMQ 4.0 and 4.3 [BROKERS="trixie sid"] [SUITES="link drain"]'
 	@echo 'make test-systemd  the service on a real systemd, in throw-away boxes; as root'
 	@echo 'make lint     rustfmt, clippy, rustdoc, shellcheck'
+	@echo 'make simulate  the engine in virtual time, with faults of every kind: [SEEDS=10000] [SEED=1] [REPLAY=]'
 	@echo 'make soak     random faults while tasks run, and a ledger: [SOAK_MINUTES=10] [SOAK_SEED=] [SOAK_KEEP=1]'
 	@echo 'make attack   whatever a producer may send, at a daemon that has other tasks: [ATTACK_MINUTES=10] [ATTACK_SEED=]'
 	@echo 'make bench    what a task costs, beside plain consumers: [TASKS=200000] [ROUNDS=1] [PARTS="throughput latency failing recovery"]'
@@ -41,6 +42,7 @@ build: setup
 TEST_THREADS ?= 8
 test: build
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked --workspace
+	@$(MAKE) --no-print-directory simulate
 
 # Debian releases in directories of their own (scripts/brokers). As many packages as `build`: of fewer cargo would
 # build other dependencies.
@@ -77,6 +79,12 @@ bench: setup
 
 bench-memory:
 	@$(MAKE) --no-print-directory bench PARTS=memory
+
+# The engine's core against models of the broker, the hosts, the operators and the machine (daemon/src/sim). A run that
+# breaks an invariant is made smaller and told; REPLAY plays it again.
+simulate: setup
+	$(CARGO) build --locked --profile simulate --package warren --features simulate --bin simulate
+	target/simulate/simulate $(if $(REPLAY),--replay $(REPLAY),$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)))
 
 soak: build
 	$(CARGO) run --quiet --locked --package warren-tests --bin soak

@@ -20,6 +20,7 @@
 //! | [`systemd`] [`telemetry`] [`stderr`] | readiness and watchdog; logs; what is said before there is a log |
 //! | [`text`] | hexadecimal digits, one line, bounded reads |
 //! | [`failpoint`] | places where a test kills or holds the daemon; not in what is installed |
+//! | `sim` | the engine's core against models of all around it; not in what is installed |
 //!
 //! # Invariants
 //!
@@ -57,6 +58,8 @@ pub mod registry;
 pub mod reload;
 pub mod router;
 pub mod settlement;
+#[cfg(any(test, feature = "simulate"))]
+pub mod sim;
 pub mod stderr;
 pub mod systemd;
 pub mod task;

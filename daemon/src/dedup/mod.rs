@@ -117,6 +117,12 @@ impl Fingerprint {
         digest.update(body);
         digest.finalize().first_chunk().map(|front| Self(u128::from_le_bytes(*front)))
     }
+
+    /// As it stands in an [`Order::Record`].
+    #[cfg(any(test, feature = "simulate"))]
+    pub(crate) fn value(self) -> u128 {
+        self.0
+    }
 }
 
 impl Memories {

@@ -119,6 +119,17 @@ impl Window {
 }
 
 impl Generation {
+    /// As it is read from a store.
+    #[cfg(any(test, feature = "simulate"))]
+    pub(crate) fn found(
+        number: u64,
+        first: u64,
+        newest: u64,
+        fingerprints: impl Iterator<Item = u128>,
+    ) -> Self {
+        Self { number, first, newest, fingerprints: fingerprints.collect() }
+    }
+
     /// Whether all of it is older than the window.
     pub(super) fn is_over(&self, length: u64, now: u64) -> bool {
         now >= self.newest.saturating_add(length)

@@ -61,6 +61,8 @@ impl Core {
     pub(super) fn remember_done(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         let entry = &self.in_flight[key];
         if let Some(fingerprint) = entry.fingerprint {
+            self.in_flight.look_again();
+            let entry = &self.in_flight[key];
             let queue = &self.queues[entry.queue].config.name;
             self.dedup.record(queue, fingerprint, turn.now.unix, |order| {
                 turn.actions.push(Action::Dedup(order));

@@ -302,6 +302,17 @@ impl InFlight {
         *self.first.entry((entry.queue, fingerprint)).or_insert(key) == key
     }
 
+    /// Everything of this entry's task is confirmed: what was held back for it need not wait for its acknowledgement.
+    pub(super) fn is_first_no_more(&mut self, key: EntryKey) {
+        let entry = &self.all[key];
+        let Some(fingerprint) = entry.fingerprint else { return };
+        let task = (entry.queue, fingerprint);
+        if self.first.get(&task) == Some(&key) {
+            self.first.remove(&task);
+            self.look_again = true;
+        }
+    }
+
     /// Holds an entry back.
     pub(super) fn hold_back(&mut self, key: EntryKey) {
         self.all[key].stage = Stage::HeldBack;
@@ -351,7 +362,12 @@ impl InFlight {
         Some(key)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
+    pub(super) fn get(&self, key: EntryKey) -> Option<&Entry> {
+        self.all.get(key)
+    }
+
+    #[cfg(any(test, feature = "simulate"))]
     pub(super) fn is_listed_as_detached(&self, key: EntryKey) -> bool {
         self.detached.iter().any(|detached| detached.entry == key)
     }

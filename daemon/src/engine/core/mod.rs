@@ -25,7 +25,7 @@ mod action;
 mod arrival;
 mod cancel;
 mod charge;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulate"))]
 mod check;
 mod dispatch;
 mod drain;
@@ -40,6 +40,8 @@ mod keys;
 mod link;
 mod losses;
 mod odd;
+#[cfg(any(test, feature = "simulate"))]
+mod originals;
 mod outcome;
 mod pause;
 mod pools;
@@ -66,6 +68,8 @@ use crate::telemetry::TaskLog;
 
 pub(crate) use self::action::{Action, Again, Copy, CopyKind};
 pub(crate) use self::event::{CopyResult, Event, Now};
+#[cfg(any(test, feature = "simulate"))]
+pub(crate) use self::keys::EntryKey;
 
 use self::drain::Phase;
 use self::errors::RecentErrors;

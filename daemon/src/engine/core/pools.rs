@@ -339,11 +339,17 @@ impl Pools {
     }
 
     /// Holds the lists and the counts against the workers.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
     pub(super) fn check(&self) {
         let mut busy_with = vec![0; self.busy_with.len()];
         for (id, worker) in &self.workers {
-            let pool = &self.all[&worker.pool];
+            let Some(pool) = self.all.get(&worker.pool) else {
+                assert!(
+                    worker.leaving && worker.is_idle(),
+                    "{id:?} works for a pool that is gone: {worker:?}"
+                );
+                continue;
+            };
             let (idle, busy) = (pool.idle.contains(id), pool.busy.contains(id));
             let works = worker.tasks_in_hand() > 0;
             assert_eq!((busy, works), (works, worker.queue.is_some()), "{id:?}: {worker:?}");

@@ -242,7 +242,7 @@ impl Scheduler {
     }
 
     /// Every task that waits, each list in ascending order.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
     pub(super) fn listed(&self) -> std::collections::BTreeMap<(PoolKey, QueueKey), Vec<EntryKey>> {
         let mut listed = std::collections::BTreeMap::new();
         for (key, queue) in self.queues.iter().enumerate() {

@@ -136,7 +136,11 @@ impl Core {
         }
         match self.in_flight[key].claim {
             Claim::Held(..) => self.acknowledge(key, turn),
-            Claim::Detached(_) => self.in_flight[key].stage = Stage::Confirmed,
+            Claim::Detached(_) => {
+                self.in_flight[key].stage = Stage::Confirmed;
+                // Its redelivery may be behind its own copy, or a duplicate: those must not wait for it.
+                self.in_flight.is_first_no_more(key);
+            }
         }
     }
 

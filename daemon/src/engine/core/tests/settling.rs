@@ -1,6 +1,9 @@
 //! Outcomes, lost links and copies that the broker rejects.
 
+use std::time::Duration;
+
 use crate::config::Queue;
+use crate::engine::core::Event;
 use crate::host::Stage;
 use crate::model::status::{Counts, QueueState};
 use crate::model::{FaultCause, Outcome};
@@ -237,4 +240,32 @@ fn a_queue_is_stuck_when_all_that_it_may_hold_cannot_be_settled() {
     assert_eq!(stuck.unsettled.map(|stuck| (stuck.tasks, stuck.why)), Some((1, "full".to_owned())));
     bed.expect("settled", &[(Confirmed("a"), &["ack 1"]), (After(SECOND), &[])]);
     assert_eq!(state(&bed).state, QueueState::Consuming);
+}
+
+#[test]
+fn a_duplicate_does_not_wait_for_the_redelivery_of_a_task_that_has_ended() {
+    let deduplicating = || {
+        let queue = Queue { deduplicate: Duration::from_secs(3600), ..Queue::new(QUEUE) };
+        let mut bed = Bed::with(limits(), queue);
+        let loaded = Event::DedupLoaded { queue: QUEUE.into(), found: Vec::new() };
+        let now = bed.now();
+        bed.core.on(loaded, now, &mut Vec::new());
+        bed.expect("running", RUNNING);
+        bed
+    };
+    let mut bed = deduplicating();
+    bed.expect(
+        "its copy comes before its redelivery",
+        &[
+            (Fails(1, 1, Retry, "busy"), &["copy a in 4s as 2, cut short 0 for busy"]),
+            (Lost, &[]),
+            (Confirmed("a"), &[]),
+            (Consuming(2), &[]),
+            (Deliver(1, "a"), &["send 1/2 a as 1"]),
+        ],
+    );
+    let mut bed = deduplicating();
+    bed.expect("a duplicate comes before it", &[(Lost, &[]), (Consuming(2), &[]), (Deliver(1, "a"), &[])]);
+    let told = bed.play(Ends(1, 1, Done));
+    assert_eq!(told.last().map(String::as_str), Some("ack 1"), "{told:?}");
 }

@@ -1,0 +1,31 @@
+//! Which delivery an entry is: what the simulator asks, to keep an account of its own.
+
+use crate::broker::ConsumerId;
+
+use super::Core;
+use super::in_flight::Claim;
+use super::keys::EntryKey;
+
+/// A delivery by its consumer and its tag.
+type By = (u32, u64);
+
+impl Core {
+    /// The delivery by which an entry came first.
+    pub(crate) fn original_of(&self, key: EntryKey) -> Option<By> {
+        let delivery = &self.in_flight.get(key)?.delivery;
+        Some((delivery.consumer.0, delivery.tag))
+    }
+
+    /// The same of the entry that is to be settled by this delivery.
+    pub(crate) fn original_of_claim(&self, (consumer, tag): By) -> Option<By> {
+        let claim = Claim::Held(ConsumerId(consumer), tag);
+        let (key, _) = self.in_flight.iter().find(|(_, entry)| entry.claim == claim)?;
+        self.original_of(key)
+    }
+
+    /// Whether the entry that came first by this delivery waits; `None`: there is none.
+    pub(crate) fn waits(&self, original: By) -> Option<bool> {
+        let (_, entry) = self.in_flight.iter().find(|(key, _)| self.original_of(*key) == Some(original))?;
+        Some(entry.is_waiting())
+    }
+}

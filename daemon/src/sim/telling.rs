@@ -1,0 +1,461 @@
+//! The daemon is told something: the ledger takes note of what that means, and the core of what it is.
+
+use super::broker::Uid;
+use super::fault::Fault;
+use super::ledger::{Attempt, Hand, HandKey, Owed, Published, Stage};
+use super::plan::Task;
+use super::trace;
+use super::world::World;
+use crate::broker::{Delivery, LinkEvent};
+use crate::engine::core::{CopyResult, EntryKey, Event};
+use crate::host::{Exit, HostEvent, HostId, Report, Stage as HostStage};
+use crate::model::{FaultCause, Outcome, TaskError};
+use crate::task::sameness;
+
+impl World {
+    /// Tells the core something, and performs what it wants done.
+    pub(super) fn tell(&mut self, event: Event) {
+        if let Event::Link(LinkEvent::Delivery(delivery)) = &event
+            && self.broker.subscriptions.get(&delivery.consumer.0).is_none_or(|one| one.is_deaf)
+        {
+            return self.fault(Fault::DeliveryLost);
+        }
+        self.events += 1;
+        self.note(|| trace::event(&event));
+        let arrived = match &event {
+            Event::Link(event) => self.note_link(event),
+            Event::Host { host, event, .. } => {
+                self.note_host(*host, event);
+                None
+            }
+            Event::Copy { entry, result } => {
+                self.note_copy(*entry, result);
+                None
+            }
+            Event::DedupLoaded { queue, .. } => {
+                let at = self.setup().queues.iter().position(|known| known.config.name == *queue);
+                if let Some((daemon, at)) = self.daemon.as_mut().zip(at) {
+                    daemon.has_read[at] = true;
+                }
+                None
+            }
+            Event::ConsumersStopped => None,
+        };
+        let exited = match &event {
+            Event::Host { host, event: HostEvent::Exited(_), .. } => Some(*host),
+            _ => None,
+        };
+        let now = self.clock();
+        let Some(daemon) = &mut self.daemon else { return };
+        daemon.core.on(event, now, &mut daemon.actions);
+        if let Some((key, uid)) = arrived {
+            self.find_hand(key, uid);
+        }
+        if let Some(host) = exited {
+            self.resolve_exit(host);
+        }
+        self.perform();
+        if let Some((key, uid)) = arrived {
+            self.check_arrival(key, uid);
+        }
+    }
+
+    fn note_link(&mut self, event: &LinkEvent) -> Option<(HandKey, Uid)> {
+        match event {
+            LinkEvent::Delivery(delivery) => return self.note_delivery(delivery),
+            LinkEvent::Stopped { consumer } => {
+                if let Some(one) = self.broker.subscriptions.get_mut(&consumer.0) {
+                    one.is_stopped = true;
+                }
+            }
+            LinkEvent::Lost { consumer, .. } => self.note_lost(consumer.0),
+            _ => {}
+        }
+        None
+    }
+
+    fn note_lost(&mut self, consumer: u32) {
+        let Some(one) = self.broker.subscriptions.get_mut(&consumer) else { return };
+        one.is_lost = true;
+        self.ledger.has_lost[one.queue] = true;
+        let mine: Vec<HandKey> = self
+            .ledger
+            .hands
+            .iter()
+            .filter(|(_, hand)| hand.is_held && hand.claim.0 == consumer)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in mine {
+            let Some(hand) = self.ledger.hands.get_mut(&key) else { continue };
+            if hand.stage == Stage::Waiting {
+                self.forget_hand(key);
+            } else {
+                hand.is_held = false;
+            }
+        }
+    }
+
+    /// The daemon has a delivery no more, and had not started it: the broker hands it out again.
+    fn forget_hand(&mut self, key: HandKey) {
+        let Some(hand) = self.ledger.hands.remove(&key) else { return };
+        let message = &mut self.broker.messages[hand.message];
+        message.hand = None;
+        message.waited_here = true;
+    }
+
+    fn note_delivery(&mut self, delivery: &Delivery) -> Option<(HandKey, Uid)> {
+        let key = (delivery.consumer.0, delivery.tag);
+        let (uid, _) = *self.ledger.handed_out.get(&key)?;
+        self.ledger.told.insert(key, super::ledger::Told { message: uid, is_settled: false });
+        let queue = self.broker.messages[uid].queue;
+        self.ledger.counts[queue].delivered += 1;
+        Some((key, uid))
+    }
+
+    /// Finds out what the core takes a delivery for: something new, or one that it has already.
+    fn find_hand(&mut self, key: HandKey, uid: Uid) {
+        let Some(daemon) = &self.daemon else { return };
+        let is_draining = daemon.drain.is_some();
+        let holder = daemon.core.original_of_claim(key);
+        let before = self.broker.messages[uid].hand;
+        if is_draining {
+            // It is given back whatever it is. What runs of it goes on, and nobody hears of its end.
+            self.broker.messages[uid].may_start_again();
+            return;
+        }
+        match (holder, before) {
+            (Some(original), _) if original != key => self.reattach(key, uid, original),
+            (Some(_), Some(before)) => {
+                let seen = format!("message {uid} comes again as {key:?}, and is in hand as {before:?}");
+                self.broken("a redelivery is given to the run of its message", seen);
+            }
+            (Some(_), None) => self.take_in(key, uid),
+            (None, Some(before)) => self.reattach(key, uid, before),
+            (None, None) => {
+                // Settled at once: it ended here before, or was done before. Or an equal one did.
+                let task = self.broker.messages[uid].task;
+                let equal = self.ledger.hands.iter().find(|(_, hand)| {
+                    let ended = hand.stage == Stage::Ended && !hand.is_held;
+                    ended
+                        && self.broker.messages[hand.message].task == task
+                        && self.are_equal(hand.message, uid)
+                });
+                if let Some(original) = equal.map(|(original, _)| *original) {
+                    self.reattach(key, uid, original);
+                }
+            }
+        }
+    }
+
+    /// The run of one delivery goes on under another one.
+    fn reattach(&mut self, key: HandKey, uid: Uid, original: HandKey) {
+        let Some(hand) = self.ledger.hands.get(&original) else {
+            return self.broken(
+                "a redelivery is given to the run of its message",
+                format!("{original:?} is not in hand"),
+            );
+        };
+        let (other, is_held) = (hand.message, hand.is_held);
+        if is_held {
+            let seen = format!("message {uid} takes over {original:?}, which has a tag");
+            return self.broken("a redelivery is given to the run of its message", seen);
+        }
+        if other != uid {
+            if !self.are_equal(other, uid) {
+                let seen = format!("message {uid} is given to the run of message {other}");
+                return self.broken("a redelivery is given to the run of its message", seen);
+            }
+            let mine = self.broker.messages[uid].hand.take();
+            self.broker.messages[other].hand = mine;
+            if let Some(hand) = mine.and_then(|mine| self.ledger.hands.get_mut(&mine)) {
+                hand.message = other;
+            }
+        }
+        self.broker.messages[uid].hand = Some(original);
+        if let Some(hand) = self.ledger.hands.get_mut(&original) {
+            (hand.message, hand.claim, hand.is_held) = (uid, key, true);
+        }
+    }
+
+    /// Whether nobody but the broker can tell two messages apart.
+    pub(super) fn are_equal(&self, one: Uid, other: Uid) -> bool {
+        let [one, other] = [one, other].map(|uid| &self.broker.messages[uid]);
+        sameness::is_same_message((&one.properties, &one.body), (&other.properties, &other.body))
+    }
+
+    fn take_in(&mut self, key: HandKey, uid: Uid) {
+        let single = self.is_single(uid);
+        let has_id = self.task_of(uid).is_some_and(|task| task.has_id);
+        self.ledger.arrivals += 1;
+        let message = &mut self.broker.messages[uid];
+        let known_here = message.waited_here || message.ended_here;
+        let is_redelivered = self.ledger.handed_out.get(&key).is_some_and(|(_, again)| *again);
+        let explained = match () {
+            () if !is_redelivered => Some(true),
+            () if !single => None,
+            () if message.waited_here => Some(true),
+            () if known_here || self.ledger.has_lost[message.queue] => None,
+            () => Some(false),
+        };
+        if message.ended_here && (!has_id || !single) {
+            // It cannot be known again.
+            message.may_start_again();
+            message.ended_here = false;
+        }
+        message.waited_here = false;
+        message.hand = Some(key);
+        let hand = Hand {
+            message: uid,
+            claim: key,
+            is_held: true,
+            stage: Stage::Waiting,
+            owed: Owed::Run,
+            cancelled: None,
+            is_called_off: false,
+            is_recalled: false,
+            unreported: 0,
+            was_put_back: false,
+            is_redelivered,
+            explained,
+            arrived: self.now,
+            order: self.ledger.arrivals,
+            waits_since: self.now,
+            attempts: 0,
+            ending: None,
+        };
+        self.ledger.hands.insert(key, hand);
+    }
+
+    /// Whether no other message can be taken for this one: its task was published once, and no copy was taken twice.
+    pub(super) fn is_single(&self, uid: Uid) -> bool {
+        let task = self.broker.messages[uid].task;
+        let mut others = self.broker.messages.iter().enumerate();
+        self.ledger.tasks.get(&task).is_none_or(|known| known.published == 1)
+            && !others
+                .any(|(other, message)| message.task == task && other != uid && self.are_equal(other, uid))
+    }
+
+    pub(super) fn task_of(&self, uid: Uid) -> Option<Task> {
+        self.ledger.tasks.get(&self.broker.messages[uid].task).map(|known| known.task)
+    }
+
+    /// What ended here and is known by an id is settled at once when it comes again.
+    fn check_arrival(&mut self, key: HandKey, uid: Uid) {
+        if self.daemon.is_none() {
+            return;
+        }
+        let is_settled = self.ledger.told.get(&key).is_none_or(|told| told.is_settled);
+        let message = &self.broker.messages[uid];
+        let has_id = self.task_of(uid).is_some_and(|task| task.has_id);
+        if message.ended_here && has_id && self.is_single(uid) && !is_settled {
+            self.broken("what has ended is not run again", format!("message {uid}, as {key:?}"));
+        }
+    }
+
+    fn note_host(&mut self, id: HostId, event: &HostEvent) {
+        let now = self.now;
+        let Some(host) = self.daemon.as_mut().and_then(|daemon| daemon.hosts.get_mut(&id)) else { return };
+        match event {
+            HostEvent::Ready => {
+                host.is_ready = true;
+                host.idle_since = now;
+            }
+            HostEvent::Report(report) => self.note_report(id, report),
+            HostEvent::Withdrawn { seq } => {
+                if let Some(key) = self.take_given(id, *seq) {
+                    self.note_unstarted(key);
+                }
+            }
+            HostEvent::Exited(exit) => self.note_exit(id, exit),
+            HostEvent::Progress { .. } | HostEvent::Log { .. } | HostEvent::Output { .. } => {}
+        }
+    }
+
+    /// A host has one task less.
+    fn take_given(&mut self, id: HostId, seq: u64) -> Option<HandKey> {
+        let now = self.now;
+        let host = self.daemon.as_mut()?.hosts.get_mut(&id)?;
+        let at = host.given.iter().position(|(given, _)| *given == seq)?;
+        if at == 0 {
+            host.head_since = now;
+            host.asked_at = None;
+        }
+        let (_, key) = host.given.remove(at);
+        if host.given.is_empty() {
+            host.idle_since = now;
+        }
+        Some(key)
+    }
+
+    fn note_report(&mut self, id: HostId, report: &Report) {
+        let Some(key) = self.take_given(id, report.seq) else { return };
+        let Some(host) = self.daemon.as_mut().and_then(|daemon| daemon.hosts.get_mut(&id)) else { return };
+        host.tasks += 1;
+        if matches!(report.outcome, Outcome::Fault(_)) {
+            host.told_fault = true;
+            for (_, other) in &host.given {
+                if let Some(hand) = self.ledger.hands.get_mut(other) {
+                    hand.is_recalled = true;
+                }
+            }
+        }
+        let Some(hand) = self.ledger.hands.get(&key) else { return };
+        if hand.is_recalled && report.outcome == Outcome::Cancelled && hand.cancelled.is_none() {
+            return self.note_unstarted(key);
+        }
+        let has_wish = report.error.as_ref().is_some_and(|error: &TaskError| error.retry_after.is_some());
+        let wants_reply = self.task_of(hand.message).is_some_and(|task| task.wants_reply);
+        let publishes = wants_reply || !report.follow_ups.is_empty();
+        self.note_end(key, report.outcome, has_wish, publishes);
+    }
+
+    /// An attempt has ended: what is owed.
+    fn note_end(&mut self, key: HandKey, outcome: Outcome, has_wish: bool, publishes: bool) {
+        let Some(hand) = self.ledger.hands.get_mut(&key) else { return };
+        let message = &self.broker.messages[hand.message];
+        let is_last = message.attempt >= hand.attempts;
+        hand.stage = Stage::Ended;
+        hand.ending = Some((outcome, hand.cancelled));
+        hand.owed = Owed::after(Attempt { outcome, cancelled: hand.cancelled, has_wish, is_last, publishes });
+        if matches!(outcome, Outcome::Fault(_)) {
+            self.ledger.counts[message.queue].faults += 1;
+        }
+    }
+
+    /// A host gave a task back without a start.
+    fn note_unstarted(&mut self, key: HandKey) {
+        let now = self.now;
+        let Some(hand) = self.ledger.hands.get_mut(&key) else { return };
+        if hand.cancelled.is_some() {
+            return self.note_end(key, Outcome::Cancelled, false, false);
+        }
+        if !hand.is_held {
+            return self.forget_hand(key);
+        }
+        hand.stage = Stage::Waiting;
+        hand.owed = Owed::Run;
+        hand.was_put_back = true;
+        hand.is_recalled = false;
+        hand.waits_since = now;
+    }
+
+    fn note_exit(&mut self, id: HostId, exit: &Exit) {
+        let Some(daemon) = &mut self.daemon else { return };
+        let Some(host) = daemon.hosts.get_mut(&id) else { return };
+        let given = host.given.clone();
+        let started = |seq| host.has_started(seq);
+        let begun: Vec<bool> = given.iter().map(|(seq, _)| started(*seq)).collect();
+        if exit.stage != HostStage::Spawning && !exit.orderly {
+            daemon.has_died[host.handler] = true;
+        }
+        let is_front = matches!(exit.stage, HostStage::Reading | HostStage::Reporting);
+        let front = given.iter().map(|(seq, _)| *seq).find(|seq| !exit.done_unreported.contains(seq));
+        for ((seq, key), begun) in given.into_iter().zip(begun).rev() {
+            let Some(hand) = self.ledger.hands.get_mut(&key) else { continue };
+            let uid = hand.message;
+            let is_cancelled = hand.cancelled.is_some();
+            let died = if is_cancelled { Outcome::Cancelled } else { Outcome::Fault(exit.cause()) };
+            let wants_reply =
+                self.ledger.tasks.get(&self.broker.messages[uid].task).is_some_and(|k| k.task.wants_reply);
+            if exit.done_unreported.contains(&seq) {
+                self.note_end(key, Outcome::Done, false, wants_reply);
+                continue;
+            }
+            if exit.stage == HostStage::Running && seq == exit.started {
+                self.note_end(key, died, false, false);
+                continue;
+            }
+            if begun {
+                // It ran, and its outcome was lost with its host.
+                self.broker.messages[uid].may_start_again();
+            }
+            if is_front && front == Some(seq) {
+                hand.unreported += 1;
+                if hand.unreported >= 3 || is_cancelled {
+                    self.note_end(key, died, false, false);
+                    continue;
+                }
+                // While its handler is on trial once is enough.
+                hand.stage = Stage::Ended;
+                let is_last = self.broker.messages[uid].attempt >= hand.attempts;
+                hand.owed = Owed::RunOrFailed { is_last };
+                hand.ending = Some((Outcome::Fault(FaultCause::HostDied), None));
+                continue;
+            }
+            self.note_put_back(key);
+        }
+    }
+
+    /// As [`note_unstarted`](Self::note_unstarted), whether it was to stop or not: its host is gone.
+    fn note_put_back(&mut self, key: HandKey) {
+        if let Some(hand) = self.ledger.hands.get_mut(&key) {
+            hand.cancelled = None;
+        }
+        self.note_unstarted(key);
+    }
+
+    /// After the end of a host: which tasks wait again, where that was open.
+    fn resolve_exit(&mut self, id: HostId) {
+        let now = self.now;
+        let Some(daemon) = &mut self.daemon else { return };
+        let Some(host) = daemon.hosts.remove(&id) else { return };
+        let waits: Vec<_> = host.given.into_iter().map(|(_, key)| (key, daemon.core.waits(key))).collect();
+        for (key, waits) in waits {
+            let Some(hand) = self.ledger.hands.get_mut(&key) else { continue };
+            let Owed::RunOrFailed { is_last } = hand.owed else { continue };
+            match waits {
+                Some(true) => {
+                    (hand.stage, hand.owed, hand.waits_since) = (Stage::Waiting, Owed::Run, now);
+                    hand.was_put_back = true;
+                }
+                Some(false) if !hand.is_held => {
+                    hand.owed = Owed::failed(is_last);
+                    self.ledger.counts[self.broker.messages[hand.message].queue].faults += 1;
+                }
+                None if !hand.is_held => self.forget_hand(key),
+                _ => {}
+            }
+        }
+    }
+
+    fn note_copy(&mut self, entry: EntryKey, result: &CopyResult) {
+        let Some(key) = self.daemon.as_ref().and_then(|daemon| daemon.core.original_of(entry)) else {
+            return;
+        };
+        let Some(hand) = self.ledger.hands.get_mut(&key) else { return };
+        let Stage::Publishing(what) = hand.stage else { return };
+        let message = &self.broker.messages[hand.message];
+        let counts = &mut self.ledger.counts[message.queue];
+        let is_last = message.attempt >= hand.attempts;
+        match result {
+            CopyResult::Refused(_) => return,
+            CopyResult::Confirmed => {
+                match what {
+                    Published::Retry => counts.retried += 1,
+                    Published::Park => counts.parked += 1,
+                    Published::Restart => counts.requeued += 1,
+                    Published::Recount | Published::Onward => {}
+                    Published::Dead(reason) => {
+                        counts.dead += 1;
+                        counts.expired += u64::from(reason == crate::model::DeadReason::Expired);
+                    }
+                    Published::FollowUps => counts.done += 1,
+                }
+                hand.owed = Owed::Ack(what);
+            }
+            CopyResult::Unacceptable(_) => hand.owed = Owed::DeadRefused,
+            CopyResult::FollowUpFailed(_) => {
+                let attempt = Attempt {
+                    outcome: Outcome::Retry,
+                    cancelled: hand.cancelled,
+                    has_wish: false,
+                    is_last,
+                    publishes: false,
+                };
+                hand.ending = Some((Outcome::Retry, hand.cancelled));
+                hand.owed = Owed::after(attempt);
+            }
+        }
+        hand.stage = Stage::Ended;
+    }
+}

@@ -1,0 +1,30 @@
+//! A run with every `cargo test`; `make test` has a longer one, of a build that is optimized.
+
+use std::time::Instant;
+
+use super::command::{explain, simulate, summary};
+use super::plan::Plan;
+use super::run::trace_plan;
+
+#[test]
+fn no_invariant_is_broken() {
+    let simulated = simulate(1, 200, 2);
+    println!("{}", summary(1, &simulated));
+    if let Some(seed) = simulated.failed {
+        panic!("seed {seed} fails:\n{}", explain(&Plan::of_seed(seed)));
+    }
+}
+
+#[test]
+fn a_seed_and_the_plan_that_it_is_printed_as_play_the_same() {
+    for seed in [3, 17, 99] {
+        let plan = Plan::of_seed(seed);
+        let printed: Plan = plan.to_string().parse().expect("as it is printed");
+        let [one, other] = [&plan, &printed].map(|plan| {
+            let ran = trace_plan(plan, Instant::now());
+            (ran.events, ran.turns, ran.faults, ran.violation)
+        });
+        assert!(one.0 > 0, "something happens");
+        assert_eq!(one, other, "{printed}");
+    }
+}
