@@ -44,7 +44,7 @@ pub(super) enum Item {
 }
 
 /// What is undone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undo {
     Block,
     MachineShort,

@@ -43,7 +43,7 @@ faults! {
     DiedReading "host died before a start",
     DiedRunning "host died under a task",
     DiedReporting "host died before a report",
-    Fault "fault returned",
+    Faulted "fault returned",
     Failed "task failed",
     CancelIgnored "cancel ignored",
     TimedOut "time limit reached",

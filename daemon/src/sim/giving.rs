@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::agenda::Step;
 use super::broker::Uid;
 use super::ledger::{HandKey, Owed, Stage};
-use super::world::World;
+use super::world::{START, World};
 use crate::engine::core::EntryKey;
 use crate::host::{HostId, QUEUE_LIMIT, Seq};
 use crate::model::CancelCause;
@@ -92,7 +92,7 @@ impl World {
             let why = format!("{} deliveries, cut short {}", message.deliveries, message.redeliveries);
             return refuse("a redelivery that nothing explains is counted before it starts", why);
         }
-        let delivered = self.unix_at(hand.arrived);
+        let delivered = START.plus(hand.arrived);
         if message.deadline.is_some_and(|deadline| deadline <= delivered) {
             return refuse("what has expired is not started", format!("{:?}", message.deadline));
         }

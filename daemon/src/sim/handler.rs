@@ -99,7 +99,7 @@ impl World {
         let does = match () {
             () if has(Fault::DiedRunning) => Does::Die { cpu_time: part(For::Outcome, 4) == 0 },
             () if has(Fault::TimedOut) => Does::Hang,
-            () if has(Fault::Fault) => Does::Fault { breaks_contract: part(For::Outcome, 3) == 0 },
+            () if has(Fault::Faulted) => Does::Fault { breaks_contract: part(For::Outcome, 3) == 0 },
             () if has(Fault::Failed) => match part(For::Outcome, 8) {
                 0 => Does::Reject,
                 1 => Does::Retry { wish: Some(Duration::from_millis(part(For::Wish, 900))) },

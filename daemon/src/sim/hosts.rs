@@ -288,7 +288,7 @@ impl World {
         let (report, is_plain) = run.report();
         match report.outcome {
             Outcome::Done => {}
-            Outcome::Fault(_) => self.fault(Fault::Fault),
+            Outcome::Fault(_) => self.fault(Fault::Faulted),
             _ => self.fault(Fault::Failed),
         }
         let Some(host) = self.host(id) else { return };

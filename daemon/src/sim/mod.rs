@@ -10,7 +10,7 @@
 //! | `broker` `link` `publishing` | the broker, the link to it, confirmed copies |
 //! | `hosts` `handler` | plugin hosts and what runs in them |
 //! | `operators` | producers, operators, the machine |
-//! | `ledger` `telling` `settling` `giving` | the second account: what the daemon was told, what it may do for it |
+//! | `ledger` `telling` `reports` `settling` `giving` | the second account: what the daemon was told, what it may do for it |
 //! | `invariants` `fairness` `violation` | what has to hold after every turn and at the end |
 //! | `run` `shrink` `trace` | runs; a failing plan made smaller; what happened, in words |
 //! | `command` | `make simulate` |
@@ -31,6 +31,7 @@ mod link;
 mod operators;
 mod plan;
 mod publishing;
+mod reports;
 mod run;
 mod settling;
 mod setup;

@@ -79,7 +79,7 @@ impl World {
         match undo {
             Undo::Block => self.unblock(),
             Undo::MachineShort => self.is_machine_short = false,
-            Undo::PauseQueue(_) | Undo::PauseHandler(_) => self.set_paused(undo.clone(), false),
+            Undo::PauseQueue(_) | Undo::PauseHandler(_) => self.set_paused(*undo, false),
             Undo::SecondDrain => {
                 if self.daemon.as_ref().is_some_and(|daemon| daemon.drain.is_some()) {
                     self.fault(Fault::SecondDrain);

@@ -61,8 +61,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: Plan, epoch: Instant) -> Self {
         let choices = Choices(plan.seed);
-        let mut broker = Broker::default();
-        broker.queues = plan.setup.queues.iter().map(|queue| Queue::new(queue.order)).collect();
+        let queues = plan.setup.queues.iter().map(|queue| Queue::new(queue.order)).collect();
+        let broker = Broker { queues, ..Broker::default() };
         let mut ledger = Ledger::default();
         ledger.counts.resize_with(broker.queues.len(), Default::default);
         ledger.has_lost.resize(broker.queues.len(), false);
@@ -109,11 +109,7 @@ impl World {
     }
 
     pub(super) fn unix(&self) -> UnixMs {
-        self.unix_at(self.now)
-    }
-
-    pub(super) fn unix_at(&self, at: Duration) -> UnixMs {
-        START.plus(at)
+        START.plus(self.now)
     }
 
     /// Counts a fault.
@@ -224,7 +220,7 @@ impl World {
             Item::Back(uid) => self.come_back(uid),
             Item::Publish { daemon, publication } => self.try_publication(daemon, publication),
             Item::Answer { daemon, publication, attempt } => {
-                self.answer_publication(daemon, publication, attempt)
+                self.answer_publication(daemon, publication, attempt);
             }
             Item::Record { daemon, number } => self.records.write(daemon, number),
             Item::Host { daemon, host, step } => {
