@@ -223,6 +223,22 @@ fn a_redelivery_that_nothing_explains_is_counted_before_it_starts() {
 }
 
 #[test]
+fn what_waited_when_its_link_was_lost_is_not_counted_as_cut_short_although_nothing_else_excuses_it() {
+    let mut bed = Bed::with(limits(), Queue { prefetch: 1, workers: 2, ..Queue::new(QUEUE) });
+    bed.expect("running", RUNNING);
+    bed.expect(
+        "the window was full, so that nothing was on its way",
+        &[
+            (Deliver(2, "b"), &["start 2 of 1"]),
+            (Lost, &[]),
+            (Consuming(2), &[]),
+            (Again(1, "b"), &[]),
+            (Ready(2), &["send 2/1 b as 1"]),
+        ],
+    );
+}
+
+#[test]
 fn a_queue_is_stuck_when_all_that_it_may_hold_cannot_be_settled() {
     let mut bed = Bed::with(limits(), Queue { prefetch: 1, workers: 1, ..Queue::new(QUEUE) });
     bed.expect("running", RUNNING);
