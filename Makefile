@@ -42,7 +42,6 @@ build: setup
 TEST_THREADS ?= 8
 test: build
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked --workspace
-	@$(MAKE) --no-print-directory simulate
 
 # Debian releases in directories of their own (scripts/brokers). As many packages as `build`: of fewer cargo would
 # build other dependencies.

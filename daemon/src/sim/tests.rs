@@ -1,4 +1,4 @@
-//! A run with every `cargo test`; `make test` has a longer one, of a build that is optimized.
+//! A run with every `cargo test`; `make simulate` is for longer ones, of a build that is optimized.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::run::trace_plan;
 
 #[test]
 fn no_invariant_is_broken() {
-    let simulated = simulate(1, 200, 2);
+    let simulated = simulate(1, 1_000, 2);
     println!("{}", summary(1, &simulated));
     if let Some(seed) = simulated.failed {
         panic!("seed {seed} fails:\n{}", explain(&Plan::of_seed(seed)));

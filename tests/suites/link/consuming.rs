@@ -1,7 +1,7 @@
 //! Consuming and settling.
 
 use warren_tests::rig::{Rig, queue, unique};
-use warren_tests::{Broker, Node};
+use warren_tests::{Broker, Node, wait};
 
 #[test]
 fn a_missing_queue_is_declared_durable_and_consumed_by_exactly_one_consumer() {
@@ -12,11 +12,14 @@ fn a_missing_queue_is_declared_durable_and_consumed_by_exactly_one_consumer() {
     let (address, server) = rig.connected();
     assert_eq!(address, format!("127.0.0.1:{}/", node.port()));
     assert!(server.starts_with("RabbitMQ "), "{server}");
-    let listed = node.ctl(&["-q", "list_queues", "name", "durable", "arguments", "consumers"]).expect("list");
-    let row = listed.lines().find(|line| line.starts_with(&name)).expect("the queue");
-    // From 4.0 on the broker shows its default type among the arguments of a queue that was declared without one.
-    let row = row.replace("{\"x-queue-type\",\"classic\"}", "");
-    assert_eq!(row, format!("{name}\ttrue\t[]\t1"));
+    // The broker's figures of a queue may be those of a moment ago.
+    wait::until("the queue as it was declared, with its consumer", || {
+        let listed = node.ctl(&["-q", "list_queues", "name", "durable", "arguments", "consumers"]).ok()?;
+        let row = listed.lines().find(|line| line.starts_with(&name))?;
+        // From 4.0 on the broker shows its default type among the arguments of a queue that was declared without one.
+        let row = row.replace("{\"x-queue-type\",\"classic\"}", "");
+        (row == format!("{name}\ttrue\t[]\t1")).then_some(())
+    });
 }
 
 #[test]

@@ -21,15 +21,26 @@ impl Core {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
+        while self.dispatch_round(turn) {}
+    }
+
+    /// Asks every flow with waiting tasks in turn. True: a task has started, so that a flow that was passed over before may
+    /// have a place now, behind it in its worker for instance.
+    fn dispatch_round(&mut self, turn: &mut Turn<'_>) -> bool {
+        let mut has_started = false;
         self.scheduler.begin_round();
         while let Some(flow) = self.scheduler.next() {
             match self.place(flow, &self.scheduler, turn) {
-                Place::Worker(host) => self.start_first(flow, host, turn),
+                Place::Worker(host) => {
+                    self.start_first(flow, host, turn);
+                    has_started = true;
+                }
                 Place::Start => self.start_host(flow, turn),
                 Place::NoWorker => self.scheduler.pass_over(flow, Blocked::NoWorker),
                 Place::None => self.scheduler.pass_over(flow, Blocked::Itself),
             }
         }
+        has_started
     }
 
     /// Ends the hosts that have been idle for longest, where there are too many. The one that waits for a worker of its queue
