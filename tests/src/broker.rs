@@ -23,7 +23,7 @@ pub struct Broker {
     uri: String,
     link: Connection,
     channel: Channel,
-    /// For what may be answered with an error. That uses up a channel number of lapin's for ever, so that this one is
+    /// For what may be answered with an error. That uses up a channel number of lapin's for good, so that this one is
     /// replaced now and then.
     asking: Mutex<Connection>,
 }

@@ -1,40 +1,36 @@
-//! The publishing connection and its supervisor. A connection of its own, so that a memory alarm, which stops every
+//! The publishing connection; `supervise.rs` keeps it up. A connection of its own, so that a memory alarm, which stops every
 //! write on a connection that publishes, never stops an acknowledgement.
+
+mod supervise;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
-use super::LinkEvent;
-use super::backoff::Backoff;
+pub(super) use self::supervise::{Command, supervise};
 use super::copy::{self, encoded_len};
 use super::declare::{
     Ensured, LinkError, QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel,
     words,
 };
-use super::dial::{Dialled, dial_one};
+use super::dial::Dialled;
 use super::publish_error::PublishError;
-use super::publisher::{Outgoing, Pool, Standing};
+use super::publisher::{Outgoing, Standing};
 use super::reply::is_direct;
 use super::silence::Silence;
-use super::status::Status;
 use super::topology;
-use crate::config::{Broker, Queue, QueueType};
+use crate::config::{Queue, QueueType};
 
 /// How long a confirm may take while the broker is not blocked: a quorum queue that lost a member answers late. After
 /// this the channel is dropped and the message sent again.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
-/// How often the connection is looked at, besides its own reports.
-const CHECK: Duration = Duration::from_secs(5);
 /// Questions about queues at one time. Each takes a few round trips, once per queue and connection.
 const QUESTIONS_AT_ONCE: usize = 8;
 /// A frame's own bytes and the content header's before the properties.
@@ -53,16 +49,8 @@ pub(super) struct Open {
     known: RefCell<BTreeMap<String, bool>>,
     /// Delay queues that confirm nothing.
     pub(super) silence: RefCell<Silence>,
-    /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so for ever.
+    /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so without end.
     lost: watch::Sender<bool>,
-}
-
-/// What the link asks of the supervisor.
-pub(super) enum Command {
-    /// Another session took over: end when nothing is in flight.
-    Retire,
-    /// Close within this time, and end.
-    Close(Duration, oneshot::Sender<()>),
 }
 
 /// Why a publish failed.
@@ -290,125 +278,4 @@ fn fault(error: &lapin::Error, queue: &str) -> Failed {
         }
         _ => Failed::Now(why),
     }
-}
-
-/// Keeps a publishing connection up until told to end.
-pub(super) async fn supervise(
-    broker: Arc<Broker>,
-    pool: Rc<Pool>,
-    status: Rc<Status>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-) {
-    let name = format!("warrend[{}] publishing", std::process::id());
-    let mut backoff = Backoff::default();
-    let mut turn = 0;
-    loop {
-        let dialled = tokio::select! {
-            dialled = async {
-                status.until_consuming().await;
-                dial_one(&broker, &broker.uris[(status.turn() + turn) % broker.uris.len()], &name, None).await
-            } => dialled,
-            command = commands.recv() => return answer(command),
-        };
-        let (why, pause) = match dialled {
-            Ok(dialled) => {
-                let since = Instant::now();
-                let open = Open::new(dialled);
-                match serve(&open, &pool, &status, &mut commands).await {
-                    // It is dialled only while the other one is up: the broker is there and serves.
-                    Some(why) => (why, backoff.lost_after(since.elapsed(), true)),
-                    None => return,
-                }
-            }
-            Err(error) => {
-                turn += 1;
-                (error.to_string(), backoff.failed())
-            }
-        };
-        // Of a session that another one has taken over nobody wants to know.
-        if let Ok(command) = commands.try_recv() {
-            return answer(Some(command));
-        }
-        status.tell(LinkEvent::NotPublishing { why });
-        tokio::select! {
-            () = sleep(pause) => {}
-            command = commands.recv() => return answer(command),
-        }
-    }
-}
-
-/// There is no connection to close.
-fn answer(command: Option<Command>) {
-    if let Some(Command::Close(_, done)) = command {
-        // Whoever asked may have stopped waiting.
-        let _ = done.send(());
-    }
-}
-
-/// Offers the connection to the publishers until it is gone (`Some`: why) or the session ends (`None`).
-async fn serve(
-    open: &Rc<Open>,
-    pool: &Rc<Pool>,
-    status: &Status,
-    commands: &mut mpsc::UnboundedReceiver<Command>,
-) -> Option<String> {
-    let mut reports = Box::pin(open.dialled.connection.events_listener());
-    let line = &open.dialled.line;
-    pool.link.send_modify(|standing| *standing = Standing { open: Some(open.clone()), blocked: false });
-    status.publishing(true);
-    let mut check = tokio::time::interval(CHECK);
-    let ended = loop {
-        tokio::select! {
-            report = reports.next() => match report {
-                Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, open, true),
-                Some(lapin::Event::ConnectionUnblocked) => block(pool, status, open, false),
-                Some(lapin::Event::Error(error)) if !open.is_connected() => break Err(words(&error)),
-                Some(_) => {}
-                None => break Err("the connection is gone".to_owned()),
-            },
-            _ = check.tick() => if !open.is_connected() { break Err("the connection is gone".to_owned()) },
-            command = commands.recv() => break Ok(command),
-        }
-    };
-    if is_offered(pool, open) {
-        pool.link.send_modify(|standing| *standing = Standing::default());
-    }
-    status.publishing(false);
-    match ended {
-        Err(why) => {
-            line.cut();
-            open.lost.send_replace(true);
-            Some(why)
-        }
-        Ok(Some(Command::Close(limit, done))) => {
-            let _ = timeout(limit, open.dialled.connection.close(200, "done".into())).await;
-            line.cut();
-            answer(Some(Command::Close(limit, done)));
-            None
-        }
-        Ok(Some(Command::Retire) | None) => {
-            let mut waited = Duration::ZERO;
-            // Whoever publishes holds a clone; each is bounded by its own confirm.
-            while Rc::strong_count(open) > 1 && waited < CONFIRM_LIMIT {
-                let step = Duration::from_millis(50);
-                sleep(step).await;
-                waited += step;
-            }
-            let _ = timeout(CONFIRM_LIMIT, open.dialled.connection.close(200, "done".into())).await;
-            line.cut();
-            None
-        }
-    }
-}
-
-fn block(pool: &Pool, status: &Status, open: &Rc<Open>, blocked: bool) {
-    if is_offered(pool, open) {
-        pool.link.send_modify(|standing| standing.blocked = blocked);
-        status.blocked(blocked);
-    }
-}
-
-/// The publishers still use this connection, not a newer session's.
-fn is_offered(pool: &Pool, open: &Rc<Open>) -> bool {
-    pool.link.borrow().open.as_ref().is_some_and(|offered| Rc::ptr_eq(offered, open))
 }

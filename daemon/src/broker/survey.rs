@@ -159,7 +159,7 @@ pub async fn survey(broker: &Broker, queues: &[Queue], name: &str) -> Result<Sur
     close(dialled).await;
     let mut seen = Vec::new();
     for queue in queues.iter().take(MAX_SURVEYED) {
-        // A connection each: every answer that is an error uses up one of its channel numbers for ever.
+        // A connection each: every answer that is an error uses up one of its channel numbers for good.
         let dialled = connect(broker, name).await?;
         let looked = look(&dialled.connection, queue, &server).await;
         close(dialled).await;

@@ -19,7 +19,7 @@ pub use crate::model::queue_name::{dead_name, delay_name, work_queue_of};
 
 /// The delays there are queues for, in milliseconds. A task waits on the first rung that is not shorter than its
 /// delay: never less than asked, and above a second never three times as much (twice, for the delays of the default
-/// policy). Few rungs, because each one in use is a queue per work queue for ever.
+/// policy). Few rungs, because each one in use is a permanent queue for each work queue.
 const LADDER_MS: [u64; 20] = [
     250, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000,
     1_800_000, 3_600_000, 7_200_000, 14_400_000, 43_200_000, 86_400_000,

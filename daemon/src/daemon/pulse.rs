@@ -31,7 +31,7 @@ impl Pulse {
         Self { engine, beat, asked: None }
     }
 
-    /// Waits for the next beat and the answer to it; for ever when there is none. Nothing is lost when it is dropped
+    /// Waits for the next beat and the answer to it; without end when there is none. Nothing is lost when it is dropped
     /// and called again.
     pub(super) async fn answered(&mut self) {
         if self.asked.is_none() {

@@ -61,7 +61,7 @@ impl Reloads {
         self.running.is_some()
     }
 
-    /// Waits for the run under way; for ever when there is none.
+    /// Waits for the run under way; without end when there is none.
     pub(super) async fn finished(&mut self) -> Built {
         let Some(running) = &mut self.running else { return pending().await };
         let built = match running.await {

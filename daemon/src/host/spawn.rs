@@ -273,7 +273,7 @@ impl Thread {
 
     fn abandoned(&mut self, ticket: Ticket, pid: Pid, pidfd: &OwnedFd) {
         kill_group(pid);
-        // SIGKILL is not refused: this waits for the kernel alone, and not for ever should the process hang
+        // SIGKILL is not refused: this waits for the kernel alone, and within a bound should the process hang
         // in it.
         if wait_dead(pidfd, Instant::now() + SWEEP_WITHIN) && reap(pidfd.as_fd()).is_some() {
             self.forget(ticket, true);

@@ -78,6 +78,30 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
+    /// A plugin without a file, for what starts no host.
+    ///
+    /// # Panics
+    /// When there is no `/dev/null`.
+    #[cfg(any(test, feature = "simulate"))]
+    pub(crate) fn stub(name: &str) -> Self {
+        Self {
+            path: format!("/{name}.so").into(),
+            memfd: File::open("/dev/null").expect("/dev/null is there").into(),
+            sha256: "ab12".to_owned(),
+            len: 0,
+            manifest: Manifest {
+                name: name.to_owned(),
+                version: "1.0.0".to_owned(),
+                abi_major: 1,
+                abi_minor: 0,
+                prefixes: Vec::new(),
+                timeout: None,
+                settings: Vec::new(),
+                targets: super::Targets::default(),
+            },
+        }
+    }
+
     /// Copies a plugin file into a sealed memfd, digests and inspects the copy. Blocks for the time that takes, never
     /// on a FIFO.
     pub fn take(path: &Path) -> Result<Self, SnapshotError> {

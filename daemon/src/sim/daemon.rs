@@ -1,7 +1,6 @@
 //! The daemon of the simulator: the real core, and in place of the driver the models that perform its actions.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::config::{Broker, Config, Daemon as DaemonConfig, Environment, Log, Pl
 use crate::dedup::Order;
 use crate::engine::core::{Action, Core, Event};
 use crate::host::HostId;
-use crate::plugin::{Manifest, Snapshot, Targets};
+use crate::plugin::Snapshot;
 use crate::registry::{Generation, Registry, Slot};
 use crate::router::{Entry, Router};
 use crate::telemetry::TaskLog;
@@ -140,25 +139,7 @@ pub(super) fn prefix_of(handler: usize) -> String {
 
 fn snapshot() -> Arc<Snapshot> {
     static SNAPSHOT: OnceLock<Arc<Snapshot>> = OnceLock::new();
-    let take = || {
-        Arc::new(Snapshot {
-            path: "/simulated.so".into(),
-            memfd: File::open("/dev/null").expect("/dev/null is there").into(),
-            sha256: "ab12".to_owned(),
-            len: 0,
-            manifest: Manifest {
-                name: "simulated".to_owned(),
-                version: "1.0.0".to_owned(),
-                abi_major: 1,
-                abi_minor: 0,
-                prefixes: Vec::new(),
-                timeout: None,
-                settings: Vec::new(),
-                targets: Targets::default(),
-            },
-        })
-    };
-    SNAPSHOT.get_or_init(take).clone()
+    SNAPSHOT.get_or_init(|| Arc::new(Snapshot::stub("simulated"))).clone()
 }
 
 impl World {

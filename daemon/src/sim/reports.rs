@@ -25,7 +25,7 @@ impl World {
         }
     }
 
-    /// A host has one task less.
+    /// A task has left a host.
     fn take_given(&mut self, id: HostId, seq: u64) -> Option<HandKey> {
         let now = self.now;
         let host = self.daemon.as_mut()?.hosts.get_mut(&id)?;

@@ -1,12 +1,13 @@
 //! The email handler against a real SMTP server.
 
+mod reader;
 mod server;
+mod settings;
 
+use reader::read_by_python;
 use serde_json::{Value, json};
 use server::{Script, Server, certificate};
-use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use warren_plugin::testing::{Ran, TaskSpec, TestKit};
 use warren_plugin::{Failure, Level};
@@ -182,51 +183,6 @@ fn a_5xx_is_a_reject_where_the_mail_or_its_recipient_is_refused_and_a_retry_wher
     }
 }
 
-/// Reads a mail from standard input as RFC 5322 and RFC 2045 have it, and prints what it says as JSON. Whatever is not as
-/// it must be raises.
-const READER: &str = r#"
-import email, email.policy, email.utils, json, re, sys
-raw = sys.stdin.buffer.read()
-assert raw.isascii() and b"\0" not in raw, "bytes that a 7-bit server refuses"
-assert not re.search(rb"(?<!\r)\n|\r(?!\n)", raw), "a line that does not end in CRLF"
-lines = raw.split(b"\r\n")
-assert max(map(len, lines)) <= 998, "a line over 998 bytes"
-strict = email.policy.SMTP.clone(raise_on_defect=True)
-mail = email.message_from_bytes(raw, policy=strict)
-for part in mail.walk():
-    assert not part.defects, part.defects
-for name, value in mail.items():
-    assert not value.defects, (name, value.defects)
-names = [name.lower() for name in mail.keys()]
-for name in ["mime-version", "message-id", "date", "from", "to", "subject", "content-type", "content-transfer-encoding"]:
-    assert names.count(name) == 1, f"{name}: {names.count(name)} times"
-assert mail["mime-version"] == "1.0" and mail["mime-version"].major == 1
-assert re.fullmatch(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+>", mail["message-id"]), mail["message-id"]
-assert mail["date"].datetime.utcoffset() is not None
-assert mail.get_content_type() == "text/plain" and mail.get_content_charset() == "utf-8"
-assert mail["content-transfer-encoding"].lower() in ("7bit", "quoted-printable", "base64")
-print(json.dumps({
-    "id": mail["message-id"], "subject": mail["subject"], "text": mail.get_content(),
-    "from": [[a.display_name, a.addr_spec] for a in mail["from"].addresses],
-    "to": [a.addr_spec for a in mail["to"].addresses],
-}))
-"#;
-
-/// What Python's `email` makes of a mail.
-fn read_by_python(mail: &str) -> Value {
-    let mut python = Command::new("python3")
-        .args(["-c", READER])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("python3 runs");
-    python.stdin.take().expect("piped").write_all(mail.as_bytes()).expect("it reads");
-    let output = python.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{}\n{mail}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
 #[test]
 fn what_is_sent_is_a_mail_to_the_letter_of_the_standards() {
     let server = Server::start(Script::default());
@@ -394,88 +350,4 @@ fn a_cancelled_task_connects_to_nobody() {
     assert!(server.is_idle());
     kit.deadline(Duration::from_secs(5));
     kit.run("Send email to user@example.com").done();
-}
-
-#[test]
-fn a_password_file_is_read_without_its_line_end_and_should_be_private() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("password");
-    std::fs::write(&file, "open sesame\n").expect("the file");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(&file, mode).expect("for everybody");
-    let server = Server::start(Script { login: true, ..Script::default() });
-    let mut kit = kit(&server, &json!({"username": "shop", "password_file": file}));
-    assert!(kit.logs().iter().any(|line| line.level == Level::Warn && line.message.contains("chmod")));
-    kit.run("Send email to user@example.com").done();
-    assert_eq!(server.conversation().commands[1], "AUTH PLAIN AHNob3AAb3BlbiBzZXNhbWU=");
-}
-
-#[test]
-fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
-    for (more, expected) in [
-        (json!({"server": ""}), "settings.server must be a host's name"),
-        (json!({"server": "smtp://example.com"}), "settings.server must be a host's name"),
-        (json!({"port": 0}), "settings.port must be 1 to 65535"),
-        (json!({"port": 99999}), "port"),
-        (json!({"tls": "ssl"}), "tls"),
-        (json!({"from": "nobody"}), "settings.from must be an address"),
-        (json!({"from": "a@example.com\r\nBcc: b@example.com"}), "settings.from must be an address"),
-        (json!({"reply_to": "x"}), "settings.reply_to must be an address"),
-        (json!({"subject": "Hello {name}"}), "settings.subject has an unknown {name}; write {argument}"),
-        (json!({"text": "}"}), "settings.text has a } without its {"),
-        (
-            json!({"allowed_domains": ["@example.com"]}),
-            "settings.allowed_domains: \"@example.com\" is not a domain",
-        ),
-        (json!({"hello": "a b"}), "settings.hello must be"),
-        (json!({"timeout": "0s"}), "settings.timeout must be 1s to 10m"),
-        (json!({"username": "shop"}), "settings.password_file (or password) is missing"),
-        (json!({"password": "open sesame"}), "settings.username is missing"),
-        (json!({"username": "a", "password": "open sesame", "password_file": "/x"}), "both given"),
-        (
-            json!({"username": "a", "password_file": "/nowhere"}),
-            "settings.password_file: /nowhere cannot be read",
-        ),
-        (json!({"server": "mail.example.com", "username": "a", "password": "open sesame"}), "in the clear"),
-        (json!({"ca_file": "/x"}), "settings.ca_file has no use"),
-        (json!({"tls": "tls", "ca_file": certificate("server.key")}), "holds no PEM certificate"),
-        (json!({"passwrd": "open sesame"}), "passwrd"),
-        (json!({"password": ["open sesame"]}), "password"),
-    ] {
-        let failure: Failure = TestKit::<SendEmail>::new(settings(25, &more))
-            .err()
-            .unwrap_or_else(|| panic!("{more} is refused"));
-        assert!(failure.message().contains(expected), "{more}: {}", failure.message());
-        assert!(!failure.message().contains("open sesame"), "{more}: {}", failure.message());
-    }
-}
-
-#[test]
-fn the_documented_settings_are_taken() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("password");
-    std::fs::write(&file, "open sesame").expect("the file");
-    let server = Server::start(Script { starttls: true, login: true, ..Script::default() });
-    let mut settings = documented_settings();
-    settings["server"] = json!("localhost");
-    settings["port"] = json!(server.port());
-    settings["password_file"] = json!(file);
-    settings["ca_file"] = json!(certificate("authority.pem"));
-    let mut kit = TestKit::<SendEmail>::new(settings).expect("they are good");
-    let body = json!({"to": "ada@example.com", "name": "Ada"});
-    kit.run(TaskSpec::typed("Send email", body.to_string())).done();
-    let talk = server.conversation();
-    assert_eq!(talk.header("Subject").as_deref(), Some("News for ada@example.com"));
-    assert_eq!(talk.commands[0], "EHLO worker1.example.com");
-}
-
-/// The settings that the crate's documentation shows.
-fn documented_settings() -> Value {
-    let source = include_str!("../src/lib.rs");
-    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
-    let example: Vec<&str> =
-        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
-    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
-    let handlers = config["handlers"].as_object().expect("it configures handlers");
-    handlers.values().next().expect("one handler")["settings"].clone()
 }

@@ -107,7 +107,7 @@ fn a_stopped_consumer_whose_channel_the_broker_closes_is_lost_before_its_task_co
 
 #[test]
 fn questions_answered_with_an_error_may_use_up_all_channel_numbers() {
-    // lapin gives such a number's next channel the old error: a queue would be missing for ever.
+    // lapin gives such a number's next channel the old error: a queue would stay missing.
     const QUESTIONS: usize = 2_100;
     const AT_ONCE: usize = 20;
     let node = Node::shared();

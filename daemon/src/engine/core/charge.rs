@@ -1,5 +1,5 @@
 //! Who answers for the end of a host. Pure: every way that a host can end is charged to somebody, so that none of them
-//! can go on for ever unseen.
+//! can repeat unseen without end.
 
 use crate::host::{Exit, Stage};
 

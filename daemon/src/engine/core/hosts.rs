@@ -68,7 +68,7 @@ impl Core {
         }
     }
 
-    /// A worker has one task less.
+    /// A task has left a worker.
     pub(super) fn free(&mut self, id: HostId, rss: Option<u64>, turn: &mut Turn<'_>) {
         if self.pools.freed(id, rss, turn.now.instant) == Freed::Quits {
             turn.act(Action::QuitHost(id));

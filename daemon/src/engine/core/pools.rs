@@ -62,7 +62,7 @@ pub(super) enum Place {
     None,
 }
 
-/// What a worker does after it has one task less.
+/// What a worker does after a task has left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freed {
     /// It goes on.
@@ -248,7 +248,7 @@ impl Pools {
         Some(worker.push(entry, charged, now))
     }
 
-    /// A worker has one task less: it may be idle now, or have to end.
+    /// A task has left a worker, which may be idle now, or have to end.
     pub(super) fn freed(&mut self, id: HostId, rss: Option<u64>, now: Instant) -> Freed {
         let Some(worker) = self.workers.get_mut(&id) else { return Freed::GoesOn };
         let Some(pool) = self.all.get_mut(&worker.pool) else { return Freed::GoesOn };

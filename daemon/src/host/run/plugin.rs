@@ -48,7 +48,7 @@ impl Plugin {
         shared.gate.set_deadline(deadline);
         shared.sinks.open(Phase::Setup);
         let call = call_table(shared, -1, deadline);
-        // SAFETY: the first call, on the main thread; `host` lives for ever, as does what it names.
+        // SAFETY: the first call, on the main thread; `host` is never freed, nor is what it names.
         let status = unsafe { self.table.create(self.host, settings.as_bytes(), &call) };
         shared.gate.set_deadline(0);
         let created = shared.sinks.close(|record| record.created(status, !self.table.instance().is_null()));

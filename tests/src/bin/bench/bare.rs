@@ -118,7 +118,7 @@ async fn drain_here(mode: Mode, window: u16, count: u32, uri: &str, queue: &str)
     Ok(())
 }
 
-/// Serves for ever.
+/// Serves until it is ended.
 async fn serve(uri: &str, queue: &str, fifo: &Path) -> Result<()> {
     let mut fifo = File::options().append(true).open(fifo)?;
     loop {

@@ -54,7 +54,7 @@ impl Drop for Screen {
 }
 
 /// The next key that means something, if there is one within `wait`. A terminal that is gone asks to quit: crossterm
-/// would read from it for ever (<https://github.com/crossterm-rs/crossterm/issues/793>).
+/// would read from it without end (<https://github.com/crossterm-rs/crossterm/issues/793>).
 pub(super) fn asked(wait: Duration) -> io::Result<Option<Asked>> {
     let stdin = io::stdin();
     let mut ready = [PollFd::new(&stdin, PollFlags::IN)];

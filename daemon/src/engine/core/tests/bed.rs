@@ -2,7 +2,6 @@
 //! core wants done is told in short words.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::engine::core::keys::EntryKey;
 use crate::engine::core::{Action, Copy, CopyKind, CopyResult, Core, Event, Now};
 use crate::host::{Exit, HostEvent, HostId, Report, Seq, Stage};
 use crate::model::{FollowUp, Outcome, TaskError, UnixMs};
-use crate::plugin::{Manifest, Snapshot, Targets};
+use crate::plugin::Snapshot;
 use crate::registry::{Generation, Registry, Slot};
 use crate::router::{Entry, Router};
 use crate::telemetry::TaskLog;
@@ -115,25 +114,7 @@ fn queue() -> Queue {
 
 fn snapshot() -> Arc<Snapshot> {
     static SNAPSHOT: OnceLock<Arc<Snapshot>> = OnceLock::new();
-    let take = || {
-        Arc::new(Snapshot {
-            path: "/h.so".into(),
-            memfd: File::open("/dev/null").expect("null").into(),
-            sha256: "ab12".to_owned(),
-            len: 0,
-            manifest: Manifest {
-                name: HANDLER.to_owned(),
-                version: "1.0.0".to_owned(),
-                abi_major: 1,
-                abi_minor: 0,
-                prefixes: Vec::new(),
-                timeout: None,
-                settings: Vec::new(),
-                targets: Targets::default(),
-            },
-        })
-    };
-    SNAPSHOT.get_or_init(take).clone()
+    SNAPSHOT.get_or_init(|| Arc::new(Snapshot::stub(HANDLER))).clone()
 }
 
 fn registry(number: u64, limits: &Limits) -> Registry {

@@ -84,7 +84,7 @@ fn a_drain_finishes_what_runs_and_gives_back_the_rest() {
         ],
     );
     play(
-        "a copy on its way is waited for, but not for ever",
+        "a copy on its way is waited for within a bound",
         &[
             (Fails(1, 1, Retry, "busy"), &["copy a in 4s as 2, cut short 0 for busy"]),
             (Drain, &["stop consuming"]),

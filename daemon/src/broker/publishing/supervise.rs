@@ -1,0 +1,150 @@
+//! Keeps a publishing connection up, and offers it to the publishers.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{CONFIRM_LIMIT, Open};
+use crate::broker::LinkEvent;
+use crate::broker::backoff::Backoff;
+use crate::broker::declare::words;
+use crate::broker::dial::dial_one;
+use crate::broker::publisher::{Pool, Standing};
+use crate::broker::status::Status;
+use crate::config::Broker;
+
+/// How often the connection is looked at, besides its own reports.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// What the link asks of the supervisor.
+pub(in crate::broker) enum Command {
+    /// Another session took over: end when nothing is in flight.
+    Retire,
+    /// Close within this time, and end.
+    Close(Duration, oneshot::Sender<()>),
+}
+
+/// Keeps a publishing connection up until told to end.
+pub(in crate::broker) async fn supervise(
+    broker: Arc<Broker>,
+    pool: Rc<Pool>,
+    status: Rc<Status>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let name = format!("warrend[{}] publishing", std::process::id());
+    let mut backoff = Backoff::default();
+    let mut turn = 0;
+    loop {
+        let dialled = tokio::select! {
+            dialled = async {
+                status.until_consuming().await;
+                dial_one(&broker, &broker.uris[(status.turn() + turn) % broker.uris.len()], &name, None).await
+            } => dialled,
+            command = commands.recv() => return answer(command),
+        };
+        let (why, pause) = match dialled {
+            Ok(dialled) => {
+                let since = Instant::now();
+                let open = Open::new(dialled);
+                match serve(&open, &pool, &status, &mut commands).await {
+                    // It is dialled only while the other one is up: the broker is there and serves.
+                    Some(why) => (why, backoff.lost_after(since.elapsed(), true)),
+                    None => return,
+                }
+            }
+            Err(error) => {
+                turn += 1;
+                (error.to_string(), backoff.failed())
+            }
+        };
+        // Of a session that another one has taken over nobody wants to know.
+        if let Ok(command) = commands.try_recv() {
+            return answer(Some(command));
+        }
+        status.tell(LinkEvent::NotPublishing { why });
+        tokio::select! {
+            () = sleep(pause) => {}
+            command = commands.recv() => return answer(command),
+        }
+    }
+}
+
+/// There is no connection to close.
+fn answer(command: Option<Command>) {
+    if let Some(Command::Close(_, done)) = command {
+        // Whoever asked may have stopped waiting.
+        let _ = done.send(());
+    }
+}
+
+/// Offers the connection to the publishers until it is gone (`Some`: why) or the session ends (`None`).
+async fn serve(
+    open: &Rc<Open>,
+    pool: &Rc<Pool>,
+    status: &Status,
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+) -> Option<String> {
+    let mut reports = Box::pin(open.dialled.connection.events_listener());
+    let line = &open.dialled.line;
+    pool.link.send_modify(|standing| *standing = Standing { open: Some(open.clone()), blocked: false });
+    status.publishing(true);
+    let mut check = tokio::time::interval(CHECK);
+    let ended = loop {
+        tokio::select! {
+            report = reports.next() => match report {
+                Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, open, true),
+                Some(lapin::Event::ConnectionUnblocked) => block(pool, status, open, false),
+                Some(lapin::Event::Error(error)) if !open.is_connected() => break Err(words(&error)),
+                Some(_) => {}
+                None => break Err("the connection is gone".to_owned()),
+            },
+            _ = check.tick() => if !open.is_connected() { break Err("the connection is gone".to_owned()) },
+            command = commands.recv() => break Ok(command),
+        }
+    };
+    if is_offered(pool, open) {
+        pool.link.send_modify(|standing| *standing = Standing::default());
+    }
+    status.publishing(false);
+    match ended {
+        Err(why) => {
+            line.cut();
+            open.lost.send_replace(true);
+            Some(why)
+        }
+        Ok(Some(Command::Close(limit, done))) => {
+            let _ = timeout(limit, open.dialled.connection.close(200, "done".into())).await;
+            line.cut();
+            answer(Some(Command::Close(limit, done)));
+            None
+        }
+        Ok(Some(Command::Retire) | None) => {
+            let mut waited = Duration::ZERO;
+            // Whoever publishes holds a clone; each is bounded by its own confirm.
+            while Rc::strong_count(open) > 1 && waited < CONFIRM_LIMIT {
+                let step = Duration::from_millis(50);
+                sleep(step).await;
+                waited += step;
+            }
+            let _ = timeout(CONFIRM_LIMIT, open.dialled.connection.close(200, "done".into())).await;
+            line.cut();
+            None
+        }
+    }
+}
+
+fn block(pool: &Pool, status: &Status, open: &Rc<Open>, blocked: bool) {
+    if is_offered(pool, open) {
+        pool.link.send_modify(|standing| standing.blocked = blocked);
+        status.blocked(blocked);
+    }
+}
+
+/// The publishers still use this connection, not a newer session's.
+fn is_offered(pool: &Pool, open: &Rc<Open>) -> bool {
+    pool.link.borrow().open.as_ref().is_some_and(|offered| Rc::ptr_eq(offered, open))
+}
