@@ -122,8 +122,16 @@ impl Generation {
 }
 
 impl Slot {
+    /// The generation that takes its tasks.
+    pub fn active(&self) -> Option<&Arc<Generation>> {
+        match self {
+            Self::Active(generation) => Some(generation),
+            Self::Absent(_) => None,
+        }
+    }
+
     /// The handler, when it does not run.
-    fn absent(&self) -> Option<&Arc<Absent>> {
+    pub fn absent(&self) -> Option<&Arc<Absent>> {
         match self {
             Self::Active(_) => None,
             Self::Absent(absent) => Some(absent),

@@ -46,7 +46,7 @@ pub async fn plan(
     let dirs = config.plugins.dirs.clone();
     let found =
         blocking::run("discover", move || discover(&dirs)).await.map_err(DiscoverError::NotLooked)??;
-    let had_plugins = current.iter().any(|slot| matches!(slot, Slot::Active(_)));
+    let had_plugins = current.iter().any(|slot| slot.active().is_some());
     if found.is_empty() && had_plugins {
         return Err(DiscoverError::SuddenlyEmpty { dirs: config.plugins.dirs.clone() });
     }
@@ -95,10 +95,7 @@ async fn realize(
     config: &Config,
 ) -> (Option<Slot>, ReloadRow) {
     let Wanted { handler, plugin, source, .. } = wanted;
-    let old = current.iter().find_map(|slot| match slot {
-        Slot::Active(old) if old.handler == handler.name => Some(old.clone()),
-        _ => None,
-    });
+    let old = current.iter().filter_map(Slot::active).find(|old| old.handler == handler.name).cloned();
     let row = |change: HandlerChange, generation: u64, error: Option<String>| ReloadRow {
         handler: handler.name.to_string(),
         change,
@@ -174,7 +171,7 @@ fn entries(slots: &[Slot], current: &[Slot]) -> Vec<Entry> {
             .any(|slot| &**slot.handler() == handler && slot.prefixes().contains(prefix))
     };
     let runs = |slot: &Slot, prefix: &Arc<str>| {
-        let same = |other: &&Slot| matches!(other, Slot::Active(_)) && share_a_queue(slot, other);
+        let same = |other: &&Slot| other.active().is_some() && share_a_queue(slot, other);
         slots.iter().filter(same).any(|other| other.prefixes().contains(prefix))
     };
     let mut entries = Vec::new();
@@ -212,7 +209,7 @@ fn hearsay(slots: &[Slot]) -> Vec<Entry> {
 }
 
 fn is_from(slot: &Slot, source: Source) -> bool {
-    matches!(slot, Slot::Absent(absent) if absent.source == source)
+    slot.absent().is_some_and(|absent| absent.source == source)
 }
 
 fn share_a_queue(one: &Slot, other: &Slot) -> bool {

@@ -71,6 +71,12 @@ pub fn known_id(properties: &BasicProperties) -> Option<TaskId> {
     Some(TaskId { text: Arc::from(given), generated: false })
 }
 
+/// Whether a message has an id already.
+pub fn has_known_id(properties: &BasicProperties) -> bool {
+    properties.message_id().as_ref().is_some_and(|id| !id.as_str().is_empty())
+        || own::id(properties.headers().as_ref()).is_some()
+}
+
 /// Finds the handler of a delivery from `queue`, or the reason why it is dead. Allocates only for a refusal.
 pub fn route<'r, 'b>(
     router: &'r Router,

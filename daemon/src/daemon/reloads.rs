@@ -158,12 +158,10 @@ impl Daemon {
 /// Handlers that can hold a delivery longer than the broker allows. What the files alone tell was said with the
 /// configuration's other warnings.
 pub(super) fn warn_of_consumer_timeout(config: &Config, slots: &[Slot]) {
-    for slot in slots {
-        if let Slot::Active(generation) = slot {
-            let Generation { handler, queues, limits, timeout, .. } = &**generation;
-            for risk in config.consumer_timeout_risks(handler, queues.as_deref(), limits, *timeout) {
-                tracing::warn!("{risk}");
-            }
+    for generation in slots.iter().filter_map(Slot::active) {
+        let Generation { handler, queues, limits, timeout, .. } = &**generation;
+        for risk in config.consumer_timeout_risks(handler, queues.as_deref(), limits, *timeout) {
+            tracing::warn!("{risk}");
         }
     }
 }

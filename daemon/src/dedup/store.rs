@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use super::Order;
 use super::file::{self, MAGIC};
 use super::window::Generation;
 use crate::config::MAX_DEDUPLICATE;
+use crate::model::UnixMs;
 
 /// Messages that wait for the thread, 64 bytes each: a second of the fastest queue there is. A disk that is further
 /// behind is a fault like any other.
@@ -228,7 +229,7 @@ impl Files {
 
     /// The generations of a queue that are within its window; what is older is removed.
     fn load(&mut self, queue: &str, window: Duration) -> io::Result<Vec<Generation>> {
-        let now = now_ms();
+        let now = UnixMs::now().0;
         let mut generations = Vec::new();
         for (number, path) in self.files_of(queue)? {
             let found = file::read(&path, number, now)?;
@@ -324,11 +325,6 @@ fn stem(queue: &str) -> String {
     let digest = Sha256::digest(queue.as_bytes());
     let front = digest.first_chunk().map_or(0, |front| u64::from_be_bytes(*front));
     format!("{shown}-{front:016x}")
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

@@ -23,12 +23,8 @@ impl Found {
     /// Snapshots whose bytes are held already are replaced by the held ones, so that equal bytes are one memfd.
     pub(super) fn new(found: Vec<Discovered>, current: &[Slot]) -> Self {
         let held = |new: &Snapshot| {
-            current.iter().find_map(|slot| match slot {
-                Slot::Active(old) if old.plugin.sha256 == new.sha256 && old.plugin.path == new.path => {
-                    Some(old.plugin.clone())
-                }
-                _ => None,
-            })
+            let mut held = current.iter().filter_map(Slot::active).map(|old| &old.plugin);
+            held.find(|old| old.sha256 == new.sha256 && old.path == new.path).cloned()
         };
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for one in found {
@@ -88,10 +84,7 @@ pub(super) fn wanted(
         if wanted.iter().any(|other| other.missed.as_ref() == Some(&file.path)) {
             continue;
         }
-        let affected = current.iter().find_map(|slot| match slot {
-            Slot::Active(old) if old.plugin.path == file.path => Some(old),
-            _ => None,
-        });
+        let affected = current.iter().filter_map(Slot::active).find(|old| old.plugin.path == file.path);
         let is_free = |name: &str| {
             found.named(name).is_none() && !wanted.iter().any(|other| &*other.handler.name == name)
         };
@@ -168,11 +161,8 @@ fn known(handler: &str, file: Option<&Refused>, current: &[Slot]) -> (Vec<Arc<st
         let source = if file.is_trusted() { Source::Manifest } else { Source::Hearsay };
         return (texts(&claim.prefixes), source);
     }
-    let before = current.iter().find_map(|slot| match slot {
-        Slot::Absent(old) if &*old.handler == handler => Some((old.prefixes.clone(), old.source)),
-        _ => None,
-    });
-    match before {
+    let before = current.iter().filter_map(Slot::absent).find(|old| &*old.handler == handler);
+    match before.map(|old| (old.prefixes.clone(), old.source)) {
         Some((_, Source::Stated)) | None => (Vec::new(), Source::Unknown(Instant::now())),
         Some(before) => before,
     }
@@ -184,11 +174,10 @@ fn with_plugin(mut handler: WantedHandler, found: &Found, current: &[Slot]) -> W
     }
     let file = found.refused(&handler.plugin);
     // A file that broke since it was loaded explains more than that the plugin is not there.
-    let broken = current.iter().find_map(|slot| match slot {
-        Slot::Active(old) if old.plugin.manifest.name == handler.plugin => {
-            found.files().find(|file| file.path == old.plugin.path)
-        }
-        _ => None,
+    let mut loaded = current.iter().filter_map(Slot::active).map(|old| &old.plugin);
+    let broken = loaded.find_map(|old| {
+        let is_it = old.manifest.name == handler.plugin;
+        is_it.then(|| found.files().find(|file| file.path == old.path)).flatten()
     });
     let mut source = Source::Stated;
     if handler.prefixes.is_empty() {

@@ -22,7 +22,7 @@ fn load(store: &mut Store, queue: &str) -> Vec<Generation> {
 }
 
 fn record(store: &mut Store, queue: &str, generation: u64, fingerprint: u128) {
-    store.carry_out(Order::Record { queue: queue.into(), generation, fingerprint, at: now_ms() });
+    store.carry_out(Order::Record { queue: queue.into(), generation, fingerprint, at: UnixMs::now().0 });
 }
 
 fn fingerprints(found: &[Generation]) -> Vec<(u64, usize)> {

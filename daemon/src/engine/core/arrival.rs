@@ -17,7 +17,6 @@ use crate::settlement::Settlement;
 use crate::task::own::{self, HEADER_ERROR, HEADER_ERROR_CODE, Times};
 use crate::task::{self, Refusal};
 
-use super::drain::Phase;
 use super::in_flight::{Claim, Decision, Entry, Purpose, Route, Stage};
 use super::keys::{EntryKey, QueueKey};
 use super::losses::{REDELIVERED_WITHIN, Redelivery};
@@ -29,7 +28,7 @@ impl Core {
             return; // its subscription ended in this very turn: the broker redelivers it
         };
         self.queues[queue].counts.delivered += 1;
-        if !matches!(self.phase, Phase::Running) {
+        if !self.is_running() {
             self.queues[queue].counts.requeued += 1;
             turn.act(Action::Requeue { consumer: delivery.consumer, tag: delivery.tag });
             return;

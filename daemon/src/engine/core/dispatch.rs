@@ -7,7 +7,6 @@ use crate::model::DeadReason;
 use crate::settlement::{MAX_REDELIVERIES, Settlement};
 use crate::task::Headers;
 
-use super::drain::Phase;
 use super::in_flight::{Decision, Sent, Stage};
 use super::keys::{EntryKey, PoolKey};
 use super::pools::{Given, HandlerPool, Place, Wanted};
@@ -17,10 +16,10 @@ use super::{Action, Core, Turn};
 impl Core {
     /// Gives every waiting task that can run to a worker.
     pub(super) fn dispatch(&mut self, turn: &mut Turn<'_>) {
-        self.release_held_back(turn);
-        if !matches!(self.phase, Phase::Running) {
+        if !self.is_running() {
             return;
         }
+        self.release_held_back(turn);
         while self.dispatch_round(turn) {}
     }
 

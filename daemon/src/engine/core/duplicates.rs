@@ -5,7 +5,6 @@ use crate::broker::Delivery;
 use crate::dedup::{Answer, Fingerprint};
 use crate::model::TaskId;
 
-use super::drain::Phase;
 use super::in_flight::Claim;
 use super::keys::{EntryKey, QueueKey};
 use super::{Action, Core, Turn};
@@ -49,9 +48,6 @@ impl Core {
 
     /// Looks again at what was held back, when a duplicate has left or a queue's memory is there.
     pub(super) fn release_held_back(&mut self, turn: &mut Turn<'_>) {
-        if !matches!(self.phase, Phase::Running) {
-            return;
-        }
         for key in self.in_flight.take_held_back() {
             self.route_unless_duplicate(key, turn);
         }

@@ -15,6 +15,7 @@ use crate::host::{HostId, Seq};
 use crate::model::{CancelCause, DeadReason, FollowUp, Outcome, TaskError, TaskId, TaskResult};
 use crate::settlement::Settlement;
 use crate::task::sameness;
+use crate::text::one_line;
 
 /// One delivery in hand. It leaves the table when it is settled, or when the broker took it back.
 #[derive(Debug)]
@@ -175,12 +176,7 @@ impl Entry {
     pub(super) fn preview(&self) -> String {
         const CHARS: usize = 80;
         let text = String::from_utf8_lossy(&self.delivery.body[..self.delivery.body.len().min(4 * CHARS)]);
-        text.chars()
-            .take(CHARS)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect::<String>()
-            .trim()
-            .to_owned()
+        one_line(&text.chars().take(CHARS).collect::<String>()).trim().to_owned()
     }
 
     /// Whether `other` is the same message again. Two messages that are equal in everything are interchangeable: each
@@ -264,14 +260,8 @@ impl InFlight {
 
     /// Takes an entry out for good.
     pub(super) fn remove(&mut self, key: EntryKey) -> Entry {
+        self.is_first_no_more(key);
         let entry = self.all.remove(key);
-        if let Some(fingerprint) = entry.fingerprint {
-            let task = (entry.queue, fingerprint);
-            if self.first.get(&task) == Some(&key) {
-                self.first.remove(&task);
-                self.look_again = true;
-            }
-        }
         if let Claim::Detached(_) = entry.claim {
             self.detached.retain(|detached| detached.entry != key);
         }
@@ -302,7 +292,8 @@ impl InFlight {
         *self.first.entry((entry.queue, fingerprint)).or_insert(key) == key
     }
 
-    /// Everything of this entry's task is confirmed: what was held back for it need not wait for its acknowledgement.
+    /// What was held back for this entry need not wait for it any more: the entry is taken out, or everything of its task is
+    /// confirmed and only the acknowledgement is left.
     pub(super) fn is_first_no_more(&mut self, key: EntryKey) {
         let entry = &self.all[key];
         let Some(fingerprint) = entry.fingerprint else { return };

@@ -115,7 +115,7 @@ impl Losses {
     /// Everything that belongs to a delivery is done, and its acknowledgement is sent.
     pub(super) fn ended(&mut self, consumer: ConsumerId, delivery: &Delivery, now: Instant) {
         let Some(feed) = self.feeds.get_mut(&consumer) else { return };
-        if task::known_id(&delivery.properties).is_none() {
+        if !task::has_known_id(&delivery.properties) {
             return;
         }
         feed.in_doubt.push_back((now, self.digests.of(&delivery.properties, &delivery.body)));

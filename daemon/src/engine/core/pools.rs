@@ -92,7 +92,7 @@ impl Pools {
     }
 
     /// Removes the retired pools that nothing belongs to any more, and gives their handlers.
-    pub(super) fn close_unused(&mut self, is_used: impl Fn(PoolKey) -> bool) -> Vec<(PoolKey, HandlerKey)> {
+    pub(super) fn close_unused(&mut self, is_used: impl Fn(PoolKey) -> bool) -> Vec<HandlerKey> {
         if self.retired == 0 {
             return Vec::new();
         }
@@ -105,7 +105,7 @@ impl Pools {
             self.all.remove(key);
         }
         self.retired -= over.len();
-        over
+        over.into_iter().map(|(_, handler)| handler).collect()
     }
 
     pub(super) fn get(&self, key: PoolKey) -> Option<&HandlerPool> {
@@ -161,9 +161,8 @@ impl Pools {
         let Wanted { pool, queue, workers, waiting, on_trial, may_queue, is_first } = wanted;
         let Some(pool) = self.all.get(&pool) else { return Place::None };
         let depth = if may_queue { depth(pool.typical) } else { 1 };
-        if fills_first(pool.typical)
-            && let Some(host) = self.open_worker(pool, queue, depth, now)
-        {
+        let fills_first = fills_first(pool.typical);
+        if fills_first && let Some(host) = self.open_worker(pool, queue, depth, now) {
             return Place::Worker(host);
         }
         let of_queue = workers.saturating_sub(self.busy_with(queue));
@@ -177,7 +176,7 @@ impl Pools {
                 return Place::Start;
             }
         }
-        if let Some(host) = self.open_worker(pool, queue, depth, now) {
+        if !fills_first && let Some(host) = self.open_worker(pool, queue, depth, now) {
             return Place::Worker(host);
         }
         if of_queue > 0 || of_pool == 0 {
@@ -373,7 +372,7 @@ impl Pools {
     }
 
     /// Busy workers of a queue.
-    pub(super) fn busy_with(&self, queue: QueueKey) -> usize {
+    fn busy_with(&self, queue: QueueKey) -> usize {
         self.busy_with.get(queue).copied().unwrap_or(0)
     }
 }

@@ -52,6 +52,16 @@ pub(super) struct Seen {
 }
 
 impl ConsumedQueue {
+    /// It is to be consumed: configured, and not paused by an operator.
+    fn is_wanted(&self) -> bool {
+        self.configured && !self.paused
+    }
+
+    /// It is to be consumed and is not.
+    pub(super) fn is_missing(&self) -> bool {
+        self.is_wanted() && self.consumer.is_none()
+    }
+
     /// Its window is full of tasks that cannot be settled: nothing comes any more.
     pub(super) fn is_stuck(&self) -> bool {
         self.stuck.tasks >= usize::from(self.config.window())
@@ -127,12 +137,12 @@ impl Queues {
 
     /// Whether every configured queue is being consumed and can take tasks, those aside that an operator paused.
     pub(super) fn all_consuming(&self) -> bool {
-        self.iter().all(|q| !q.configured || q.paused || (q.consumer.is_some() && !q.is_stuck()))
+        self.iter().all(|q| !q.is_wanted() || (q.consumer.is_some() && !q.is_stuck()))
     }
 
     /// Which queue takes no tasks, if one does not.
     pub(super) fn unready(&self) -> Option<String> {
-        let missing = || self.iter().filter(|q| q.configured && !q.paused && q.consumer.is_none());
+        let missing = || self.iter().filter(|q| q.is_missing());
         if let Some(quarantine) = missing().find_map(|queue| queue.quarantine.clone()) {
             return Some(quarantine);
         }
@@ -145,12 +155,12 @@ impl Queues {
 
     /// A queue that takes no tasks because those in hand cannot be settled.
     pub(super) fn first_stuck(&self) -> Option<&ConsumedQueue> {
-        self.iter().find(|q| q.configured && !q.paused && q.is_stuck())
+        self.iter().find(|q| q.is_wanted() && q.is_stuck())
     }
 
     /// The queues to subscribe to: configured and not paused.
     pub(super) fn wanted(&self) -> Vec<config::Queue> {
-        let wanted = self.iter().filter(|q| q.configured && !q.paused);
+        let wanted = self.iter().filter(|q| q.is_wanted());
         wanted.map(|q| config::Queue::clone(&q.config)).collect()
     }
 

@@ -6,6 +6,7 @@ use crate::engine::Health;
 
 use crate::model::status::BrokerState;
 
+use super::queues::ConsumedQueue;
 use super::{Action, Core, Turn};
 
 /// How often the status line may change. Readiness is shown at once.
@@ -46,7 +47,7 @@ impl Core {
         if let Some(quarantine) = self.queues.iter().find_map(|queue| queue.quarantine.as_deref()) {
             return quarantine.to_owned();
         }
-        if self.queues.iter().any(|queue| queue.configured && !queue.paused && queue.consumer.is_none()) {
+        if self.queues.iter().any(ConsumedQueue::is_missing) {
             return format!("not consuming ({why})");
         }
         match self.queues.first_stuck().filter(|_| publishing) {

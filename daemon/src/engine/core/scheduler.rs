@@ -206,11 +206,8 @@ impl Scheduler {
     /// The first task of the flow that [`next`](Self::next) named starts, and is expected to run so long.
     pub(super) fn start(&mut self, flow: FlowKey, expected: Duration) -> Option<EntryKey> {
         self.last = flow.queue;
-        let queue = self.queues.get_mut(flow.queue)?;
-        queue.shares.start(flow.handler, expected);
-        let entry = queue.lists.get_mut(flow.handler)?.entries.pop_front();
-        self.note_waiting(flow);
-        entry
+        self.queues.get_mut(flow.queue)?.shares.start(flow.handler, expected);
+        self.remove_first(flow)
     }
 
     /// A task was charged for another run time than it has had by now.

@@ -38,15 +38,8 @@ impl Core {
     /// Swaps the routing table at once. Generations that stay keep their pools, workers and waiting tasks.
     pub(super) fn swap_registry(&mut self, registry: Registry, turn: &mut Turn<'_>) {
         self.registry = registry;
-        let generations: Vec<Arc<Generation>> = self
-            .registry
-            .slots
-            .iter()
-            .filter_map(|slot| match slot {
-                Slot::Active(generation) => Some(generation.clone()),
-                Slot::Absent(_) => None,
-            })
-            .collect();
+        let generations: Vec<Arc<Generation>> =
+            self.registry.slots.iter().filter_map(Slot::active).cloned().collect();
         let mut active: Vec<PoolKey> = generations.iter().map(|generation| generation.number).collect();
         active.sort_unstable();
         for generation in generations {

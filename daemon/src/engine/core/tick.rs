@@ -58,7 +58,7 @@ impl Core {
         let in_flight = &self.in_flight;
         let closed =
             self.pools.close_unused(|pool| in_flight.iter().any(|(_, entry)| entry.pool() == Some(pool)));
-        for (_, handler) in closed {
+        for handler in closed {
             if self.handlers.close(handler) {
                 self.scheduler.forget(handler);
             }

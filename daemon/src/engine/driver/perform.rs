@@ -83,14 +83,11 @@ impl Driver {
 
     /// What is read from disk comes as an event.
     fn carry_out(&mut self, order: Order) {
-        let queue = match &order {
-            Order::Load { queue, .. } => queue.clone(),
-            Order::Record { .. } | Order::Forget { .. } => {
-                self.store.carry_out(order);
-                return;
-            }
+        let loaded = match &order {
+            Order::Load { queue, .. } => Some(queue.clone()),
+            Order::Record { .. } | Order::Forget { .. } => None,
         };
-        let Some(answer) = self.store.carry_out(order) else { return };
+        let (Some(queue), Some(answer)) = (loaded, self.store.carry_out(order)) else { return };
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
             let found = answer.await.unwrap_or_default();

@@ -94,7 +94,6 @@ impl Shares {
 
     /// A task of the flow is started, and expected to take so long.
     pub(super) fn start(&mut self, flow: FlowIndex, expected: Duration) {
-        self.activate(flow);
         self.starts += 1;
         let (now, served) = (self.now, self.starts);
         let mut start = 0;
