@@ -159,12 +159,11 @@ impl Core {
 
     fn enqueue(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         let entry = &self.in_flight[key];
-        if let Some(pause) = self.pause_of(entry.pool(), turn) {
+        let (Some(pool), Some(flow)) = (entry.pool(), self.flow_of(key)) else { return };
+        if let Some(pause) = self.pause_of(flow.handler, turn) {
             return self.park(key, &pause.why, pause.left, turn);
         }
         self.log.received(self.task_ref(key), entry.delivery.body.len(), entry.delivery.redelivered);
-        let Some(pool) = entry.pool() else { return };
-        let Some(flow) = self.flow_of(pool, key) else { return };
         self.scheduler.add(flow, pool, key);
         self.in_flight[key].stage = Stage::Waiting;
     }
@@ -204,9 +203,8 @@ impl Core {
 
     /// Takes an entry out of the scheduler, if it is there.
     pub(super) fn unschedule(&mut self, key: EntryKey) {
-        let entry = &self.in_flight[key];
-        if let (Stage::Waiting, Some(pool)) = (&entry.stage, entry.pool())
-            && let Some(flow) = self.flow_of(pool, key)
+        if matches!(self.in_flight[key].stage, Stage::Waiting)
+            && let Some(flow) = self.flow_of(key)
         {
             self.scheduler.remove(flow, key);
             self.in_flight[key].stage = Stage::Arrived;

@@ -45,7 +45,7 @@ impl Core {
 
     fn cancel_entry(&mut self, key: EntryKey, turn: &mut Turn<'_>) -> CancelledTask {
         let entry = &self.in_flight[key];
-        let handler = entry.pool().and_then(|pool| self.pools.get(pool));
+        let handler = self.pool_of(entry);
         let row = CancelledTask {
             id: entry.id.text.to_string(),
             queue: self.queues[entry.queue].config.name.to_string(),

@@ -7,7 +7,7 @@ use crate::model::DeadReason;
 use crate::settlement::{MAX_REDELIVERIES, Settlement};
 use crate::task::Headers;
 
-use super::in_flight::{Decision, Sent, Stage};
+use super::in_flight::{Decision, Entry, Sent, Stage};
 use super::keys::{EntryKey, PoolKey};
 use super::pools::{Given, HandlerPool, Place, Wanted};
 use super::scheduler::{Blocked, FlowKey, Scheduler};
@@ -96,11 +96,6 @@ impl Core {
         rate.is_some_and(|rate| !self.handlers[flow.handler].bucket.allows(&rate, now))
     }
 
-    /// The pool's handler has to show first that a host survives.
-    pub(super) fn is_on_trial(&self, pool: PoolKey) -> bool {
-        self.pools.get(pool).is_some_and(|pool| self.handlers[pool.handler].health.is_on_trial())
-    }
-
     /// A task that was delivered before, which nothing explains that this daemon lived through, may be what ended the
     /// daemon that had it; only `redelivered` tells on a queue that does not count. Immediately before it starts, it is
     /// copied with its own count, so that tasks that merely waited beside it never pay. It does not start now.
@@ -132,16 +127,21 @@ impl Core {
     }
 
     /// A task that a worker had has left it, after it ran for so long.
-    pub(super) fn run_ended(&mut self, pool: PoolKey, given: Given, ran: Duration) {
-        if let Some(flow) = self.flow_of(pool, given.entry) {
+    pub(super) fn run_ended(&mut self, given: Given, ran: Duration) {
+        if let Some(flow) = self.flow_of(given.entry) {
             self.scheduler.ended(flow, given.charged, ran);
         }
     }
 
-    /// The flow that an entry of a pool belongs to.
-    pub(super) fn flow_of(&self, pool: PoolKey, key: EntryKey) -> Option<FlowKey> {
-        let handler = self.pools.get(pool)?.handler;
-        Some(FlowKey { handler, queue: self.in_flight[key].queue })
+    /// The pool that an entry is routed to.
+    pub(super) fn pool_of(&self, entry: &Entry) -> Option<&HandlerPool> {
+        self.pools.get(entry.pool()?)
+    }
+
+    /// The flow that an entry belongs to.
+    pub(super) fn flow_of(&self, key: EntryKey) -> Option<FlowKey> {
+        let entry = &self.in_flight[key];
+        Some(FlowKey { handler: self.pool_of(entry)?.handler, queue: entry.queue })
     }
 
     /// The task of an [`Action::SendTask`], as it is written to its host.
@@ -153,7 +153,7 @@ impl Core {
     ) -> T {
         let entry = &self.in_flight[entry];
         let properties = &entry.delivery.properties;
-        let pool = entry.pool().and_then(|pool| self.pools.get(pool));
+        let pool = self.pool_of(entry);
         write(&HostTask {
             seq,
             attempt: entry.attempt,

@@ -51,9 +51,7 @@ impl Core {
         else {
             return;
         };
-        if let Some(pool) = self.in_flight[given.entry].pool() {
-            self.run_ended(pool, given, Duration::ZERO);
-        }
+        self.run_ended(given, Duration::ZERO);
         self.free(id, rss, turn);
         let cancelled = self.cancelled(given.entry);
         if cancelled.is_some() {
@@ -85,8 +83,11 @@ impl Core {
             let (handler, generation, why) = (&pool.generation.handler, worker.pool, &exit.why);
             tracing::warn!(%handler, generation, stage = ?exit.stage, %why, "plugin host died");
         }
+        // The task whose attempt this end is.
+        let mut charged: Option<Seq> = None;
         match charge {
-            Charge::Nobody | Charge::Runner => {}
+            Charge::Nobody => {}
+            Charge::Runner => charged = Some(exit.started),
             Charge::Machine => self.machine_fails(worker.pool, exit, turn),
             Charge::Handler => self.handler_answers(worker.pool, None, exit, turn),
             Charge::Freed => {
@@ -96,13 +97,17 @@ impl Core {
                 self.errors.add(turn.now.unix, Some(&handler.name), None, &message);
             }
             Charge::Front => {
-                if let Some(front) = front_of(&worker, exit).filter(|front| !self.is_charged(front.entry)) {
-                    let victim = self.in_flight[front.entry].id.text.clone();
-                    self.handler_answers(worker.pool, Some(&victim), exit, turn);
+                if let Some(front) = front_of(&worker, exit) {
+                    if self.is_charged(front.entry) {
+                        charged = Some(front.seq);
+                    } else {
+                        let victim = self.in_flight[front.entry].id.text.clone();
+                        self.handler_answers(worker.pool, Some(&victim), exit, turn);
+                    }
                 }
             }
         }
-        self.settle_tasks_of_dead_host(&worker, exit, charge, turn);
+        self.settle_tasks_of_dead_host(&worker, exit, charged, turn);
     }
 
     /// No host can be started, and the plugin has no part in that.
@@ -130,62 +135,52 @@ impl Core {
         } else {
             pool.pause_starts(now);
         }
-        let handler = &mut self.handlers[pool.handler];
+        let handler_key = pool.handler;
+        let handler = &mut self.handlers[handler_key];
         tracing::error!(handler = %handler.name, generation = key, error = %message, "handler failing; trying again");
         handler.last_error = Some(message.clone());
         let suspended = !pool.retired && handler.health.host_died(victim, &message, now);
         self.errors.add(turn.now.unix, Some(&handler.name), victim.map(|id| &**id), &message);
         if suspended {
-            self.park_waiting(key, turn);
+            self.park_waiting(handler_key, turn);
         }
     }
 
     /// Counts that a host ended with this task in front and not reported. Whether that is its attempt.
     fn is_charged(&mut self, key: EntryKey) -> bool {
         // A task of a handler on trial would be parked, and its count forgotten.
-        let on_trial = self.in_flight[key].pool().is_some_and(|pool| self.is_on_trial(pool));
+        let on_trial = self.flow_of(key).is_some_and(|flow| self.handlers[flow.handler].health.is_on_trial());
         let is_cancelled = self.cancelled(key).is_some();
         let entry = &mut self.in_flight[key];
         entry.unreported_ends += 1;
-        let charged = entry.unreported_ends >= UNREPORTED_ENDS || on_trial || is_cancelled;
-        if charged {
-            entry.unreported_ends = UNREPORTED_ENDS;
-        }
-        charged
+        entry.unreported_ends >= UNREPORTED_ENDS || on_trial || is_cancelled
     }
 
     fn settle_tasks_of_dead_host(
         &mut self,
         worker: &Worker,
         exit: &Exit,
-        charge: Charge,
+        charged: Option<Seq>,
         turn: &mut Turn<'_>,
     ) {
-        let front = front_of(worker, exit).filter(|_| charge == Charge::Front);
+        let head = worker.head().map(|head| head.seq);
+        let ran_head = turn.now.instant.saturating_duration_since(worker.head_since);
         // Backwards, so that what returns to the front of its list keeps its order.
         for given in worker.given().rev() {
-            let was_running = charge == Charge::Runner && given.seq == exit.started;
-            let charged = front.is_some_and(|front| front.seq == given.seq)
-                && self.in_flight[given.entry].unreported_ends >= UNREPORTED_ENDS;
             let cancelled = self.cancelled(given.entry);
-            let is_head = worker.head().is_some_and(|head| head.seq == given.seq);
-            let ran = if is_head {
-                turn.now.instant.saturating_duration_since(worker.head_since)
-            } else {
-                Duration::ZERO
-            };
-            self.run_ended(worker.pool, given, ran);
+            let ran = if head == Some(given.seq) { ran_head } else { Duration::ZERO };
+            self.run_ended(given, ran);
             if exit.done_unreported.contains(&given.seq) {
                 let report = Report::without_result(given.seq, Outcome::Done, None);
                 self.conclude(given.entry, report, cancelled, turn);
-            } else if was_running || charged {
+            } else if charged == Some(given.seq) {
                 let outcome = match cancelled {
                     Some(_) => Outcome::Cancelled,
                     None => Outcome::Fault(exit.cause()),
                 };
-                let duration = turn.now.instant.saturating_duration_since(worker.head_since);
                 let error = Some(death_error(cancelled, exit));
-                let report = Report { duration, ..Report::without_result(given.seq, outcome, error) };
+                let report =
+                    Report { duration: ran_head, ..Report::without_result(given.seq, outcome, error) };
                 self.conclude(given.entry, report, cancelled, turn);
             } else if cancelled == Some(CancelCause::Operator) {
                 let report = Report::without_result(given.seq, Outcome::Cancelled, None);
@@ -217,7 +212,7 @@ impl Core {
     /// A task as the log names it.
     pub(super) fn task_ref(&self, key: EntryKey) -> TaskRef<'_> {
         let entry = &self.in_flight[key];
-        let pool = entry.pool().and_then(|pool| self.pools.get(pool));
+        let pool = self.pool_of(entry);
         TaskRef {
             id: &entry.id.text,
             queue: Some(&self.queues[entry.queue].config.name),
@@ -240,9 +235,8 @@ impl Core {
             return self.give_back(key, turn);
         }
         let pool = entry.pool().filter(|pool| self.pools.get(*pool).is_some_and(|pool| !pool.retired));
-        let flow = pool.and_then(|pool| Some((pool, self.flow_of(pool, key)?)));
-        let Some((pool, flow)) = flow else { return self.reroute(key, turn) };
-        if let Some(pause) = self.pause_of(Some(pool), turn) {
+        let (Some(pool), Some(flow)) = (pool, self.flow_of(key)) else { return self.reroute(key, turn) };
+        if let Some(pause) = self.pause_of(flow.handler, turn) {
             return self.park(key, &pause.why, pause.left, turn);
         }
         self.scheduler.put_back(flow, pool, key);

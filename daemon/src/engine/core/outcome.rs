@@ -26,7 +26,7 @@ impl Core {
             worker.spoiled();
         }
         let (pool, is_first) = (worker.pool, worker.tasks == 1);
-        self.run_ended(pool, given, report.duration);
+        self.run_ended(given, report.duration);
         self.free(id, rss, turn);
         let cancelled = self.cancelled(given.entry);
         if given.recalled && report.outcome == Outcome::Cancelled && cancelled.is_none() {
@@ -123,10 +123,9 @@ impl Core {
             Settlement::Requeue | Settlement::Park { .. } | Settlement::Recount => return,
         };
         let entry = &self.in_flight[key];
-        let Some(pool_key) = entry.pool() else { return };
-        let Some(pool) = self.pools.get(pool_key) else { return };
-        let breaker = pool.generation.limits.breaker.as_ref();
-        let health = &mut self.handlers[pool.handler].health;
+        let Some(pool) = entry.pool().and_then(|pool| self.pools.get(pool)) else { return };
+        let (handler, breaker) = (pool.handler, pool.generation.limits.breaker.as_ref());
+        let health = &mut self.handlers[handler].health;
         let now = turn.now.instant;
         let is_held = if ended.cancelled.is_some() {
             // Killed at its time limit, or by an operator: that is no sign of a broken plugin.
@@ -139,7 +138,7 @@ impl Core {
             health.task_ended(failed, breaker, now)
         };
         if is_held {
-            self.park_waiting(pool_key, turn);
+            self.park_waiting(handler, turn);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::settlement::Settlement;
 
 use super::handler_health::Pause;
 use super::in_flight::Decision;
-use super::keys::{EntryKey, PoolKey, QueueKey};
+use super::keys::{EntryKey, HandlerKey, QueueKey};
 use super::scheduler::FlowKey;
 use super::{Action, Core, Now, Turn};
 
@@ -39,10 +39,9 @@ impl Core {
         }
     }
 
-    /// What keeps the handler of a pool from being given tasks.
-    pub(super) fn pause_of(&self, pool: Option<PoolKey>, turn: &Turn<'_>) -> Option<Pause> {
-        let pool = self.pools.get(pool?)?;
-        self.handlers[pool.handler].health.pause_at(turn.now.instant)
+    /// What keeps a handler from being given tasks.
+    pub(super) fn pause_of(&self, handler: HandlerKey, turn: &Turn<'_>) -> Option<Pause> {
+        self.handlers[handler].health.pause_at(turn.now.instant)
     }
 
     /// Parks a task whose handler is known and given no tasks now.
@@ -87,9 +86,8 @@ impl Core {
     }
 
     /// A handler is given no tasks from now on: what waits for it is parked.
-    pub(super) fn park_waiting(&mut self, pool: PoolKey, turn: &mut Turn<'_>) {
-        let Some(pause) = self.pause_of(Some(pool), turn) else { return };
-        let Some(handler) = self.pools.get(pool).map(|pool| pool.handler) else { return };
+    pub(super) fn park_waiting(&mut self, handler: HandlerKey, turn: &mut Turn<'_>) {
+        let Some(pause) = self.pause_of(handler, turn) else { return };
         let name = &self.handlers[handler].name;
         let left = pause.left.map(|left| format!("{left:.0?}"));
         tracing::warn!(handler = %name, state = %pause.state, why = %pause.why, left, "handler held; its tasks are parked");
@@ -115,7 +113,7 @@ impl Core {
         };
         if paused {
             self.handlers[handler].health.pause();
-            self.park_waiting(key, turn);
+            self.park_waiting(handler, turn);
         } else {
             tracing::info!(handler = name, "handler resumed by an operator");
             self.handlers[handler].health.resume();
@@ -124,7 +122,7 @@ impl Core {
                 pool.proved();
             }
         }
-        let state = self.pause_of(Some(key), turn).map_or(HandlerState::Active, |pause| pause.state);
+        let state = self.pause_of(handler, turn).map_or(HandlerState::Active, |pause| pause.state);
         Ok(PauseReply { name: name.to_owned(), state: state.to_string() })
     }
 

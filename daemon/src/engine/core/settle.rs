@@ -181,14 +181,15 @@ impl Core {
     /// Counts for the task's queue and handler.
     fn count(&mut self, key: EntryKey, add: impl Fn(&mut Counts)) {
         let entry = &self.in_flight[key];
-        add(&mut self.queues[entry.queue].counts);
-        if let Some(pool) = entry.pool().and_then(|pool| self.pools.get(pool)) {
-            add(&mut self.handlers[pool.handler].counts);
+        let (queue, handler) = (entry.queue, self.pool_of(entry).map(|pool| pool.handler));
+        add(&mut self.queues[queue].counts);
+        if let Some(handler) = handler {
+            add(&mut self.handlers[handler].counts);
         }
     }
 
     fn handler_name(&self, key: EntryKey) -> Option<Arc<str>> {
-        let pool = self.in_flight[key].pool().and_then(|pool| self.pools.get(pool));
+        let pool = self.pool_of(&self.in_flight[key]);
         pool.map(|pool| pool.generation.handler.clone())
     }
 }
