@@ -39,18 +39,14 @@ pub(super) fn read(table: &mut Reader) -> Bounds {
     );
     let cpus = table.decimal("cpus", 0.0..=MAX_CPUS);
     at_least(table, "cpus", cpus.is_some_and(|cpus| cpus > 0.0 && cpus < MIN_CPUS), "0.01", "0");
-    let processes = table.integer("max_processes", 0..=MAX_PROCESSES);
+    let processes = table.integer::<i64>("max_processes", 0..=MAX_PROCESSES);
     at_least(table, "max_processes", processes.is_some_and(|n| (1..MIN_PROCESSES).contains(&n)), "3", "0");
-    let count = |number: i64| u32::try_from(number).ok();
     Bounds {
         memory: memory.unwrap_or(default.memory),
         millicpus: cpus.map_or(default.millicpus, |cpus| (cpus * 1000.0).round() as u32),
         cpu_time: table.duration("cpu_time", Duration::ZERO..=MAX_DURATION).unwrap_or(default.cpu_time),
-        max_files: table
-            .integer("max_files", MIN_FILES..=MAX_FILES)
-            .and_then(count)
-            .unwrap_or(default.max_files),
-        max_processes: processes.and_then(count).unwrap_or(default.max_processes),
+        max_files: table.integer("max_files", MIN_FILES..=MAX_FILES).unwrap_or(default.max_files),
+        max_processes: processes.and_then(|n| u32::try_from(n).ok()).unwrap_or(default.max_processes),
     }
 }
 

@@ -34,10 +34,7 @@ pub(super) fn read(tree: &Table, environment: &Environment, problems: &mut Probl
         consumer_timeout: table
             .duration("consumer_timeout", zero..=hours(24 * 365))
             .unwrap_or(default.consumer_timeout),
-        publish_channels: table
-            .integer("publish_channels", 1..=1000)
-            .and_then(|n| u16::try_from(n).ok())
-            .unwrap_or(default.publish_channels),
+        publish_channels: table.integer("publish_channels", 1..=1000).unwrap_or(default.publish_channels),
         ca_file: ca_file(&mut table),
         client_cert: client_cert(&mut table),
     };

@@ -183,22 +183,19 @@ fn limits(table: &mut Reader) -> Limits {
     let default = Limits::default();
     let second = Duration::from_secs(1);
     Limits {
-        workers: table.integer("workers", 1..=65_535).and_then(|n| u16::try_from(n).ok()),
-        weight: table
-            .integer("weight", 1..=1000)
-            .and_then(|n| u16::try_from(n).ok())
-            .unwrap_or(default.weight),
+        workers: table.integer("workers", 1..=65_535),
+        weight: table.integer("weight", 1..=1000).unwrap_or(default.weight),
         rate: rate::read(table),
         timeout: table.duration("timeout", Duration::from_millis(1)..=MAX_DURATION),
         grace: table.duration("grace", Duration::ZERO..=second * 3600).unwrap_or(default.grace),
         retry: retry(table),
-        max_tasks: table.integer("max_tasks", 0..=i64::MAX).map_or(default.max_tasks, i64::unsigned_abs),
+        max_tasks: table.integer("max_tasks", 0..=i64::MAX).unwrap_or(default.max_tasks),
         max_rss: table.size("max_rss", 0..=1 << 50).unwrap_or(default.max_rss),
         idle_timeout: table.duration("idle_timeout", second..=MAX_DURATION).unwrap_or(default.idle_timeout),
         max_output: table.size("max_output", 0..=16 << 20).unwrap_or(default.max_output),
         max_output_lines: table
             .integer("max_output_lines", 0..=1_000_000)
-            .map_or(default.max_output_lines, i64::unsigned_abs),
+            .unwrap_or(default.max_output_lines),
         breaker: breaker(table),
         bounds: bounds::read(table),
     }
@@ -213,10 +210,7 @@ fn breaker(table: &mut Reader) -> Option<Breaker> {
     Some(Breaker {
         rate: table.decimal("rate", 0.01..=1.0).unwrap_or(default.rate),
         window: table.duration("window", second..=second * 86_400).unwrap_or(default.window),
-        tasks: table
-            .integer("tasks", 1..=1_000_000)
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(default.tasks),
+        tasks: table.integer("tasks", 1..=1_000_000).unwrap_or(default.tasks),
         rest: table.duration("rest", second..=second * 86_400).unwrap_or(default.rest),
     })
 }
@@ -236,10 +230,7 @@ fn retry(table: &mut Reader) -> Retry {
     }
     let delay = delay.unwrap_or(default.delay);
     Retry {
-        attempts: table
-            .integer("attempts", 1..=10_000)
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(default.attempts),
+        attempts: table.integer("attempts", 1..=10_000).unwrap_or(default.attempts),
         delay,
         factor: table.decimal("factor", 1.0..=100.0).unwrap_or(default.factor),
         // A delay stated above the default bound means that delay, not the bound.

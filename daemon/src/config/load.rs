@@ -198,9 +198,7 @@ fn queue(name: &str, node: &Node, problems: &mut Problems) -> Queue {
         problems.error(&node.place, &path, fault, "name the queue as the broker does");
     }
     let mut table = Reader::open(Some(node), &path, keys::QUEUE, problems);
-    let mut count = |key: &str, default: u16| {
-        table.integer(key, 1..=65_535).and_then(|n| u16::try_from(n).ok()).unwrap_or(default)
-    };
+    let mut count = |key: &str, default: u16| table.integer(key, 1..=65_535).unwrap_or(default);
     let (prefetch, workers) = (count("prefetch", 1), count("workers", 4));
     let window = u32::from(prefetch) * u32::from(workers);
     if window > 65_535 {
@@ -240,10 +238,7 @@ fn plugins(tree: &Table, problems: &mut Problems) -> Plugins {
     Plugins {
         dirs: dir.or(dirs).unwrap_or(default.dirs),
         probe_timeout: table.duration("probe_timeout", timeouts).unwrap_or(default.probe_timeout),
-        max_idle_hosts: table
-            .integer("max_idle_hosts", 1..=65_535)
-            .and_then(|n| u16::try_from(n).ok())
-            .unwrap_or(default.max_idle_hosts),
+        max_idle_hosts: table.integer("max_idle_hosts", 1..=65_535).unwrap_or(default.max_idle_hosts),
     }
 }
 

@@ -12,7 +12,7 @@ const UNITS: [(&str, u32); 3] = [("s", 1), ("m", 60), ("h", 3600)];
 const MAX_PER_SECOND: u32 = 100_000;
 
 pub(super) fn read(table: &mut Reader) -> Option<Rate> {
-    let burst = table.integer("burst", 1..=1_000_000).and_then(|n| u32::try_from(n).ok());
+    let burst = table.integer::<u32>("burst", 1..=1_000_000);
     let Some((text, node)) = table.text("rate", &format!("a rate as text: {FORMS}")) else {
         if let (Some(_), Some(node), None) = (burst, table.node("burst"), table.node("rate")) {
             table.error(

@@ -90,8 +90,8 @@ impl<'a> Reader<'a> {
         Some(texts)
     }
 
-    /// A whole number within `range`.
-    pub(super) fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
+    /// A whole number within `range`, which has to be one of the type asked for.
+    pub(super) fn integer<T: TryFrom<i64>>(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<T> {
         let node = self.node(key)?;
         let what = format!("a whole number from {} to {}", range.start(), range.end());
         let number = match &node.value {
@@ -102,8 +102,8 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        if number.is_some_and(|n| range.contains(&n)) {
-            return number;
+        if let Some(number) = number.filter(|n| range.contains(n)) {
+            return T::try_from(number).ok();
         }
         let found = number.map_or_else(|| "not such a number".to_owned(), |n| n.to_string());
         self.error(&node.place, key, format!("is {found}"), format!("write {what}"));

@@ -36,7 +36,7 @@ const COPY: &str = "memfd";
 const COUNT_QUORUM: &str = "lists:sum([\
      case ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1) of \
      {ok, {_, N}, _} -> N; {timeout, _} -> 0 end \
-     || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue]).";
+     || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue])";
 /// How many milliseconds a retry may wait: the delay queues there are.
 const DELAYS_MS: [u32; 3] = [250, 500, 1_000];
 
@@ -223,8 +223,7 @@ impl Field {
     /// Messages in all quorum queues, which are the delay queues: also those on their way out of them. The figures of
     /// `list_queues` are up to five seconds old for these queues.
     fn in_quorum_queues(&self) -> u32 {
-        let counted = self.node.ctl(&["eval", COUNT_QUORUM]).expect("rabbitmqctl");
-        counted.trim().parse().expect("a number")
+        self.node.eval(COUNT_QUORUM).expect("the node answers").parse().expect("a number")
     }
 
     fn signal_daemons(&self, signal: Signal) {
@@ -237,14 +236,8 @@ impl Field {
 
     /// Messages in each queue, delivered ones and those on their way included, as the broker counts them.
     fn held(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, u32)> {
-        let listed = self.node.ctl(&["list_queues", "--quiet", "--no-table-headers", "name", "messages"]);
-        let listed = listed.expect("rabbitmqctl");
-        listed
-            .lines()
-            .filter_map(|line| line.split_once('\t'))
-            .filter(|(name, _)| wanted(name))
-            .map(|(name, count)| (name.to_owned(), count.trim().parse().expect("a number")))
-            .collect()
+        let queues = self.node.queues("", &["messages"]).into_iter();
+        queues.filter(|(name, _)| wanted(name)).map(|(name, figures)| (name, figures[0])).collect()
     }
 
     /// The channels that consume the queue.

@@ -7,11 +7,6 @@ use rustix::process::Signal;
 use super::field::Field;
 use super::plan::{Fault, Kind};
 
-/// What RabbitMQ's own default is.
-const WATERMARK: &str = "0.4";
-/// Below every node's use.
-const NO_MEMORY: &str = "0.00001";
-
 /// Does it. Returns when it is undone; `false` when there was nothing to do it to.
 pub(super) fn inflict(field: &mut Field, fault: &Fault) -> bool {
     let lasts = Duration::from_millis(fault.lasts_ms);
@@ -34,9 +29,9 @@ pub(super) fn inflict(field: &mut Field, fault: &Fault) -> bool {
             field.proxy.forward();
         }
         Kind::MemoryAlarm => {
-            field.node.ctl(&["set_vm_memory_high_watermark", NO_MEMORY]).expect("an alarm");
+            field.node.alarm(true);
             std::thread::sleep(lasts);
-            field.node.ctl(&["set_vm_memory_high_watermark", WATERMARK]).expect("no alarm");
+            field.node.alarm(false);
         }
         Kind::DeadQueueDeleted => return field.delete_dead_queue(),
         Kind::DelayQueuesDeleted => field.delete_delay_queues(),
