@@ -49,7 +49,6 @@ const GET: Id = (60, 70);
 const GET_OK: Id = (60, 71);
 const GET_EMPTY: Id = (60, 72);
 const ACK: Id = (60, 80);
-const REJECT: Id = (60, 90);
 const NACK: Id = (60, 120);
 const CONFIRM_SELECT: Id = (85, 10);
 const CONFIRM_SELECT_OK: Id = (85, 11);
@@ -160,28 +159,9 @@ impl Client {
     /// When there is no such queue.
     pub fn get(&mut self, queue: &str) -> Option<Message> {
         const NO_ACK: u8 = 1;
-        self.get_as(queue, NO_ACK).map(|(_, message)| message)
-    }
-
-    /// Takes a message off a queue and gives it back, so that the next delivery is another one.
-    ///
-    /// # Panics
-    /// When there is no such queue.
-    pub fn get_and_requeue(&mut self, queue: &str) -> Option<Message> {
-        const REQUEUE: u8 = 1;
-        let (tag, message) = self.get_as(queue, 0)?;
-        let _ = self.link().method(CHANNEL, REJECT, &[&tag.to_be_bytes()[..], &[REQUEUE]].concat());
-        Some(message)
-    }
-
-    fn get_as(&mut self, queue: &str, options: u8) -> Option<(u64, Message)> {
-        let payload = [&[0, 0][..], &short(queue.as_bytes()), &[options]].concat();
-        let (id, got) = self.call(GET, &payload, &[GET_OK, GET_EMPTY]).expect("a queue");
-        if id == GET_EMPTY {
-            return None;
-        }
-        let tag = u64::from_be_bytes(*got.first_chunk().expect("a delivery tag"));
-        Some((tag, self.link().content().expect("a content follows")))
+        let payload = [&[0, 0][..], &short(queue.as_bytes()), &[NO_ACK]].concat();
+        let (id, _) = self.call(GET, &payload, &[GET_OK, GET_EMPTY]).expect("a queue");
+        (id == GET_OK).then(|| self.link().content().expect("a content follows"))
     }
 
     /// Sends a message, mandatory, and waits for nothing: [`Client::settle`] does. What cannot be written any more is
