@@ -23,23 +23,29 @@ impl Core {
         while self.dispatch_round(turn) {}
     }
 
-    /// Asks every flow with waiting tasks in turn. True: a task has started, so that a flow that was passed over before may
-    /// have a place now, behind it in its worker for instance.
+    /// Asks every flow with waiting tasks in turn. True: a task has started after a flow was passed over, which may have a
+    /// place now, behind that task in its worker for instance.
     fn dispatch_round(&mut self, turn: &mut Turn<'_>) -> bool {
-        let mut has_started = false;
+        let (mut has_passed, mut once_more) = (false, false);
         self.scheduler.begin_round();
         while let Some(flow) = self.scheduler.next() {
-            match self.place(flow, &self.scheduler, turn) {
+            let why = match self.place(flow, &self.scheduler, turn) {
                 Place::Worker(host) => {
                     self.start_first(flow, host, turn);
-                    has_started = true;
+                    once_more |= has_passed;
+                    continue;
                 }
-                Place::Start => self.start_host(flow, turn),
-                Place::NoWorker => self.scheduler.pass_over(flow, Blocked::NoWorker),
-                Place::None => self.scheduler.pass_over(flow, Blocked::Itself),
-            }
+                Place::Start => {
+                    self.start_host(flow, turn);
+                    continue;
+                }
+                Place::NoWorker => Blocked::NoWorker,
+                Place::None => Blocked::Itself,
+            };
+            self.scheduler.pass_over(flow, why);
+            has_passed = true;
         }
-        has_started
+        once_more
     }
 
     /// Ends the hosts that have been idle for longest, where there are too many. The one that waits for a worker of its queue
