@@ -93,8 +93,6 @@ pub(super) struct Subscription {
     pub(super) is_open: bool,
     /// What is on its way to the daemon does not arrive any more.
     pub(super) is_deaf: bool,
-    /// The daemon knows that it has stopped.
-    pub(super) is_stopped: bool,
     /// The daemon knows that it is lost.
     pub(super) is_lost: bool,
     /// Something was settled that the broker is not known to have seen.
@@ -117,7 +115,6 @@ impl Subscription {
             is_consuming: true,
             is_open: true,
             is_deaf: false,
-            is_stopped: false,
             is_lost: false,
             is_unseen: false,
             to_daemon: Duration::ZERO,

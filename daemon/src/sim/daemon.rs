@@ -87,6 +87,11 @@ impl Loaded {
         self.active.contains(&Some(generation))
     }
 
+    /// The longest time that a task has to stop, of every generation there was.
+    pub(super) fn longest_grace(&self) -> Duration {
+        self.generations.values().map(|(_, setup)| setup.limits.grace).max().unwrap_or_default()
+    }
+
     /// The configuration in force.
     pub(super) fn config(&self, setup: &Setup) -> Arc<Config> {
         Arc::new(Config {
@@ -259,13 +264,7 @@ impl World {
     }
 
     pub(super) fn step_of_host(&mut self, host: HostId, step: Step) {
-        let daemon = self.incarnation;
-        let way = self.way(host.0, self.agenda_number());
-        self.agenda.add(self.now + way, Item::Host { daemon, host, step });
-    }
-
-    fn agenda_number(&self) -> u64 {
-        self.events
+        self.later(host, self.way(host.0, self.events), step);
     }
 
     fn on_record(&mut self, order: Order) {

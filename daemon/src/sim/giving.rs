@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::agenda::Step;
 use super::broker::Uid;
+use super::hosts::Host;
 use super::ledger::{HandKey, Owed, Stage};
 use super::world::{START, World};
 use crate::engine::core::EntryKey;
@@ -107,10 +108,7 @@ impl World {
         const LIMIT: &str = "never more workers are busy than queue and handler allow";
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let (host, queue) = (&daemon.hosts[&id], self.broker.messages[uid].queue);
-        let queue_of =
-            |key: &HandKey| self.ledger.hands.get(key).map(|hand| self.broker.messages[hand.message].queue);
-        let queue_of_host = |host: &super::hosts::Host| host.given.iter().find_map(|(_, key)| queue_of(key));
-        if queue_of_host(host).is_some_and(|other| other != queue) {
+        if self.queue_of_host(host).is_some_and(|other| other != queue) {
             return Err(("a host runs tasks of one queue at a time", String::new()));
         }
         let setup = &daemon.loaded.generations[&host.generation].1;
@@ -121,11 +119,7 @@ impl World {
             return Err(("a host ends after max_tasks", host.tasks.to_string()));
         }
         if host.given.is_empty() {
-            let busy = |of: &dyn Fn(&super::hosts::Host) -> bool| {
-                daemon.hosts.values().filter(|host| !host.given.is_empty() && of(host)).count()
-            };
-            let of_queue = busy(&|host| queue_of_host(host) == Some(queue));
-            let of_handler = busy(&|other| other.generation == host.generation);
+            let (of_queue, of_handler) = self.busy(queue, host.generation);
             let workers = usize::from(daemon.loaded.queues[queue].workers);
             if of_queue >= workers {
                 return Err((LIMIT, format!("{of_queue} of queue {queue}, of {workers}")));
@@ -135,6 +129,22 @@ impl World {
             }
         }
         self.may_run_twice(uid)
+    }
+
+    /// The queue whose tasks a host has.
+    fn queue_of_host(&self, host: &Host) -> Option<usize> {
+        let hand = host.given.iter().find_map(|(_, key)| self.ledger.hands.get(key))?;
+        Some(self.broker.messages[hand.message].queue)
+    }
+
+    /// How many hosts have tasks of a queue, and how many of a generation have any.
+    pub(super) fn busy(&self, queue: usize, generation: u64) -> (usize, usize) {
+        let Some(daemon) = &self.daemon else { return (0, 0) };
+        let busy = |of: &dyn Fn(&Host) -> bool| {
+            daemon.hosts.values().filter(|host| !host.given.is_empty() && of(host)).count()
+        };
+        let of_queue = busy(&|host| self.queue_of_host(host) == Some(queue));
+        (of_queue, busy(&|host| host.generation == generation))
     }
 
     /// On a queue that drops duplicates no two of a task run at once, and none after one is done.
@@ -153,8 +163,7 @@ impl World {
         if let Some(running) = running {
             return Err((ONCE, format!("message {} of the same task runs", running.message)));
         }
-        let recorded = self.ledger.tasks.get(&message.task).and_then(|known| known.recorded);
-        match recorded.filter(|at| self.now < *at + window) {
+        match self.recorded_of(uid).filter(|at| self.now < *at + window) {
             Some(at) => Err((ONCE, format!("it was done at {at:?}"))),
             None => Ok(()),
         }

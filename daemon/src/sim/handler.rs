@@ -45,14 +45,14 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// What is reported of it, and whether that is no more than that it is done.
-    pub(super) fn report(&self) -> (Report, bool) {
+    /// What is reported of it.
+    pub(super) fn report(&self) -> Report {
         let error = |code: &str| Some(TaskError::new(code, "it says why"));
         let plain = |outcome, error| Report {
             duration: self.takes,
             ..Report::without_result(self.seq, outcome, error)
         };
-        let report = match self.does {
+        match self.does {
             Does::Finish { follow_ups, has_result } => Report {
                 follow_ups: vec![FollowUp::default(); usize::from(follow_ups)],
                 result: has_result.then(TaskResult::default),
@@ -72,18 +72,20 @@ impl Run {
             Does::Stops { is_timeout: true } => plain(Outcome::TimedOut, error("timeout")),
             Does::Stops { is_timeout: false } => plain(Outcome::Cancelled, None),
             Does::Die { .. } | Does::Hang => unreachable!("nothing is reported of it"),
-        };
-        let is_plain =
-            report.outcome == Outcome::Done && report.result.is_none() && report.follow_ups.is_empty();
-        (report, is_plain)
+        }
     }
+}
+
+/// Whether a report says no more than that its task is done.
+pub(super) fn is_plain(report: &Report) -> bool {
+    report.outcome == Outcome::Done && report.result.is_none() && report.follow_ups.is_empty()
 }
 
 impl World {
     /// What the next run of a message's task does.
     pub(super) fn run_of(&mut self, handler: usize, seq: Seq, message: Uid) -> Run {
         let task = self.broker.messages[message].task;
-        let wants_reply = self.ledger.tasks.get(&task).is_some_and(|known| known.task.wants_reply);
+        let wants_reply = self.task_of(message).is_some_and(|task| task.wants_reply);
         let run = self.ledger.tasks.get_mut(&task).map_or(0, |known| {
             known.runs += 1;
             known.runs

@@ -7,7 +7,7 @@ use super::agenda::{Item, Step};
 use super::broker::Uid;
 use super::choice::{Choices, For};
 use super::fault::Fault;
-use super::handler::{Does, Run};
+use super::handler::{Does, Run, is_plain};
 use super::ledger::HandKey;
 use super::world::World;
 use crate::host::{Bound, Exit, HostEvent, HostId, Report, Seq, Stage};
@@ -30,7 +30,7 @@ pub(super) struct Host {
     started: Seq,
     ended: Seq,
     /// Ended and not yet sent.
-    unsent: Vec<(Report, bool)>,
+    unsent: Vec<Report>,
     /// What the daemon gave it and was told nothing of since, in order: its own account.
     pub(super) given: Vec<(Seq, HandKey)>,
     /// Since when the daemon knows the first of them to run.
@@ -43,7 +43,6 @@ pub(super) struct Host {
     /// Reported by it that a fault was returned.
     pub(super) told_fault: bool,
     pub(super) tasks: u64,
-    pub(super) idle_since: Duration,
     /// When the last of what it sent arrives.
     to_daemon: Duration,
 }
@@ -77,7 +76,6 @@ impl Host {
             is_leaving: false,
             told_fault: false,
             tasks: 0,
-            idle_since: Duration::ZERO,
             to_daemon: Duration::ZERO,
         }
     }
@@ -89,7 +87,7 @@ impl Host {
 
     /// How far it is, as its exit says.
     fn stage(&self) -> Stage {
-        let owes_report = self.unsent.iter().any(|(_, is_plain)| !is_plain);
+        let owes_report = self.unsent.iter().any(|report| !is_plain(report));
         match () {
             () if !self.is_created => Stage::Creating,
             () if self.running.is_some() => Stage::Running,
@@ -106,7 +104,7 @@ impl World {
         self.daemon.as_mut()?.hosts.get_mut(&id).filter(|host| !host.is_dead)
     }
 
-    fn later(&mut self, id: HostId, after: Duration, step: Step) {
+    pub(super) fn later(&mut self, id: HostId, after: Duration, step: Step) {
         let daemon = self.incarnation;
         self.agenda.add(self.now + after, Item::Host { daemon, host: id, step });
     }
@@ -121,14 +119,12 @@ impl World {
             return self.end_host(id, Some(Stage::Spawning), "fork: too many open files", None);
         }
         let (a, b) = (self.incarnation, id.0);
-        if !self.is_quiet && self.plan.has(Fault::CreateFailed, a, b) {
-            self.fault(Fault::CreateFailed);
+        if self.strikes(Fault::CreateFailed, a, b) {
             return self.later(id, Duration::from_millis(2), Step::CreateFails);
         }
         let mut takes =
             self.choices.span(Duration::from_micros(100), Duration::from_millis(8), For::HostStart, a, b);
-        if !self.is_quiet && self.plan.has(Fault::SlowStart, a, b) {
-            self.fault(Fault::SlowStart);
+        if self.strikes(Fault::SlowStart, a, b) {
             takes = self.choices.span(takes, limit / 2, For::HostStart, a, b);
         }
         self.later(id, takes, Step::Created);
@@ -210,12 +206,11 @@ impl World {
                 host.waiting.pop_front();
                 host.started = next.seq;
                 host.ended = next.seq;
-                host.unsent.push((Report::without_result(next.seq, Outcome::Cancelled, None), false));
+                host.unsent.push(Report::without_result(next.seq, Outcome::Cancelled, None));
                 self.later(id, Duration::ZERO, Step::Report);
                 continue;
             }
-            if !self.is_quiet && self.plan.has(Fault::DiedReading, incarnation << 32 | id.0, next.seq) {
-                self.fault(Fault::DiedReading);
+            if self.strikes(Fault::DiedReading, incarnation << 32 | id.0, next.seq) {
                 return self.end_host(id, None, "signal 6 (SIGABRT)", None);
             }
             if let Some(host) = self.host(id) {
@@ -226,11 +221,10 @@ impl World {
         }
         let Some(host) = self.host(id) else { return };
         if host.is_quitting {
-            let slow = !self.is_quiet && self.plan.has(Fault::SlowQuit, incarnation, id.0);
+            let slow = self.strikes(Fault::SlowQuit, incarnation, id.0);
             self.send_reports(id);
             if slow {
                 // Its supervisor kills it at its `grace`.
-                self.fault(Fault::SlowQuit);
                 return self.later(id, Duration::from_millis(100), Step::Kill);
             }
             return self.end_host(id, None, "exit status 0", None);
@@ -285,7 +279,7 @@ impl World {
             let over = cpu_time.then_some(Bound::CpuTime);
             return self.end_host_over(id, None, "signal 11 (SIGSEGV)", None, over);
         }
-        let (report, is_plain) = run.report();
+        let report = run.report();
         match report.outcome {
             Outcome::Done => {}
             Outcome::Fault(_) => self.fault(Fault::Faulted),
@@ -295,10 +289,9 @@ impl World {
         host.ended = run.seq;
         host.is_spoiled |=
             matches!(report.outcome, Outcome::Fault(FaultCause::Returned | FaultCause::Contract));
-        host.unsent.push((report, is_plain));
+        host.unsent.push(report);
         let is_last = host.waiting.is_empty();
-        if !self.is_quiet && self.plan.has(Fault::DiedReporting, incarnation << 32 | id.0, run.seq) {
-            self.fault(Fault::DiedReporting);
+        if self.strikes(Fault::DiedReporting, incarnation << 32 | id.0, run.seq) {
             return self.end_host(id, None, "signal 11 (SIGSEGV)", None);
         }
         // A report may wait behind the task after it.
@@ -309,7 +302,7 @@ impl World {
 
     fn send_reports(&mut self, id: HostId) {
         let Some(host) = self.host(id) else { return };
-        for (report, _) in std::mem::take(&mut host.unsent) {
+        for report in std::mem::take(&mut host.unsent) {
             self.tell_of_host(id, HostEvent::Report(Box::new(report)));
         }
     }
@@ -329,14 +322,14 @@ impl World {
     ) {
         let Some(host) = self.host(id) else { return };
         let stage = stage.unwrap_or_else(|| host.stage());
-        let plain = host.unsent.iter().filter(|(_, is_plain)| *is_plain);
+        let plain = host.unsent.iter().filter(|report| is_plain(report));
         let exit = Exit {
             stage,
             orderly: stage == Stage::Quitting && why == "exit status 0",
             why: why.to_owned(),
             create_error: error,
             started: host.started,
-            done_unreported: plain.map(|(report, _)| report.seq).collect(),
+            done_unreported: plain.map(|report| report.seq).collect(),
             ended: host.ended,
             over,
         };

@@ -72,15 +72,7 @@ impl World {
                 continue;
             }
             let Some(generation) = daemon.loaded.active[handler] else { continue };
-            let busy = |of: &dyn Fn(&Host) -> bool| {
-                daemon.hosts.values().filter(|host| !host.given.is_empty() && of(host)).count()
-            };
-            let queue_of = |host: &Host| {
-                let hand = host.given.iter().find_map(|(_, key)| self.ledger.hands.get(key))?;
-                Some(self.broker.messages[hand.message].queue)
-            };
-            let of_queue = busy(&|host| queue_of(host) == Some(message.queue));
-            let of_handler = busy(&|host| host.generation == generation);
+            let (of_queue, of_handler) = self.busy(message.queue, generation);
             let setup = &daemon.loaded.generations[&generation].1;
             let is_full = of_queue >= usize::from(daemon.loaded.queues[message.queue].workers)
                 || setup.limits.workers.is_some_and(|workers| of_handler >= usize::from(workers))
@@ -184,8 +176,7 @@ impl World {
         let Some(drain) = daemon.drain else {
             return self.broken("a drain ends when one was asked for", "there was none");
         };
-        let grace = daemon.loaded.generations.values().map(|(_, setup)| setup.limits.grace).max();
-        let last = drain.deadline.max(drain.began) + grace.unwrap_or_default() + Duration::from_secs(5);
+        let last = drain.deadline + daemon.loaded.longest_grace() + Duration::from_secs(5);
         // What was published too long ago is not waited for; nor is what has lost its tag.
         let is_open = |hand: &&Hand| match hand.stage {
             Stage::Waiting | Stage::Sent(..) => true,
@@ -203,8 +194,7 @@ impl World {
     pub(super) fn check_drain(&mut self) {
         let Some(daemon) = &self.daemon else { return };
         let Some(drain) = daemon.drain else { return };
-        let grace = daemon.loaded.generations.values().map(|(_, setup)| setup.limits.grace).max();
-        let last = drain.deadline + grace.unwrap_or_default() + Duration::from_secs(7);
+        let last = drain.deadline + daemon.loaded.longest_grace() + Duration::from_secs(7);
         if self.now > last {
             self.broken("a drain ends in its time", format!("it began at {:?}", drain.began));
         }

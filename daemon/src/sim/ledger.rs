@@ -158,8 +158,6 @@ pub(super) struct Known {
     pub(super) dead: u64,
     pub(super) dropped: u64,
     pub(super) taken_elsewhere: u64,
-    /// Follow-ups that the broker took.
-    pub(super) follow_ups: u64,
 }
 
 /// All of it.

@@ -100,7 +100,7 @@ impl World {
 
     /// Tells something about a subscription, in the order of its channel.
     fn tell_of_subscription(&mut self, consumer: u32, event: LinkEvent) {
-        let way = self.way(u64::from(consumer), self.events + self.agenda_length());
+        let way = self.way(u64::from(consumer), self.events + self.broker.messages.len() as u64);
         let now = self.now;
         let Some(one) = self.broker.subscriptions.get_mut(&consumer) else { return };
         // What is lost is told before it comes again.
@@ -108,10 +108,6 @@ impl World {
         one.to_daemon = one.to_daemon.max(now + way).max(after_loss);
         let at = one.to_daemon;
         self.tell_at(at, Event::Link(event));
-    }
-
-    fn agenda_length(&self) -> u64 {
-        self.broker.messages.len() as u64
     }
 
     /// The broker hands out what there is room for.

@@ -120,7 +120,6 @@ impl World {
             dead: 0,
             dropped: 0,
             taken_elsewhere: 0,
-            follow_ups: 0,
         });
         known.published += 1;
         let mut message = Message::new(number, task.queue, properties, body);

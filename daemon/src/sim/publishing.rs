@@ -73,8 +73,7 @@ impl World {
             message as u64,
             attempt,
         );
-        if fate == Fate::Taken && self.has(Fault::ConfirmLate, publication, attempt) {
-            self.fault(Fault::ConfirmLate);
+        if fate == Fate::Taken && self.strikes(Fault::ConfirmLate, number << 32 | publication, attempt) {
             takes += Duration::from_millis(self.choices.below(15_000, For::Confirm, publication, attempt));
         }
         if let Some(one) = self.daemon.as_mut().and_then(|daemon| daemon.publications.get_mut(&publication)) {
@@ -220,8 +219,6 @@ impl World {
 
     /// The broker has it.
     fn take_copy_of(&mut self, one: &Publication) {
-        let original = &self.broker.messages[one.message];
-        let task = original.task;
         match &one.copy.kind {
             CopyKind::Again(again) => {
                 let wait = Wait { due: self.unix().plus(again.delay), basis: Basis::Delay };
@@ -238,12 +235,7 @@ impl World {
                 let (properties, delay) = hops::put_off(properties, *wait, self.unix());
                 self.add_copy(one.message, properties, delay, (one.copy.attempt, one.copy.redeliveries));
             }
-            CopyKind::Dead { .. } => {}
-            CopyKind::FollowUps { follow_ups, .. } => {
-                if let Some(known) = self.ledger.tasks.get_mut(&task) {
-                    known.follow_ups += follow_ups.len() as u64;
-                }
-            }
+            CopyKind::Dead { .. } | CopyKind::FollowUps { .. } => {}
         }
     }
 
@@ -273,8 +265,7 @@ impl World {
         message.place = Place::Away;
         self.broker.messages.push(message);
         let mut stays = delay;
-        if !delay.is_zero() && !self.is_quiet && self.plan.has(Fault::DelayCutShort, uid as u64, 0) {
-            self.fault(Fault::DelayCutShort);
+        if !delay.is_zero() && self.strikes(Fault::DelayCutShort, uid as u64, 0) {
             stays = delay / 4;
         }
         self.note(|| format!("    copy of {of} is message {uid}, back in {stays:?}"));

@@ -7,13 +7,9 @@ use crate::model::{FaultCause, Outcome, TaskError};
 
 impl World {
     pub(super) fn note_host(&mut self, id: HostId, event: &HostEvent) {
-        let now = self.now;
         let Some(host) = self.daemon.as_mut().and_then(|daemon| daemon.hosts.get_mut(&id)) else { return };
         match event {
-            HostEvent::Ready => {
-                host.is_ready = true;
-                host.idle_since = now;
-            }
+            HostEvent::Ready => host.is_ready = true,
             HostEvent::Report(report) => self.note_report(id, report),
             HostEvent::Withdrawn { seq } => {
                 if let Some(key) = self.take_given(id, *seq) {
@@ -34,11 +30,7 @@ impl World {
             host.head_since = now;
             host.asked_at = None;
         }
-        let (_, key) = host.given.remove(at);
-        if host.given.is_empty() {
-            host.idle_since = now;
-        }
-        Some(key)
+        Some(host.given.remove(at).1)
     }
 
     fn note_report(&mut self, id: HostId, report: &Report) {
@@ -64,7 +56,7 @@ impl World {
     }
 
     /// An attempt has ended: what is owed.
-    fn note_end(&mut self, key: HandKey, outcome: Outcome, has_wish: bool, publishes: bool) {
+    pub(super) fn note_end(&mut self, key: HandKey, outcome: Outcome, has_wish: bool, publishes: bool) {
         let Some(hand) = self.ledger.hands.get_mut(&key) else { return };
         let message = &self.broker.messages[hand.message];
         let is_last = message.attempt >= hand.attempts;
@@ -96,15 +88,14 @@ impl World {
     fn note_exit(&mut self, id: HostId, exit: &Exit) {
         let Some(daemon) = &mut self.daemon else { return };
         let Some(host) = daemon.hosts.get_mut(&id) else { return };
-        let given = host.given.clone();
-        let started = |seq| host.has_started(seq);
-        let begun: Vec<bool> = given.iter().map(|(seq, _)| started(*seq)).collect();
+        let given: Vec<_> =
+            host.given.iter().map(|(seq, key)| (*seq, *key, host.has_started(*seq))).collect();
         if exit.stage != HostStage::Spawning && !exit.orderly {
             daemon.has_died[host.handler] = true;
         }
         let is_front = matches!(exit.stage, HostStage::Reading | HostStage::Reporting);
-        let front = given.iter().map(|(seq, _)| *seq).find(|seq| !exit.done_unreported.contains(seq));
-        for ((seq, key), begun) in given.into_iter().zip(begun).rev() {
+        let front = given.iter().map(|(seq, ..)| *seq).find(|seq| !exit.done_unreported.contains(seq));
+        for (seq, key, begun) in given.into_iter().rev() {
             let Some(hand) = self.ledger.hands.get_mut(&key) else { continue };
             let uid = hand.message;
             let is_cancelled = hand.cancelled.is_some();
@@ -136,16 +127,10 @@ impl World {
                 hand.ending = Some((Outcome::Fault(FaultCause::HostDied), None));
                 continue;
             }
-            self.note_put_back(key);
-        }
-    }
-
-    /// As [`note_unstarted`](Self::note_unstarted), whether it was to stop or not: its host is gone.
-    fn note_put_back(&mut self, key: HandKey) {
-        if let Some(hand) = self.ledger.hands.get_mut(&key) {
+            // It waits again, whether it was to stop or not: its host is gone.
             hand.cancelled = None;
+            self.note_unstarted(key);
         }
-        self.note_unstarted(key);
     }
 
     /// After the end of a host: which tasks wait again, where that was open.

@@ -234,10 +234,10 @@ impl World {
     /// Whether a task was done within the time in which duplicates of it are dropped: at most one and a half of that.
     fn was_done_before(&self, uid: Uid) -> bool {
         let window = self.window_of(uid);
-        let recorded =
-            self.ledger.tasks.get(&self.broker.messages[uid].task).and_then(|known| known.recorded);
         !window.is_zero()
-            && recorded.is_some_and(|at| self.now < at + window + window / 2 + Duration::from_millis(1))
+            && self
+                .recorded_of(uid)
+                .is_some_and(|at| self.now < at + window + window / 2 + Duration::from_millis(1))
     }
 
     /// For how long duplicates of a message's task are dropped; zero: they are not.
@@ -252,9 +252,7 @@ impl World {
 
     /// A task that is done is recorded before it is acknowledged.
     fn check_remembered(&mut self, uid: Uid) {
-        let recorded =
-            self.ledger.tasks.get(&self.broker.messages[uid].task).and_then(|known| known.recorded);
-        if !self.window_of(uid).is_zero() && recorded.is_none() {
+        if !self.window_of(uid).is_zero() && self.recorded_of(uid).is_none() {
             self.broken("what is done is recorded before it is acknowledged", format!("message {uid}"));
         }
     }

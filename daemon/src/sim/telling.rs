@@ -1,8 +1,10 @@
 //! The daemon is told something: the ledger takes note of what that means, and the core of what it is.
 
+use std::time::Duration;
+
 use super::broker::Uid;
 use super::fault::Fault;
-use super::ledger::{Attempt, Hand, HandKey, Owed, Published, Stage};
+use super::ledger::{Hand, HandKey, Owed, Published, Stage};
 use super::plan::Task;
 use super::trace;
 use super::world::World;
@@ -62,16 +64,13 @@ impl World {
 
     fn note_link(&mut self, event: &LinkEvent) -> Option<(HandKey, Uid)> {
         match event {
-            LinkEvent::Delivery(delivery) => return self.note_delivery(delivery),
-            LinkEvent::Stopped { consumer } => {
-                if let Some(one) = self.broker.subscriptions.get_mut(&consumer.0) {
-                    one.is_stopped = true;
-                }
+            LinkEvent::Delivery(delivery) => self.note_delivery(delivery),
+            LinkEvent::Lost { consumer, .. } => {
+                self.note_lost(consumer.0);
+                None
             }
-            LinkEvent::Lost { consumer, .. } => self.note_lost(consumer.0),
-            _ => {}
+            _ => None,
         }
-        None
     }
 
     fn note_lost(&mut self, consumer: u32) {
@@ -239,6 +238,11 @@ impl World {
         self.ledger.tasks.get(&self.broker.messages[uid].task).map(|known| known.task)
     }
 
+    /// When a message's task was recorded as done last, as far as the present daemon knows.
+    pub(super) fn recorded_of(&self, uid: Uid) -> Option<Duration> {
+        self.ledger.tasks.get(&self.broker.messages[uid].task).and_then(|known| known.recorded)
+    }
+
     /// What ended here and is known by an id is settled at once when it comes again.
     fn check_arrival(&mut self, key: HandKey, uid: Uid) {
         if self.daemon.is_none() {
@@ -258,9 +262,7 @@ impl World {
         };
         let Some(hand) = self.ledger.hands.get_mut(&key) else { return };
         let Stage::Publishing(what) = hand.stage else { return };
-        let message = &self.broker.messages[hand.message];
-        let counts = &mut self.ledger.counts[message.queue];
-        let is_last = message.attempt >= hand.attempts;
+        let counts = &mut self.ledger.counts[self.broker.messages[hand.message].queue];
         match result {
             CopyResult::Refused(_) => return,
             CopyResult::Confirmed => {
@@ -278,17 +280,7 @@ impl World {
                 hand.owed = Owed::Ack(what);
             }
             CopyResult::Unacceptable(_) => hand.owed = Owed::DeadRefused,
-            CopyResult::FollowUpFailed(_) => {
-                let attempt = Attempt {
-                    outcome: Outcome::Retry,
-                    cancelled: hand.cancelled,
-                    has_wish: false,
-                    is_last,
-                    publishes: false,
-                };
-                hand.ending = Some((Outcome::Retry, hand.cancelled));
-                hand.owed = Owed::after(attempt);
-            }
+            CopyResult::FollowUpFailed(_) => return self.note_end(key, Outcome::Retry, false, false),
         }
         hand.stage = Stage::Ended;
     }

@@ -117,6 +117,15 @@ impl World {
         self.faults.add(fault);
     }
 
+    /// Whether a fault that belongs to an event happens to it; one that does is counted.
+    pub(super) fn strikes(&mut self, fault: Fault, a: u64, b: u64) -> bool {
+        let strikes = !self.is_quiet && self.plan.has(fault, a, b);
+        if strikes {
+            self.fault(fault);
+        }
+        strikes
+    }
+
     /// An invariant does not hold. The first one counts.
     pub(super) fn broken(&mut self, invariant: &'static str, seen: impl Into<String>) {
         let seen = seen.into();
@@ -178,8 +187,7 @@ impl World {
         };
         let start = self.now.max(next);
         let mut end = start + self.setup().batch;
-        if !self.is_quiet && self.daemon.is_some() && self.plan.has(Fault::LateTurn, self.turns, 0) {
-            self.fault(Fault::LateTurn);
+        if self.daemon.is_some() && self.strikes(Fault::LateTurn, self.turns, 0) {
             end = start + Duration::from_millis(self.choices.below(120, For::Tick, self.turns, 0));
         }
         self.now = end;
