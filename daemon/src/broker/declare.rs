@@ -148,14 +148,23 @@ pub async fn declare_delay_queue(
 
 /// Whether a queue of this name is there, of any kind.
 pub(super) async fn exists(connection: &Connection, name: &str) -> Result<bool, QueueError> {
-    depth(connection, name).await.map(|depth| depth.is_some())
+    Ok(look(connection, name).await?.is_some())
 }
 
 /// The messages that are ready in a queue of any kind; `None`: there is no such queue.
 pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, QueueError> {
+    Ok(look(connection, name).await?.map(|queue| queue.message_count()))
+}
+
+/// The consumers of a queue of any kind; `None`: there is no such queue.
+pub(super) async fn consumers(connection: &Connection, name: &str) -> Result<Option<u32>, QueueError> {
+    Ok(look(connection, name).await?.map(|queue| queue.consumer_count()))
+}
+
+async fn look(connection: &Connection, name: &str) -> Result<Option<lapin::Queue>, QueueError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match ask(connection, name, options, FieldTable::default()).await {
-        Ok(queue) => Ok(Some(queue.message_count())),
+        Ok(queue) => Ok(Some(queue)),
         Err(Answer::Missing) => Ok(None),
         Err(answer) => Err(answer.about(name)),
     }

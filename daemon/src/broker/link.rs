@@ -128,11 +128,14 @@ impl Machine {
             Event::Consuming(name, id) => self.consuming(&name, id, now, &mut todo),
             Event::Unusable(name, why) => self.unusable(name, why, now, &mut todo),
             Event::Ended { id, end, connected } => self.ended(id, end, connected, now, &mut todo),
+            Event::Forgotten(id, why) if self.is_live(id) => {
+                self.ended(id, End::Channel(why), true, now, &mut todo);
+            }
             Event::Settled(id) => self.settled(id, &mut todo),
             Event::Released(id) => self.kept.retain(|(kept, _)| *kept != id),
             Event::Queues(queues) if !self.leaving => self.want(&queues, now, &mut todo),
             Event::Retry => self.end_quarantines(now),
-            Event::Time | Event::Queues(_) => {}
+            Event::Time | Event::Queues(_) | Event::Forgotten(..) => {}
             Event::Stop => {
                 self.stopping = true;
                 self.leave(now, &mut todo);
@@ -247,6 +250,11 @@ impl Machine {
             }
             Next::Reconnect(loss) => self.lost(loss, now, todo),
         }
+    }
+
+    /// Whether nobody cancelled this consumer.
+    fn is_live(&self, id: ConsumerId) -> bool {
+        self.queues.iter().any(|entry| matches!(entry.stage, Stage::Live(live, _) if live == id))
     }
 
     fn settled(&mut self, id: ConsumerId, todo: &mut Vec<Action>) {

@@ -11,6 +11,7 @@ mod handle;
 pub mod hops;
 mod link;
 mod outgoing;
+mod presence;
 mod publish_error;
 mod publisher;
 mod publishing;

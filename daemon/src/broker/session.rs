@@ -4,20 +4,22 @@
 //!
 //! Its loop waits for nothing but events: everything that asks the broker is a job beside it, within a bound.
 
+mod connection;
+
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{FutureExt, LocalBoxFuture, join_all, pending};
-use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
+use futures_util::future::{FutureExt, LocalBoxFuture, pending};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::options::BasicCancelOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
+use self::connection::{Connection, close, failure};
 use super::backoff::CAP;
-use super::declare::{QueueError, answered, declare_work_queue, loss_of};
+use super::declare::{QueueError, answered, declare_work_queue};
 use super::dial::{Dialled, dial_one};
 use super::link::{Action, End, Event, Loss, Machine};
 use super::status::Status;
@@ -72,12 +74,6 @@ struct Supervisor {
     stopping: Option<oneshot::Sender<()>>,
     /// The time to close in, and who waits for it.
     closing: Option<(Duration, oneshot::Sender<()>)>,
-}
-
-/// The open connection.
-struct Connection {
-    dialled: Rc<Dialled>,
-    reports: Pin<Box<dyn Stream<Item = lapin::Event>>>,
 }
 
 /// The end of a job.
@@ -146,6 +142,7 @@ impl Supervisor {
                 _ = check.tick() => {
                     self.look("the connection is gone");
                     self.ask_what_was_seen();
+                    self.ask_for_idle();
                 }
                 () = sleep_until(wake) => self.events.push_back(Event::Time),
             }
@@ -179,8 +176,7 @@ impl Supervisor {
             Done::Dialled(turn, dialled) => {
                 self.status.used(turn);
                 self.status.consuming(Some((dialled.address.clone(), dialled.server.clone())));
-                let reports = Box::pin(dialled.connection.events_listener());
-                self.connection = Some(Connection { dialled: Rc::from(dialled), reports });
+                self.connection = Some(Connection::new(Rc::from(dialled)));
                 self.events.push_back(Event::Dialled);
                 // It may have ended before there was a listener.
                 self.look("the connection is gone");
@@ -248,6 +244,18 @@ impl Supervisor {
                     subscriptions.tell(LinkEvent::Seen { consumer: id, before });
                 }
                 Done::Event(None)
+            }));
+        }
+    }
+
+    /// Asks the broker for the consumers that got nothing for a while.
+    fn ask_for_idle(&self) {
+        let Some(Connection { dialled, .. }) = &self.connection else { return };
+        for (id, one) in self.subscriptions.idle(self.id) {
+            let dialled = dialled.clone();
+            self.jobs.push(Box::pin(async move {
+                let forgotten = one.forgotten(&dialled.connection).await;
+                Done::Event(forgotten.map(|why| Event::Forgotten(id, why.to_owned())))
             }));
         }
     }
@@ -382,27 +390,4 @@ async fn next_command(commands: &mut Option<mpsc::UnboundedReceiver<Command>>) -
         Some(commands) => commands.recv().await,
         None => pending().await,
     }
-}
-
-/// The next error that the connection, or one of its channels, reports.
-async fn failure(connection: Option<&mut Connection>) -> Loss {
-    if let Some(connection) = connection {
-        while let Some(report) = connection.reports.next().await {
-            if let lapin::Event::Error(error) = report {
-                return loss_of(&error);
-            }
-        }
-    }
-    pending().await
-}
-
-/// Waits until the broker has seen each acknowledgement, then closes; within the bound. Errors are of no interest:
-/// whatever was not seen is redelivered.
-async fn close(subscriptions: &Subscriptions, session: SessionId, dialled: &Dialled, limit: Duration) {
-    let closing = async {
-        let subscriptions = subscriptions.of(session);
-        join_all(subscriptions.iter().map(|(_, subscription)| subscription.barrier())).await;
-        dialled.connection.close(200, "done".into()).await
-    };
-    let _ = timeout(limit, closing).await;
 }

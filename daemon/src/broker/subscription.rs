@@ -4,19 +4,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::{FutureExt, StreamExt};
-use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::declare::{LinkError, QueueError, answered, loss_of, open_channel};
+use super::declare::{LinkError, QueueError, answered, consumers, loss_of, open_channel};
 use super::dial::Dialled;
 use super::link::End;
+use super::presence::Presence;
 use super::settler::{Frame, Settler};
 use super::wire::{BodyRoom, LargeBody, Note, Notes};
 use super::{ConsumerId, Delivery, LinkEvent, LinkEvents};
@@ -26,6 +28,9 @@ use crate::model::UnixMs;
 
 /// Deliveries handed over in one go before others get their turn on the event loop.
 const DELIVERIES_AT_ONCE: usize = 256;
+
+/// Consumers that the broker is asked for in one go: a thousand idle queues are not a thousand questions at one time.
+const MAX_ASKED_FOR: usize = 64;
 
 /// Our consumer's tag: unique on its channel, where it is the only one.
 pub(super) const CONSUMER_TAG: &str = "warrend";
@@ -54,6 +59,7 @@ pub(super) struct Subscription {
     withheld: RefCell<VecDeque<(u64, u64)>>,
     /// Something was settled that the broker is not known to have seen.
     unseen: Cell<bool>,
+    presence: Presence,
     /// No delivery comes any more; what is open can still be settled.
     stopped: Cell<bool>,
     /// The channel is gone: what its buffer still holds is void.
@@ -103,6 +109,7 @@ impl Subscriptions {
             notes: dialled.notes.clone(),
             withheld: RefCell::default(),
             unseen: Cell::new(false),
+            presence: Presence::default(),
             stopped: Cell::new(false),
             lost: Cell::new(false),
             pump: RefCell::default(),
@@ -134,6 +141,7 @@ impl Subscriptions {
             self.void_closed(&subscription.queue);
         }
         subscription.settler.borrow_mut().delivered(tag);
+        subscription.presence.delivered(Instant::now());
         if let Some(Note { body: LargeBody::Withheld(size), .. }) = note {
             tracing::info!(
                 QUEUE = &*subscription.queue,
@@ -208,6 +216,15 @@ impl Subscriptions {
         unseen.map(|(id, one)| (*id, one.clone())).collect()
     }
 
+    /// Of a session's subscriptions, those that the broker is to be asked for now.
+    pub(super) fn idle(&self, session: SessionId) -> Vec<(ConsumerId, Rc<Subscription>)> {
+        let (all, now) = (self.all.borrow(), Instant::now());
+        let idle = all
+            .iter()
+            .filter(|(_, one)| one.session == session && !one.stopped.get() && one.presence.is_due(now));
+        idle.take(MAX_ASKED_FOR).map(|(id, one)| (*id, one.clone())).collect()
+    }
+
     /// A redelivery is on its way to the engine. When it comes from the channel of a stopped consumer that the broker
     /// has closed (by its `consumer_timeout`), the engine has to know before: nobody reads from that channel any more.
     fn void_closed(&self, queue: &str) {
@@ -260,6 +277,13 @@ impl Subscription {
     /// queue is asked: one that does not answer would hold up what comes after.
     pub(super) async fn round_trip(&self) -> Result<(), LinkError> {
         answered(self.channel.basic_qos(self.window, BasicQosOptions::default())).await
+    }
+
+    /// Asks the broker for the consumer; why the consumer counts as lost, if it does.
+    pub(super) async fn forgotten(&self, connection: &Connection) -> Option<&'static str> {
+        self.presence.asked(Instant::now());
+        let answer = consumers(connection, &self.queue).await;
+        self.presence.answered(answer.ok()?)
     }
 
     /// Waits until the broker has seen all that was sent: it answers a channel's frames in order. Without this, an

@@ -15,7 +15,7 @@ pub(in crate::broker) struct Loss {
 pub(in crate::broker) enum End {
     /// It just ended: our cancel, or the broker's (queue deleted, consumer timeout on 4.3).
     Cancelled,
-    /// The broker closed the channel.
+    /// The broker closed the channel, or has no consumer on it any more.
     Channel(String),
     /// The connection is gone.
     Connection(Loss),

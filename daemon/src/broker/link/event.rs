@@ -31,6 +31,9 @@ pub(in crate::broker) enum Event {
         /// The connection still stands.
         connected: bool,
     },
+    /// The broker does not know this consumer any more, and did not tell; why one thinks so. Asked for when nobody had
+    /// cancelled the consumer, but the answer takes its time.
+    Forgotten(ConsumerId, String),
     /// Every delivery of a stopped consumer is settled.
     Settled(ConsumerId),
     /// The broker has seen that, or never will.

@@ -20,6 +20,8 @@ enum Step {
     Answered(prop::sample::Index, bool),
     /// Of a consumer that nobody cancelled, or whose cancel failed; how, and whether the connection still stands.
     Ended(prop::sample::Index, End, bool),
+    /// Of any consumer, stopped ones included: the broker was asked for it.
+    Forgotten(prop::sample::Index),
     /// Of a consumer that was cancelled.
     Cancelled(prop::sample::Index),
     /// Whether because of what came over it.
@@ -47,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
         60 => any::<bool>().prop_map(Step::Dialled),
         200 => (index(), prop::bool::weighted(0.8)).prop_map(|(at, ok)| Step::Answered(at, ok)),
         40 => (index(), end, any::<bool>()).prop_map(|(at, end, up)| Step::Ended(at, end, up)),
+        20 => index().prop_map(Step::Forgotten),
         60 => index().prop_map(Step::Cancelled),
         10 => any::<bool>().prop_map(Step::Lost),
         40 => index().prop_map(Step::Settled),
@@ -213,6 +216,17 @@ impl World {
                 let connected = up && !matches!(end, End::Connection(_));
                 self.consumers.remove(&id);
                 self.give(Event::Ended { id, end, connected });
+            }
+            Step::Forgotten(at) if !(self.consumers.is_empty() && self.kept.is_empty()) => {
+                let ids: Vec<_> = self.consumers.keys().chain(self.kept.keys()).copied().collect();
+                let id = *at.get(&ids);
+                // Not of one that leaves: its channel is still wanted.
+                if self.consumers.get(&id).is_some_and(|one| !one.2) {
+                    self.consumers.remove(&id);
+                }
+                let kept = self.kept.len();
+                self.give(Event::Forgotten(id, "no such queue".to_owned()));
+                assert_eq!(self.kept.len(), kept, "{id:?} is settled to its end");
             }
             Step::Cancelled(at) => {
                 let cancelled: Vec<_> =
