@@ -88,8 +88,10 @@ simulate: setup
 soak: build
 	$(CARGO) run --quiet --locked --package warren-tests --bin soak
 
-attack: build
-	$(CARGO) run --quiet --locked --package warren-tests --bin attack
+# A release build: waits are judged, and a debug build copies a large body byte by byte.
+attack: setup
+	$(CARGO) build --locked --release --workspace
+	$(CARGO) run --quiet --locked --release --package warren-tests --bin attack
 
 # Puts a release build in place. Afterwards: systemd-sysusers && systemd-tmpfiles --create && systemctl enable --now
 # warrend.

@@ -7,6 +7,7 @@ mod fields;
 
 use std::time::Duration;
 
+use fields::put_part;
 pub(super) use fields::{Buffer, Malformed, Reader, put_bytes, put_frame};
 
 use super::{HostTask, OutputBounds, Report, Seq};
@@ -105,9 +106,8 @@ impl Init {
 }
 
 pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
-    let strings =
-        task.id.len() + task.queue.len() + task.prefix.len() + task.argument.len() + task.body.len();
-    out.reserve(strings + task.content_type.len() + 64);
+    let strings = task.id.len() + task.queue.len() + task.prefix.len() + task.content_type.len();
+    out.reserve(strings + task.body.len() + 64);
     put_frame(out, to_host::TASK, |out| {
         let mut flags = 0;
         flags |= if task.redelivered { FLAG_REDELIVERED } else { 0 };
@@ -117,10 +117,11 @@ pub(super) fn put_task(out: &mut Vec<u8>, task: &HostTask<'_>) {
         out.extend_from_slice(&nanos(task.timeout).to_le_bytes());
         out.extend_from_slice(&task.attempt.to_le_bytes());
         out.push(flags);
-        for text in [task.id, task.queue, task.prefix, task.argument, task.content_type] {
+        for text in [task.id, task.queue, task.prefix, task.content_type] {
             put_bytes(out, text.as_bytes());
         }
         put_bytes(out, task.body);
+        put_part(out, task.argument.as_bytes(), task.body);
         out.extend_from_slice(&(task.headers.len() as u32).to_le_bytes());
         for (key, value) in task.headers {
             put_bytes(out, key.as_bytes());
@@ -207,6 +208,8 @@ impl<'a> TaskFrame<'a> {
     pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut r = Reader(payload);
         let (seq, timeout, attempt, flags) = (r.u64()?, Duration::from_nanos(r.u64()?), r.u32()?, r.u8()?);
+        let (id, queue, prefix, content_type) = (r.bytes()?, r.bytes()?, r.bytes()?, r.bytes()?);
+        let body = r.bytes()?;
         Ok(Self {
             seq,
             timeout,
@@ -214,12 +217,12 @@ impl<'a> TaskFrame<'a> {
             redelivered: flags & FLAG_REDELIVERED != 0,
             id_generated: flags & FLAG_ID_GENERATED != 0,
             wants_result: flags & FLAG_WANTS_RESULT != 0,
-            id: r.bytes()?,
-            queue: r.bytes()?,
-            prefix: r.bytes()?,
-            argument: r.bytes()?,
-            content_type: r.bytes()?,
-            body: r.bytes()?,
+            id,
+            queue,
+            prefix,
+            content_type,
+            body,
+            argument: r.part(body)?,
             n_headers: r.u32()?,
             headers: r,
         })

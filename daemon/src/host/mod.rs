@@ -15,6 +15,7 @@ mod spawn;
 mod stage;
 mod supervise;
 mod trial;
+mod write_buffer;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ pub struct HostId(pub u64);
 pub type Seq = u64;
 
 /// A task as it is written to a host; everything is borrowed, nothing is copied but into the socket's buffer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct HostTask<'a> {
     /// The task's number on this host.
     pub seq: Seq,
@@ -84,7 +85,7 @@ pub struct HostTask<'a> {
     pub queue: &'a str,
     /// The prefix that matched.
     pub prefix: &'a str,
-    /// What follows the prefix, trimmed.
+    /// What follows the prefix, trimmed; usually a part of `body`.
     pub argument: &'a str,
     /// AMQP `content_type`; empty when absent.
     pub content_type: &'a str,

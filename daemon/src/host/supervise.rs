@@ -24,6 +24,7 @@ use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST};
 use super::output::Lines;
 use super::ring;
 use super::stage::Stage;
+use super::write_buffer::WriteBuffer;
 use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner};
 use crate::config::Bounds;
 use crate::model::TaskError;
@@ -48,7 +49,7 @@ struct Inner {
     create_timeout: Duration,
     bounds: Bounds,
     /// Frames that the socket has not taken yet.
-    out: RefCell<Vec<u8>>,
+    out: RefCell<WriteBuffer>,
     input: RefCell<Buffer>,
     /// `None` before the process is there, and after its end.
     link: RefCell<Option<Rc<Link>>>,
@@ -80,7 +81,7 @@ impl Host {
     /// may be sent right away. Every way it can end, a failed start included, is reported as
     /// [`HostEvent::Exited`].
     pub fn start(id: HostId, spec: &HostSpec, spawner: &Spawner, events: HostEvents) -> Self {
-        let mut out = Vec::new();
+        let mut out = WriteBuffer::default();
         let init = Init {
             parent: std::process::id(),
             handler: spec.handler.to_string(),
@@ -92,7 +93,7 @@ impl Host {
             max_files: spec.bounds.max_files,
             output: spec.output,
         };
-        init.put(&mut out);
+        init.put(out.end());
         let inner = Rc::new(Inner {
             id,
             events,
@@ -125,7 +126,7 @@ impl Host {
     /// Queues a task; nothing is written before [`flush`](Self::flush). Tasks are numbered from 1, without gaps.
     pub fn send(&mut self, task: &HostTask<'_>) {
         self.0.agreed.borrow_mut().give(task.seq);
-        frame::put_task(&mut self.0.out.borrow_mut(), task);
+        frame::put_task(self.0.out.borrow_mut().end(), task);
     }
 
     /// Writes what the socket takes; what it does not take follows by itself.
@@ -150,7 +151,7 @@ impl Host {
     /// within `grace` of its last report. No task may be sent after this.
     pub fn quit(&mut self) {
         if !self.0.quitting.replace(true) {
-            frame::put_quit(&mut self.0.out.borrow_mut());
+            frame::put_quit(self.0.out.borrow_mut().end());
             self.0.flush();
             self.0.changed.notify_one();
         }
@@ -312,15 +313,11 @@ impl Inner {
         if out.is_empty() {
             return false;
         }
-        match rustix::net::send(&link.socket, &out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(n) if n == out.len() => {
-                out.clear();
-                out.shrink_to(4 * REPORT_CHUNK);
-            }
-            Ok(n) => drop(out.drain(..n)),
+        match rustix::net::send(&link.socket, out.rest(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(n) => out.wrote(n, 4 * REPORT_CHUNK),
             Err(Errno::AGAIN | Errno::INTR) => {}
             // The host is dead or dying: its end is on the way, and the tasks are accounted for there.
-            Err(_) => out.clear(),
+            Err(_) => out.clear(4 * REPORT_CHUNK),
         }
         !out.is_empty()
     }

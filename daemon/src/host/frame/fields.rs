@@ -2,6 +2,8 @@
 
 /// Length field plus kind.
 const HEADER: usize = 5;
+/// In place of where a part stands in its whole: its own bytes follow. No frame is as long.
+const APART: u32 = u32::MAX;
 
 /// The bytes are not a frame of this protocol; the words say what was wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,18 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
+    /// What [`put_part`] wrote.
+    pub(in crate::host) fn part(&mut self, whole: &'a [u8]) -> Result<&'a [u8], Malformed> {
+        match self.u32()? {
+            APART => self.bytes(),
+            start => {
+                let (start, len) = (start as usize, self.u32()? as usize);
+                let end = start.checked_add(len).ok_or(Malformed("a part without an end"))?;
+                whole.get(start..end).ok_or(Malformed("a part past its whole"))
+            }
+        }
+    }
+
     pub(in crate::host) fn text(&mut self) -> Result<String, Malformed> {
         let bytes = self.bytes()?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed("text that is not UTF-8"))
@@ -118,6 +132,20 @@ impl<'a> Reader<'a> {
 
     pub(in crate::host) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed("bytes after the last field")) }
+    }
+}
+
+/// Appends the place of `part` in `whole`, which is in the frame already; or `part` itself, when it is elsewhere in memory.
+pub(in crate::host) fn put_part(out: &mut Vec<u8>, part: &[u8], whole: &[u8]) {
+    let inside =
+        whole.as_ptr_range().contains(&part.as_ptr()) && part.as_ptr_range().end <= whole.as_ptr_range().end;
+    if inside {
+        let start = part.as_ptr().addr() - whole.as_ptr().addr();
+        out.extend_from_slice(&(start as u32).to_le_bytes());
+        out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    } else {
+        out.extend_from_slice(&APART.to_le_bytes());
+        put_bytes(out, part);
     }
 }
 

@@ -137,6 +137,33 @@ fn a_task_is_read_as_it_was_written() {
 }
 
 #[test]
+fn an_argument_that_is_a_part_of_the_body_is_sent_once() {
+    let whole = b"Task 1: argument".to_vec();
+    let (text, other) = (std::str::from_utf8(&whole).unwrap(), "Task 1: argument".to_owned());
+    let size = |argument: &str| {
+        let task = HostTask { argument, body: &whole, ..HostTask::default() };
+        let mut out = Vec::new();
+        put_task(&mut out, &task);
+        let (_, payload) = only(&out);
+        assert_eq!(TaskFrame::parse(&payload).unwrap().argument, argument.as_bytes());
+        out.len()
+    };
+    assert_eq!(size(&text[8..]), size(""));
+    assert_eq!(size(&text[8..]), size(text));
+    assert_eq!(size(&other[8..]), size(text) + "argument".len());
+}
+
+#[test]
+fn a_part_outside_of_its_whole_is_refused() {
+    for (start, len, expected) in
+        [(1_u32, 3_u32, true), (1, 4, false), (5, 0, false), (u32::MAX - 1, u32::MAX, false)]
+    {
+        let fields = [start.to_le_bytes(), len.to_le_bytes()].concat();
+        assert_eq!(Reader(&fields).part(b"four").is_ok(), expected, "{start} {len}");
+    }
+}
+
+#[test]
 fn the_initial_frame_is_read_as_it_was_written() {
     let init = Init {
         memory: 64 << 20,

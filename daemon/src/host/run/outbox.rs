@@ -12,6 +12,7 @@ use rustix::net::SendFlags;
 use super::setup;
 use crate::host::QUEUE_LIMIT;
 use crate::host::frame::ReportFrame;
+use crate::host::write_buffer::WriteBuffer;
 
 /// Bytes that may wait: above, whoever appends writes them out first.
 const MAX_WAITING_BYTES: usize = 64 << 10;
@@ -28,7 +29,7 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct Waiting {
-    bytes: Vec<u8>,
+    bytes: WriteBuffer,
     reports: usize,
 }
 
@@ -45,14 +46,14 @@ impl Outbox {
     /// Adds a frame; somebody must flush later.
     pub(super) fn append(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut waiting = self.lock();
-        fill(&mut waiting.bytes);
+        fill(waiting.bytes.end());
         self.added(&mut waiting);
     }
 
     /// Adds a report, and writes all that waits when it should not wait.
     pub(super) fn report(&self, report: &ReportFrame<'_>, duration: Duration) {
         let mut waiting = self.lock();
-        report.put(&mut waiting.bytes);
+        report.put(waiting.bytes.end());
         waiting.reports += 1;
         if waiting.reports >= QUEUE_LIMIT || duration >= LONG_TASK {
             self.write(&mut waiting);
@@ -75,9 +76,9 @@ impl Outbox {
             return false;
         }
         let Ok(mut waiting) = self.waiting.try_lock() else { return true };
-        match rustix::net::send(&self.socket, &waiting.bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(n) if n == waiting.bytes.len() => self.emptied(&mut waiting),
-            Ok(n) => drop(waiting.bytes.drain(..n)),
+        match rustix::net::send(&self.socket, waiting.bytes.rest(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+        {
+            Ok(n) => self.wrote(&mut waiting, n),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => gone(),
         }
@@ -85,7 +86,7 @@ impl Outbox {
     }
 
     fn added(&self, waiting: &mut Waiting) {
-        if waiting.bytes.len() > MAX_WAITING_BYTES {
+        if waiting.bytes.rest().len() > MAX_WAITING_BYTES {
             self.write(waiting);
         } else {
             self.is_waiting.store(true, Ordering::Relaxed);
@@ -93,22 +94,21 @@ impl Outbox {
     }
 
     fn write(&self, waiting: &mut Waiting) {
-        let mut at = 0;
-        while at < waiting.bytes.len() {
-            match rustix::net::send(&self.socket, &waiting.bytes[at..], SendFlags::NOSIGNAL) {
-                Ok(n) => at += n,
+        while !waiting.bytes.is_empty() {
+            match rustix::net::send(&self.socket, waiting.bytes.rest(), SendFlags::NOSIGNAL) {
+                Ok(n) => self.wrote(waiting, n),
                 Err(Errno::INTR) => {}
                 Err(_) => gone(),
             }
         }
-        self.emptied(waiting);
     }
 
-    fn emptied(&self, waiting: &mut Waiting) {
-        waiting.bytes.clear();
-        waiting.bytes.shrink_to(2 * MAX_WAITING_BYTES);
-        waiting.reports = 0;
-        self.is_waiting.store(false, Ordering::Relaxed);
+    fn wrote(&self, waiting: &mut Waiting, count: usize) {
+        waiting.bytes.wrote(count, 2 * MAX_WAITING_BYTES);
+        if waiting.bytes.is_empty() {
+            waiting.reports = 0;
+            self.is_waiting.store(false, Ordering::Relaxed);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
