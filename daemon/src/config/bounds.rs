@@ -21,8 +21,8 @@ const MIN_PROCESSES: i64 = 3;
 /// The most that there can be on any machine (`kernel.pid_max`).
 const MAX_PROCESSES: i64 = 1 << 22;
 
-/// Bytes that a host needs for the largest task: its own, and those of the task, of which the text that follows the prefix
-/// comes apart as well.
+/// Bytes that a host needs for the largest task: its own, and those of the task twice, because the buffer that reads a task is
+/// copied as it grows.
 pub(super) fn memory_for(max_task_bytes: u64) -> u64 {
     MIN_MEMORY.saturating_add(max_task_bytes.saturating_mul(2))
 }
