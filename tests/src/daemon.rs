@@ -167,7 +167,10 @@ impl Daemon {
 
     /// Waits until the queue's count `name` (`done`, `dead`, …) is `count`.
     pub fn wait_count(&self, name: &str, count: u64) {
-        wait::until(&format!("{count} tasks {name}"), || (self.counts()[name] == count).then_some(()));
+        wait::while_it_goes_on(&format!("{count} tasks {name}"), || {
+            let counts = self.counts();
+            if counts[name] == count { Ok(()) } else { Err(counts) }
+        });
     }
 
     /// Any verb of `warrenctl` that answers JSON.

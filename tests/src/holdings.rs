@@ -80,6 +80,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::wait;
 
     fn held(threads: &[(&str, usize)], pool: usize, sockets: usize) -> Holdings {
         let threads = threads.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
@@ -115,7 +116,10 @@ mod tests {
         let _ = thread.expect("a thread").join();
         assert_eq!((held.threads["held"], held.descriptors[path.trim_start_matches('/')]), (1, 1));
         drop(file);
-        let after = Holdings::of(std::process::id()).differences(&held);
-        assert!(after.contains(&"0 threads held, before 1".to_owned()), "{after:?}");
+        // The kernel shows a thread for a moment after it was joined.
+        wait::until("the thread is gone", || {
+            let after = Holdings::of(std::process::id()).differences(&held);
+            after.contains(&"0 threads held, before 1".to_owned()).then_some(())
+        });
     }
 }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// Tells "stuck" from "slow" on a machine that does several things at once.
 pub const BOUND: Duration = Duration::from_secs(60);
 
+/// What goes on without an end is stuck as well.
+const LONGEST: Duration = Duration::from_mins(5);
+
 /// What a busy machine may add to a time that is bounded.
 pub const BUSY: Duration = Duration::from_secs(10);
 
@@ -21,6 +24,23 @@ const MAX_LINES: usize = 100_000;
 /// Asks until there is an answer; panics with `what` after [`BOUND`].
 pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     until_within(BOUND, what, ask)
+}
+
+/// As [`until`], for what takes its time: [`BOUND`] is for a standstill. Until there is an answer, `ask` says how far it is.
+pub fn while_it_goes_on<T, P: PartialEq>(what: &str, mut ask: impl FnMut() -> Result<T, P>) -> T {
+    let (begun, mut far) = (Instant::now(), None);
+    loop {
+        assert!(begun.elapsed() < LONGEST, "waited {LONGEST:?} in vain: {what}");
+        let step = until(what, || match ask() {
+            Ok(answer) => Some(Ok(answer)),
+            Err(now) if far.as_ref() != Some(&now) => Some(Err(now)),
+            Err(_) => None,
+        });
+        match step {
+            Ok(answer) => return answer,
+            Err(now) => far = Some(now),
+        }
+    }
 }
 
 /// As [`until`], with a bound of its own.

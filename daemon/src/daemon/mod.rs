@@ -3,6 +3,7 @@
 
 mod arguments;
 mod data_thread;
+mod memory;
 mod process;
 mod pulse;
 mod reloads;
@@ -69,6 +70,7 @@ struct Refusal(u8, anyhow::Error);
 
 /// Runs the daemon until it is told to stop. Errors before logging is set up go to stderr, one per line.
 pub fn run(path: &Path) -> ExitCode {
+    memory::give_back_large_blocks();
     let sealed = process::seal();
     let environment = Environment::of_process();
     let loaded = match Config::load(path, &environment) {

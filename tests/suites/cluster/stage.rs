@@ -49,10 +49,10 @@ pub(crate) fn wait_more(homes: &[&Home], more: usize) {
 
 /// Waits until every task of `ids` was done.
 pub(crate) fn wait_done(homes: &[&Home], ids: &BTreeSet<String>) -> Vec<Entry> {
-    wait::until(&format!("{} tasks done", ids.len()), || {
+    wait::while_it_goes_on(&format!("{} tasks done", ids.len()), || {
         let entries = executions(homes);
         let done = done(&entries);
-        ids.iter().all(|id| done.contains_key(id)).then_some(entries)
+        if ids.iter().all(|id| done.contains_key(id)) { Ok(entries) } else { Err(entries.len()) }
     })
 }
 

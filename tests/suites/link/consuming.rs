@@ -13,12 +13,15 @@ fn a_missing_queue_is_declared_durable_and_consumed_by_exactly_one_consumer() {
     assert_eq!(address, format!("127.0.0.1:{}/", node.port()));
     assert!(server.starts_with("RabbitMQ "), "{server}");
     // The broker's figures of a queue may be those of a moment ago.
+    let question = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{name}\">>)), \
+         {{amqqueue:is_durable(Q), amqqueue:get_arguments(Q), length(rabbit_amqqueue:consumers(Q))}}"
+    );
     wait::until("the queue as it was declared, with its consumer", || {
-        let listed = node.ctl(&["-q", "list_queues", "name", "durable", "arguments", "consumers"]).ok()?;
-        let row = listed.lines().find(|line| line.starts_with(&name))?;
-        // From 4.0 on the broker shows its default type among the arguments of a queue that was declared without one.
-        let row = row.replace("{\"x-queue-type\",\"classic\"}", "");
-        (row == format!("{name}\ttrue\t[]\t1")).then_some(())
+        let seen = node.eval(&question).ok()?;
+        // From 4.0 on the broker has its default type among the arguments of a queue that was declared without one.
+        let seen = seen.replace("{<<\"x-queue-type\">>, longstr, <<\"classic\">>}", "");
+        (seen == "{true, [], 1}").then_some(())
     });
 }
 

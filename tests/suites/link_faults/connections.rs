@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use warren_tests::rig::{Rig, broker, queue, unique};
-use warren_tests::{Broker, Node, Proxy};
+use warren_tests::{Broker, Daemon, Home, Keys, Node, Proxy, wait};
 
 /// More than are subscribed to at once.
 const QUEUES: usize = 40;
@@ -158,4 +158,25 @@ fn an_alarm_outlasts_a_new_connection_and_what_waits_is_published_at_its_end() {
         missing.remove(&*delivery.body);
         rig.ack(&[delivery]);
     }
+}
+
+/// A connection has buffers of megabytes. Those of one that is lost go back to the system.
+#[test]
+fn lost_links_leave_no_memory_behind() {
+    let proxy = Proxy::start(Node::shared().port());
+    let home = Home::new(&proxy.uri(), "link_memory");
+    home.configure(Keys::default());
+    let daemon = Daemon::start(&home);
+    daemon.wait_log(0, &["consuming"]);
+    let before = daemon.footprint().rss_kib;
+    for _ in 0..4 {
+        let from = daemon.log().next();
+        proxy.cut();
+        proxy.forward();
+        daemon.wait_log(from, &["consuming"]);
+    }
+    wait::until("no more memory than before", || {
+        let now = daemon.footprint().rss_kib;
+        (now < before + 4096).then_some(())
+    });
 }
