@@ -1,5 +1,9 @@
 //! The workers of a queue are shared between handlers: by run time and weight, whatever came first.
 
+use std::collections::BTreeMap;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use warren_tests::ledger::{self, Entry};
 use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
 
@@ -23,6 +27,15 @@ fn starts(home: &Home) -> Vec<Entry> {
 
 fn publish(broker: &Broker, home: &Home, prefix: &str, text: &str, count: usize) {
     broker.publish_all(home.queue(), prefix, (0..count).map(|_| text.to_owned()));
+}
+
+/// Publishes a task with this id and this header.
+fn publish_keyed(broker: &Broker, home: &Home, id: &str, (name, value): (&str, &str), text: &str) {
+    let mut headers = FieldTable::default();
+    headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    let properties =
+        BasicProperties::default().with_delivery_mode(2).with_message_id(id.into()).with_headers(headers);
+    broker.publish_with(home.queue(), properties, text.as_bytes());
 }
 
 /// 100 tasks of one handler before it, 600 behind.
@@ -105,4 +118,65 @@ fn a_rate_holds_beside_a_handler_that_has_none_and_costs_no_attempt() {
     assert!((3.8..=4.2).contains(&seconds), "80 tasks at 20/s took {seconds:.2} s");
     assert!(starts(&home).iter().all(|entry| entry.attempt == 1));
     assert_eq!(daemon.handler("alpha")["rate"], serde_json::json!(["20/s", 1]));
+}
+
+/// Ten tasks behind ten thousand, all of them in the window: they get half of the workers as soon as they are there.
+#[test]
+fn a_tenant_behind_the_flood_of_another_is_served_like_that_one() {
+    const FLOOD: u64 = 10_000;
+    let keys = "fair_by = \"header:tenant\"";
+    let (home, broker) = stage("sharing_tenants", "prefetch = 2600\nworkers = 4", keys, "");
+    publish(&broker, &home, "flood", "Alpha slow 10", FLOOD as usize);
+    let daemon = Daemon::start(&home);
+    wait::until("the flood in the window", || (daemon.counts()["delivered"] == FLOOD).then_some(()));
+    daemon.reload();
+    for n in 0..10 {
+        publish_keyed(&broker, &home, &format!("tenant-{n}"), ("tenant", "b"), "Alpha slow 100");
+    }
+    let is_tenants = |entry: &&Entry| entry.id.starts_with("tenant");
+    let entries = wait::until("the tenant's tasks", || {
+        let entries = ledger::read(&home.path("record"));
+        (entries.iter().filter(is_tenants).filter(|entry| entry.what == "done").count() == 10)
+            .then_some(entries)
+    });
+    let first = entries.iter().position(|entry| is_tenants(&entry)).expect("a start");
+    let last = entries.iter().rposition(|entry| is_tenants(&entry)).expect("an end");
+    // Two workers each for half a second; and on a machine that is busy a start takes its time as well.
+    let beside =
+        entries[first..last].iter().filter(|entry| entry.what == "start" && !is_tenants(entry)).count();
+    let took = (entries[last].at - entries[first].at) as f64 / 1e6;
+    println!(
+        "{beside} of the flood started beside them; {took:.2} s for a second of run time on four workers"
+    );
+    assert!(beside <= 150, "{beside} of the flood started beside them, expected 100");
+    assert_eq!(daemon.handler("alpha")["fair_by"], "header:tenant");
+}
+
+#[test]
+fn two_tasks_of_one_key_never_run_at_once_and_others_do() {
+    const ACCOUNTS: usize = 4;
+    let keys = "exclusive_by = \"header:account\"\nretry = { attempts = 3, delay = \"100ms\", jitter = 0.0 }";
+    let (home, broker) = stage("sharing_exclusive", "prefetch = 20\nworkers = 4", keys, "");
+    for n in 0..40 {
+        let text = if n % 10 == 0 { "Alpha until 2" } else { "Alpha slow 20" };
+        let account = format!("account {}", n % ACCOUNTS);
+        publish_keyed(&broker, &home, &format!("t-{n}"), ("account", &account), text);
+    }
+    let daemon = Daemon::start(&home);
+    wait::until("some of them", || (starts(&home).len() > 10).then_some(()));
+    daemon.reload();
+    daemon.wait_count("done", 40);
+    let mut running: BTreeMap<usize, String> = BTreeMap::new();
+    let mut most = 0;
+    for entry in ledger::read(&home.path("record")) {
+        let account = entry.id[2..].parse::<usize>().expect("a number") % ACCOUNTS;
+        if entry.what == "start" {
+            assert_eq!(running.insert(account, entry.id.clone()), None, "beside {}", entry.id);
+            most = most.max(running.len());
+        } else {
+            assert_eq!(running.remove(&account), Some(entry.id));
+        }
+    }
+    assert!(most > 1, "different accounts run at once");
+    assert_eq!(daemon.handler("alpha")["exclusive_by"], "header:account");
 }

@@ -54,6 +54,8 @@ impl Default for Limits {
         Self {
             workers: None,
             weight: 1,
+            fair_by: None,
+            exclusive_by: None,
             rate: None,
             timeout: None,
             grace: Duration::from_secs(10),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::diagnostic::{Place, Problems, did_you_mean};
 use super::reader::{Reader, as_table};
 use super::tree::{Node, Table, Value};
-use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys, rate};
+use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys, rate, task_key};
 use crate::model::duration::{MAX_DURATION, format_size};
 use warren_plugin::hosting::split_label;
 
@@ -185,6 +185,8 @@ fn limits(table: &mut Reader) -> Limits {
     Limits {
         workers: table.integer("workers", 1..=65_535),
         weight: table.integer("weight", 1..=1000).unwrap_or(default.weight),
+        fair_by: task_key::read(table, "fair_by"),
+        exclusive_by: task_key::read(table, "exclusive_by"),
         rate: rate::read(table),
         timeout: table.duration("timeout", Duration::from_millis(1)..=MAX_DURATION),
         grace: table.duration("grace", Duration::ZERO..=second * 3600).unwrap_or(default.grace),

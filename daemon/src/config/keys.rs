@@ -26,6 +26,8 @@ pub(super) const HANDLER: &[&str] = &[
     "queues",
     "workers",
     "weight",
+    "fair_by",
+    "exclusive_by",
     "rate",
     "burst",
     "timeout",

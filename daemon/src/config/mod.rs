@@ -23,6 +23,7 @@ mod overrides;
 mod rate;
 mod reader;
 mod show;
+mod task_key;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -170,6 +171,10 @@ pub struct Limits {
     pub workers: Option<u16>,
     /// Its share of the workers of a queue, against other handlers that have tasks waiting in it.
     pub weight: u16,
+    /// Tasks of different keys share what the handler gets, as handlers share; `None`: they run in the order of arrival.
+    pub fair_by: Option<TaskKey>,
+    /// Two tasks of one key never run at once; `None`: they may.
+    pub exclusive_by: Option<TaskKey>,
     /// How many of its tasks may start in a time; `None`: any number.
     pub rate: Option<Rate>,
     /// Soft cancel after this; `None`: the plugin's default, else [`Limits::DEFAULT_TIMEOUT`].
@@ -196,6 +201,15 @@ pub struct Limits {
 impl Limits {
     /// Time limit of a handler where neither the operator nor the plugin states one.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+}
+
+/// `fair_by` and `exclusive_by`: what tells the tasks of one handler apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskKey {
+    /// `"argument"`: what follows the prefix.
+    Argument,
+    /// `"header:NAME"`: the value of that message header, as a handler sees it.
+    Header(Arc<str>),
 }
 
 /// `rate = "10/s"`, `burst = 5`: at most so many tasks start in so long a time.

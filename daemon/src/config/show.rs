@@ -124,6 +124,8 @@ fn handler(handler: &Handler) -> Value {
     let Limits {
         workers,
         weight,
+        fair_by,
+        exclusive_by,
         rate,
         timeout,
         grace,
@@ -163,6 +165,8 @@ fn handler(handler: &Handler) -> Value {
         ("prefixes", handler.prefixes.as_ref().map(|v| json!(v))),
         ("queues", handler.queues.as_ref().map(|v| json!(v))),
         ("workers", workers.map(|v| json!(v))),
+        ("fair_by", fair_by.as_ref().map(|key| json!(key.to_string()))),
+        ("exclusive_by", exclusive_by.as_ref().map(|key| json!(key.to_string()))),
         ("rate", rate.map(|rate| json!(rate.to_string()))),
         ("burst", rate.map(|rate| json!(rate.burst))),
         ("timeout", timeout.map(|v| json!(duration(v)))),

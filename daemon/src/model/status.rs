@@ -265,6 +265,12 @@ pub struct HandlerStatus {
     /// Its share of the workers, against other handlers that have tasks waiting in the same queue.
     #[serde(default)]
     pub weight: u16,
+    /// Between which tasks of the handler its share is shared, as configured.
+    #[serde(default)]
+    pub fair_by: Option<String>,
+    /// Which of its tasks never run at once, as configured.
+    #[serde(default)]
+    pub exclusive_by: Option<String>,
     /// How many of its tasks may start in a time, as configured, and how many at once.
     #[serde(default)]
     pub rate: Option<(String, u32)>,

@@ -1,6 +1,6 @@
 //! The daemon of the simulator: the real core, and in place of the driver the models that perform its actions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(super) struct Daemon {
     pub(super) has_read: Vec<bool>,
     pub(super) paused_queues: Vec<bool>,
     pub(super) paused_handlers: Vec<bool>,
+    /// When the tasks of a handler with a rate started, under that rate.
+    pub(super) starts: Vec<VecDeque<Duration>>,
     /// Hosts of a handler that died, so that it may be suspended or on trial.
     pub(super) has_died: Vec<bool>,
 }
@@ -98,7 +100,7 @@ impl Loaded {
             files: Vec::new(),
             broker: Broker { consumer_timeout: setup.consumer_timeout, ..Broker::default() },
             queues: self.queues.clone(),
-            plugins: Plugins::default(),
+            plugins: Plugins { max_idle_hosts: setup.max_idle_hosts, ..Plugins::default() },
             handlers: Vec::new(),
             daemon: DaemonConfig {
                 drain_timeout: setup.drain_timeout,
@@ -175,6 +177,7 @@ impl World {
             has_read: vec![false; setup.queues.len()],
             paused_queues: vec![false; setup.queues.len()],
             paused_handlers: vec![false; setup.handlers.len()],
+            starts: vec![VecDeque::new(); setup.handlers.len()],
             has_died: vec![false; setup.handlers.len()],
         };
         self.daemon = Some(daemon);

@@ -44,6 +44,7 @@ impl World {
             return self.broken(invariant, format!("message {uid} to host {}: {why}", id.0));
         }
         self.check_order(key);
+        self.check_rate(id);
         let now = self.now;
         let Some(daemon) = &mut self.daemon else { return };
         let Some(host) = daemon.hosts.get_mut(&id) else { return };
@@ -128,6 +129,7 @@ impl World {
                 return Err((LIMIT, format!("{of_handler} of generation {}", host.generation)));
             }
         }
+        self.may_run_beside(id, uid)?;
         self.may_run_twice(uid)
     }
 

@@ -77,7 +77,8 @@ impl World {
             let is_full = of_queue >= usize::from(daemon.loaded.queues[message.queue].workers)
                 || setup.limits.workers.is_some_and(|workers| of_handler >= usize::from(workers))
                 || (daemon.has_died[handler] && of_handler > 0);
-            if is_full {
+            // Its turn is another task's, or a matter of time.
+            if is_full || setup.limits.rate.is_some() || self.is_held_by_key(hand, setup) {
                 continue;
             }
             let is_idle = |(_, host): &(&HostId, &Host)| {

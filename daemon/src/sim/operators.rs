@@ -12,7 +12,7 @@ use super::daemon::{Drain, prefix_of};
 use super::fault::Fault;
 use super::ledger::{Known, Stage};
 use super::plan::{Task, What};
-use super::setup::HandlerSetup;
+use super::setup::{HandlerSetup, KEY};
 use super::world::World;
 use crate::dedup::Fingerprint;
 use crate::engine::PauseTarget;
@@ -104,6 +104,9 @@ impl World {
             if let Some(after) = after {
                 headers.insert(name.into(), AMQPValue::LongLongInt(now.plus(after).0 as i64));
             }
+        }
+        if let Some(key) = task.key {
+            headers.insert(KEY.into(), AMQPValue::LongString(key.to_string().into()));
         }
         if !headers.inner().is_empty() {
             properties = properties.with_headers(headers);
@@ -254,6 +257,7 @@ impl World {
                 let next = loaded.next_generation();
                 loaded.generations.insert(next, (handler, HandlerSetup::random(handler, random)));
                 loaded.active[handler] = Some(next);
+                daemon.starts[handler].clear();
             }
         }
         self.fault(Fault::Reload);

@@ -60,6 +60,8 @@ pub(super) struct Task {
     pub(super) queue: usize,
     /// `None`: no handler takes it.
     pub(super) handler: Option<usize>,
+    /// The value of its key, in a header.
+    pub(super) key: Option<u8>,
     pub(super) has_id: bool,
     pub(super) wants_reply: bool,
     /// Due so long after it was published.
@@ -127,6 +129,7 @@ impl Task {
         Self {
             queue: random.usize(..setup.queues.len()),
             handler: (!rare(random)).then(|| random.usize(..setup.handlers.len())),
+            key: random.bool().then(|| random.u8(..3)),
             has_id: !rare(random),
             wants_reply: rare(random),
             delay: rare(random).then(|| ms(random.u64(1..4_000))),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::choice::{Choices, For};
 use super::fault::Fault;
-use crate::config::{self, Breaker, Limits, Retry};
+use crate::config::{self, Breaker, Limits, Rate, Retry, TaskKey};
 
 /// Where a queue puts what comes back to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +52,15 @@ pub(super) struct Setup {
     pub(super) batch: Duration,
     pub(super) consumer_timeout: Duration,
     pub(super) drain_timeout: Duration,
+    pub(super) max_idle_hosts: u16,
 }
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
+
+/// The header that tasks with a key have.
+pub(super) const KEY: &str = "tenant";
 
 fn one<T: Clone>(of: &[T], random: &mut fastrand::Rng) -> T {
     of[random.usize(..of.len())].clone()
@@ -88,6 +92,7 @@ impl Setup {
             batch: one(&[ms(0), Duration::from_micros(100), ms(2)], random),
             consumer_timeout: one(&[ms(0), ms(0), ms(0), ms(2_000)], random),
             drain_timeout: one(&[ms(0), ms(40), ms(400), ms(3_000)], random),
+            max_idle_hosts: one(&[1, 2, 64], random),
         }
     }
 }
@@ -115,9 +120,14 @@ impl HandlerSetup {
 }
 
 fn limits(random: &mut fastrand::Rng) -> Limits {
+    let rate = Rate { tasks: one(&[5, 40, 300], random), unit: ms(1_000), burst: one(&[1, 1, 10], random) };
     let breaker = Breaker { rate: 0.5, window: ms(2_000), tasks: 4, rest: ms(500) };
     Limits {
         workers: one(&[None, None, Some(1), Some(2)], random),
+        weight: one(&[1, 1, 3], random),
+        fair_by: (random.u8(..4) == 0).then(|| TaskKey::Header(KEY.into())),
+        exclusive_by: (random.u8(..4) == 0).then(|| TaskKey::Header(KEY.into())),
+        rate: (random.u8(..5) == 0).then_some(rate),
         grace: one(&[ms(20), ms(100)], random),
         retry: Retry {
             attempts: one(&[1, 2, 3, 3, 5], random),

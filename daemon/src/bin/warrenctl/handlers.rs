@@ -24,8 +24,20 @@ fn text(handlers: &[HandlerStatus]) -> String {
         return "no handler is loaded\n".to_owned();
     }
     let mut table = Table::new(&[
-        "HANDLER", "STATE", "PREFIXES", "QUEUES", "WORKERS", "WEIGHT", "RATE", "TIMEOUT", "GEN", "SHA256",
-        "HOSTS", "FILE",
+        "HANDLER",
+        "STATE",
+        "PREFIXES",
+        "QUEUES",
+        "WORKERS",
+        "WEIGHT",
+        "RATE",
+        "FAIR BY",
+        "EXCLUSIVE BY",
+        "TIMEOUT",
+        "GEN",
+        "SHA256",
+        "HOSTS",
+        "FILE",
     ]);
     for handler in handlers {
         let quoted: Vec<_> = handler.prefixes.iter().map(|prefix| format!("{prefix:?}")).collect();
@@ -38,6 +50,8 @@ fn text(handlers: &[HandlerStatus]) -> String {
             if handler.workers == 0 { "-".to_owned() } else { handler.workers.to_string() },
             handler.weight.max(1).to_string(),
             handler.rate.as_ref().map_or_else(|| "-".to_owned(), |(rate, _)| rate.clone()),
+            handler.fair_by.clone().unwrap_or_else(|| "-".to_owned()),
+            handler.exclusive_by.clone().unwrap_or_else(|| "-".to_owned()),
             span(Duration::from_millis(handler.timeout_ms)),
             handler.generation.to_string(),
             short_digest(&handler.sha256),
@@ -72,10 +86,12 @@ mod tests {
             prefixes: vec!["Process order".into(), "Process payment".into()],
             hosts: vec![10, 11],
             timeout_ms: 900_000,
+            fair_by: Some("header:tenant".into()),
             ..HandlerStatus::default()
         }]);
         assert!(text.contains(r#""Process order", "Process payment"  all"#), "{text}");
         assert!(text.contains("15m") && text.contains("10,11"), "{text}");
+        assert!(text.contains("  header:tenant  "), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::{
     Bounds, Broker, Config, Daemon, Environment, Limits, Log, LogTarget, Plugins, Queue, QueueType, Rate,
+    TaskKey,
 };
 use super::{Files, load, loaded};
 
@@ -39,7 +40,7 @@ fn every_key_lands_in_its_place() {
         "[broker]\nuris = ['amqp://a', 'amqp://b']\nheartbeat = '5s'\npublish_channels = 3\n\
          [queues.mail]\nprefetch = 2\nworkers = 3\ntype = 'quorum'\ndead_type = 'classic'\ndeduplicate = '1h'\n\
          [plugins]\ndirs = ['/a', 'b']\nprobe_timeout = '3s'\nmax_idle_hosts = 7\n\
-         [handlers.x]\nplugin = 'p'\nprefixes = ['X y']\nqueues = ['mail']\nworkers = 1\nweight = 5\nrate = '300/m'\nburst = 4\ntimeout = '1m'\n\
+         [handlers.x]\nplugin = 'p'\nprefixes = ['X y']\nqueues = ['mail']\nworkers = 1\nweight = 5\nfair_by = 'header:tenant'\nexclusive_by = 'argument'\nrate = '300/m'\nburst = 4\ntimeout = '1m'\n\
          grace = '1s'\nmax_tasks = 9\nmax_rss = '64MiB'\nidle_timeout = '9s'\nmax_output = '1KiB'\nmax_output_lines = 7\n\
          memory = '64MiB'\ncpus = 1.5\ncpu_time = '3s'\nmax_files = 256\nmax_processes = 32\n\
          retry = { attempts = 1, delay = '1s', factor = 1, max_delay = '2s', jitter = 0 }\n\
@@ -56,6 +57,8 @@ fn every_key_lands_in_its_place() {
     let x = &config.handlers[0];
     assert_eq!((&*x.name, &*x.plugin), ("x", "p"));
     assert_eq!(x.limits.timeout, Some(Duration::from_secs(60)));
+    assert_eq!(x.limits.fair_by, Some(TaskKey::Header("tenant".into())));
+    assert_eq!(x.limits.exclusive_by, Some(TaskKey::Argument));
     let rate = Rate { tasks: 300, unit: Duration::from_secs(60), burst: 4 };
     assert_eq!(x.limits.rate, Some(rate));
     assert_eq!((x.limits.max_rss, x.limits.weight), (64 << 20, 5));

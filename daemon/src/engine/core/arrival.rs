@@ -20,7 +20,7 @@ use crate::task::{self, Refusal};
 use super::in_flight::{Claim, Decision, Entry, Purpose, Route, Stage};
 use super::keys::{EntryKey, QueueKey};
 use super::losses::{REDELIVERED_WITHIN, Redelivery};
-use super::{Action, CopyKind, Core, Turn};
+use super::{Action, CopyKind, Core, Turn, task_keys};
 
 impl Core {
     pub(super) fn on_delivery(&mut self, delivery: Delivery, turn: &mut Turn<'_>) {
@@ -76,9 +76,11 @@ impl Core {
     fn take_in(&mut self, queue: QueueKey, delivery: Delivery, suspect: bool, turn: &Turn<'_>) -> EntryKey {
         let identity = task::identify(&delivery.properties, turn.now.unix, &mut self.random);
         let fingerprint = self.fingerprint(queue, &identity.id, &delivery);
+        self.deliveries += 1;
         self.in_flight.insert(Entry {
             claim: Claim::Held(delivery.consumer, delivery.tag),
             arrived: turn.now.instant,
+            order: self.deliveries,
             queue,
             id: identity.id,
             attempt: identity.attempt,
@@ -128,10 +130,12 @@ impl Core {
             },
             Ok(found) => match &self.registry.slots[found.handler] {
                 Slot::Active(generation) => {
+                    let argument = range_of(found.argument, body);
                     let route = Route {
                         pool: generation.number,
                         prefix: found.prefix.clone(),
-                        argument: range_of(found.argument, body),
+                        keys: task_keys::of(&generation.limits, properties, &body[argument.clone()]),
+                        argument,
                     };
                     self.in_flight[key].route = Some(route);
                     self.enqueue(key, turn);
@@ -164,7 +168,7 @@ impl Core {
             return self.park(key, &pause.why, pause.left, turn);
         }
         self.log.received(self.task_ref(key), entry.delivery.body.len(), entry.delivery.redelivered);
-        self.scheduler.add(flow, pool, key);
+        self.scheduler.add(flow, pool, self.in_flight[key].task(key));
         self.in_flight[key].stage = Stage::Waiting;
     }
 
@@ -206,7 +210,7 @@ impl Core {
         if matches!(self.in_flight[key].stage, Stage::Waiting)
             && let Some(flow) = self.flow_of(key)
         {
-            self.scheduler.remove(flow, key);
+            self.scheduler.remove(flow, self.in_flight[key].task(key));
             self.in_flight[key].stage = Stage::Arrived;
         }
     }

@@ -24,7 +24,7 @@ impl Core {
     }
 
     /// Asks every flow with waiting tasks in turn. True: a task has started after a flow was passed over, which may have a
-    /// place now, behind that task in its worker for instance.
+    /// place now, behind that task in its worker for instance; or a task waits that was held until now.
     fn dispatch_round(&mut self, turn: &mut Turn<'_>) -> bool {
         let (mut has_passed, mut once_more) = (false, false);
         self.scheduler.begin_round();
@@ -45,14 +45,14 @@ impl Core {
             self.scheduler.pass_over(flow, why);
             has_passed = true;
         }
-        once_more
+        once_more || self.scheduler.has_admitted()
     }
 
-    /// Ends the hosts that have been idle for longest, where there are too many. The one that waits for a worker of its queue
-    /// to become free is needed: hence one a queue at least.
+    /// Ends the hosts that have been idle for longest, where there are too many; not those that tasks wait for.
     pub(super) fn end_excess_hosts(&mut self, turn: &mut Turn<'_>) {
-        let allowed = usize::from(self.config.plugins.max_idle_hosts).max(self.queues.len());
-        for host in self.pools.leave_excess(allowed) {
+        let allowed = usize::from(self.config.plugins.max_idle_hosts);
+        let scheduler = &self.scheduler;
+        for host in self.pools.leave_excess(allowed, |handler| scheduler.waiting_for(handler) > 0) {
             turn.act(Action::QuitHost(host));
         }
     }
@@ -135,7 +135,8 @@ impl Core {
     /// A task that a worker had has left it, after it ran for so long.
     pub(super) fn run_ended(&mut self, given: Given, ran: Duration) {
         if let Some(flow) = self.flow_of(given.entry) {
-            self.scheduler.ended(flow, given.charged, ran);
+            let task = self.in_flight[given.entry].task(given.entry);
+            self.scheduler.ended(flow, task, given.charged, ran);
         }
     }
 

@@ -239,7 +239,7 @@ impl Core {
         if let Some(pause) = self.pause_of(flow.handler, turn) {
             return self.park(key, &pause.why, pause.left, turn);
         }
-        self.scheduler.put_back(flow, pool, key);
+        self.scheduler.add(flow, pool, self.in_flight[key].task(key));
         self.in_flight[key].stage = Stage::Waiting;
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::keys::{EntryKey, PoolKey, QueueKey};
+use super::scheduler::{Task, TaskKeys};
 use crate::broker::{ConsumerId, Delivery, reply};
 use crate::dedup::Fingerprint;
 use crate::host::{HostId, Seq};
@@ -25,6 +26,8 @@ pub(super) struct Entry {
     /// Who may settle it. Differs from the delivery's own tag after it was reattached.
     pub(super) claim: Claim,
     pub(super) arrived: Instant,
+    /// Which delivery it was.
+    pub(super) order: u64,
     pub(super) queue: QueueKey,
     pub(super) id: TaskId,
     /// Attempt, from 1.
@@ -50,6 +53,7 @@ pub(super) struct Route {
     pub(super) prefix: Arc<str>,
     /// Where the argument text stands in the body.
     pub(super) argument: Range<usize>,
+    pub(super) keys: TaskKeys,
 }
 
 /// Who may settle a delivery at the broker.
@@ -161,6 +165,12 @@ impl Decision {
 }
 
 impl Entry {
+    /// What the scheduler knows of it.
+    pub(super) fn task(&self, key: EntryKey) -> Task {
+        let keys = self.route.as_ref().map_or_else(TaskKeys::default, |route| route.keys);
+        Task { entry: key, order: self.order, keys }
+    }
+
     /// The sender waits to be told how it ends.
     pub(super) fn wants_reply(&self) -> bool {
         reply::is_wanted(&self.delivery.properties)

@@ -10,6 +10,7 @@
 //! | `in_flight` | the deliveries in hand, and how far each is |
 //! | `pools` | the workers (plugin hosts) of each generation |
 //! | `scheduler` | which waiting task runs next |
+//! | `task_keys` | what `fair_by` and `exclusive_by` tell tasks apart by |
 //! | `rate` | how fast a handler's tasks may start |
 //! | `queues` | the configured queues and their subscriptions |
 //! | `handlers` `handler_health` | what is known of a handler over its generations; whether it is given tasks |
@@ -53,6 +54,7 @@ mod settle;
 mod status;
 mod stuck;
 mod swap;
+mod task_keys;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -94,6 +96,8 @@ pub(crate) struct Core {
     pools: Pools,
     scheduler: Scheduler,
     in_flight: InFlight,
+    /// How many there were.
+    deliveries: u64,
     handlers: Handlers,
     /// Which tasks were done, where that is asked for.
     dedup: Memories,
@@ -153,6 +157,7 @@ impl Core {
             pools: Pools::default(),
             scheduler: Scheduler::default(),
             in_flight: InFlight::default(),
+            deliveries: 0,
             handlers: Handlers::default(),
             dedup: Memories::default(),
             losses: Losses::default(),

@@ -10,7 +10,7 @@ use crate::settlement::Settlement;
 use super::handler_health::Pause;
 use super::in_flight::Decision;
 use super::keys::{EntryKey, HandlerKey, QueueKey};
-use super::scheduler::FlowKey;
+use super::scheduler::{FlowKey, Waiter};
 use super::{Action, Core, Now, Turn};
 
 /// The longest a parked task stays away: what an operator who resumes a handler has to wait at most, and how often a
@@ -66,7 +66,9 @@ impl Core {
             };
             let flows: Vec<FlowKey> = self.scheduler.flows_of(queue).filter(is_at_limit).collect();
             let waiting: usize = flows.iter().map(|flow| self.scheduler.waiting(*flow)).sum();
+            let waiting = waiting + self.scheduler.held_in(queue);
             let mut excess = waiting.saturating_sub((window / 2).max(1));
+            excess -= self.park_held(queue, excess, window, turn);
             for flow in flows {
                 while excess > 0
                     && let Some(pool) = self.scheduler.pool(flow).and_then(|pool| self.pools.get_mut(pool))
@@ -83,6 +85,21 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Parks at most so many of the newest tasks of a queue that are held for another one of their key; returns how many.
+    fn park_held(&mut self, queue: QueueKey, most: usize, window: usize, turn: &mut Turn<'_>) -> usize {
+        let mut parked = 0;
+        while parked < most
+            && let Some(Waiter { flow, pool, task }) = self.scheduler.newest_held(queue)
+            && let Some(pool) = self.pools.get_mut(pool)
+            && pool.may_park(window, turn.now.instant)
+        {
+            self.scheduler.remove(flow, task);
+            self.park(task.entry, "another task of its key runs, others need the window", Some(CROWD), turn);
+            parked += 1;
+        }
+        parked
     }
 
     /// A handler is given no tasks from now on: what waits for it is parked.

@@ -322,12 +322,18 @@ impl Pools {
     }
 
     /// The workers that have been idle for longest, as many as there are too many of. They are leaving from now on.
-    pub(super) fn leave_excess(&mut self, allowed: usize) -> Vec<HostId> {
+    pub(super) fn leave_excess(
+        &mut self,
+        allowed: usize,
+        is_wanted: impl Fn(HandlerKey) -> bool,
+    ) -> Vec<HostId> {
         let excess = self.idle.saturating_sub(allowed);
         if excess == 0 {
             return Vec::new();
         }
+        let is_of_use = |pool| self.all.get(pool).is_some_and(|pool| is_wanted(pool.handler));
         let idle = self.workers.iter().filter(|(_, worker)| worker.is_idle() && !worker.leaving);
+        let idle = idle.filter(|(_, worker)| !is_of_use(&worker.pool));
         let mut idle: Vec<(Instant, HostId)> = idle.map(|(id, worker)| (worker.idle_since, *id)).collect();
         idle.sort_unstable();
         idle.truncate(excess);

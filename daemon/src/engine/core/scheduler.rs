@@ -1,5 +1,6 @@
 //! Which waiting task runs next: the workers of a queue are shared fairly between the handlers that have tasks waiting in
-//! it, by weighted fair queueing over run time; the tasks of one handler run in the order of arrival.
+//! it, by weighted fair queueing over run time; the tasks of one handler run in the order of arrival, or share what the
+//! handler gets by their keys (`waiting.rs`). Tasks that may not run beside another one are held (`exclusion.rs`).
 //!
 //! The tasks of one handler in one queue are a flow. Its turn belongs to the handler, not to a generation: a reload changes
 //! nobody's turn.
@@ -9,14 +10,17 @@
 //! [`pass_over`](Scheduler::pass_over) (no worker takes its tasks in this round). What decides the order is known to this
 //! module alone.
 
+mod exclusion;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::exclusion::Exclusions;
 use self::shares::{Place, Shares, Virtual};
+use self::waiting::Waiting;
 use super::keys::{EntryKey, HandlerKey, PoolKey, QueueKey};
 
 /// How far a flow may get ahead of one that waits for a worker, by tasks that are queued in hosts that it keeps busy: a
@@ -28,6 +32,32 @@ const AHEAD: Duration = Duration::from_millis(1);
 pub(super) struct FlowKey {
     pub(super) handler: HandlerKey,
     pub(super) queue: QueueKey,
+}
+
+/// A task that waits, as far as its turn depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Task {
+    pub(super) entry: EntryKey,
+    /// Which delivery it was.
+    pub(super) order: u64,
+    pub(super) keys: TaskKeys,
+}
+
+/// What tells a task from others of its handler, as digests; `None`: nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct TaskKeys {
+    /// Of `fair_by`.
+    pub(super) fair: Option<u64>,
+    /// Of `exclusive_by`.
+    pub(super) exclusive: Option<u64>,
+}
+
+/// A task with where it waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiter {
+    pub(super) flow: FlowKey,
+    pub(super) pool: PoolKey,
+    pub(super) task: Task,
 }
 
 /// Why no task of a flow can start in this round.
@@ -44,6 +74,9 @@ pub(super) enum Blocked {
 pub(super) struct Scheduler {
     queues: Vec<QueueFlows>,
     weights: Vec<u16>,
+    exclusions: Exclusions,
+    /// A task that was held waits for a worker since this round began.
+    has_admitted: bool,
     round: Round,
     /// The queue that was served last: a handler at its own limit serves its queues in turn.
     last: QueueKey,
@@ -55,14 +88,6 @@ struct QueueFlows {
     shares: Shares,
     /// By handler. An emptied list keeps its memory for as long as its handler is there.
     lists: Vec<Waiting>,
-}
-
-/// What waits in one flow.
-#[derive(Debug, Default, Clone)]
-struct Waiting {
-    /// The generation that takes it; one at a time, because a replaced one has nothing waiting.
-    pool: PoolKey,
-    entries: VecDeque<EntryKey>,
 }
 
 /// How far a round is.
@@ -90,38 +115,51 @@ impl Scheduler {
         }
     }
 
-    /// A task that has arrived waits.
-    pub(super) fn add(&mut self, flow: FlowKey, pool: PoolKey, entry: EntryKey) {
-        self.list(flow, pool).push_back(entry);
-    }
-
-    /// A task that was taken and not started waits again, before all others.
-    pub(super) fn put_back(&mut self, flow: FlowKey, pool: PoolKey, entry: EntryKey) {
-        self.list(flow, pool).push_front(entry);
+    /// A task waits: it has arrived, or was taken and not started. Its place is by its arrival.
+    pub(super) fn add(&mut self, flow: FlowKey, pool: PoolKey, task: Task) {
+        let new = Waiter { flow, pool, task };
+        if self.exclusions.enter(new) {
+            self.admit(new);
+        }
     }
 
     /// A task waits no longer.
-    pub(super) fn remove(&mut self, flow: FlowKey, entry: EntryKey) {
-        self.take_out(flow, |list| list.retain(|waiting| *waiting != entry));
+    pub(super) fn remove(&mut self, flow: FlowKey, task: Task) {
+        self.take_out(flow, |list| list.remove(task.entry, task.keys.fair));
+        self.leave(flow.handler, task);
     }
 
-    /// Takes out every task that waits for a handler, queue by queue.
+    /// Takes out every task that waits for a handler, in the order of arrival.
     pub(super) fn remove_all_of(&mut self, handler: HandlerKey) -> Vec<EntryKey> {
-        let mut entries = Vec::new();
+        let mut tasks = self.exclusions.remove_held(handler);
         for queue in 0..self.queues.len() {
-            self.take_out(FlowKey { handler, queue }, |list| entries.extend(list.drain(..)));
+            let waiting = self.take_out(FlowKey { handler, queue }, Waiting::remove_all).unwrap_or_default();
+            for task in &waiting {
+                self.leave(handler, *task);
+            }
+            tasks.extend(waiting);
         }
-        entries
+        tasks.sort_unstable_by_key(|task| task.order);
+        tasks.into_iter().map(|task| task.entry).collect()
     }
 
     /// Takes out the task of a flow that came last.
     pub(super) fn remove_newest(&mut self, flow: FlowKey) -> Option<EntryKey> {
-        self.take_out(flow, VecDeque::pop_back)?
+        let task = self.take_out(flow, Waiting::remove_newest)??;
+        self.leave(flow.handler, task);
+        Some(task.entry)
+    }
+
+    /// The task of a queue that came last, of those that are held for another one of their key.
+    pub(super) fn newest_held(&self, queue: QueueKey) -> Option<Waiter> {
+        self.exclusions.newest(queue)
     }
 
     /// Takes out the first task of a flow, which does not start.
     pub(super) fn remove_first(&mut self, flow: FlowKey) -> Option<EntryKey> {
-        self.take_out(flow, VecDeque::pop_front)?
+        let task = self.take_out(flow, Waiting::remove_first)??;
+        self.leave(flow.handler, task);
+        Some(task.entry)
     }
 
     /// The handler is gone.
@@ -129,6 +167,7 @@ impl Scheduler {
         if let Some(weight) = self.weights.get_mut(handler) {
             *weight = 1;
         }
+        self.exclusions.forget(handler);
         for queue in &mut self.queues {
             queue.shares.forget(handler);
             if let Some(list) = queue.lists.get_mut(handler) {
@@ -137,19 +176,26 @@ impl Scheduler {
         }
     }
 
-    /// How many tasks of a flow wait.
+    /// How many tasks of a flow wait for a worker.
     pub(super) fn waiting(&self, flow: FlowKey) -> usize {
-        self.waiting_in(flow).map_or(0, |list| list.entries.len())
+        self.waiting_in(flow).map_or(0, Waiting::len)
     }
 
-    /// How many tasks wait for a handler.
+    /// How many tasks of a queue are held for another one of their key.
+    pub(super) fn held_in(&self, queue: QueueKey) -> usize {
+        self.exclusions.held(|flow| flow.queue == queue)
+    }
+
+    /// How many tasks wait for a handler, those included that are held.
     pub(super) fn waiting_for(&self, handler: HandlerKey) -> usize {
-        (0..self.queues.len()).map(|queue| self.waiting(FlowKey { handler, queue })).sum()
+        let waiting =
+            (0..self.queues.len()).map(|queue| self.waiting(FlowKey { handler, queue })).sum::<usize>();
+        waiting + self.exclusions.held(|flow| flow.handler == handler)
     }
 
     /// The first task of a flow.
     pub(super) fn first(&self, flow: FlowKey) -> Option<EntryKey> {
-        self.waiting_in(flow)?.entries.front().copied()
+        self.waiting_in(flow)?.first().map(|task| task.entry)
     }
 
     /// The generation that takes the tasks of a flow.
@@ -168,6 +214,12 @@ impl Scheduler {
     /// A new round: every flow may be asked for again.
     pub(super) fn begin_round(&mut self) {
         self.round = Round { first: self.last + 1, ..Round::default() };
+        self.has_admitted = false;
+    }
+
+    /// Whether a task that was held waits for a worker now, in a flow that this round may have been done with.
+    pub(super) fn has_admitted(&self) -> bool {
+        self.has_admitted
     }
 
     /// The flow whose first task is to run next; `None`: the round is over. Once a queue has no worker left, only flows
@@ -207,22 +259,28 @@ impl Scheduler {
     pub(super) fn start(&mut self, flow: FlowKey, expected: Duration) -> Option<EntryKey> {
         self.last = flow.queue;
         self.queues.get_mut(flow.queue)?.shares.start(flow.handler, expected);
-        self.remove_first(flow)
+        self.take_out(flow, |list| list.start(expected))?.map(|task| task.entry)
     }
 
     /// A task was charged for another run time than it has had by now.
-    pub(super) fn correct(&mut self, flow: FlowKey, charged: Duration, real: Duration) {
-        if let Some(queue) = self.queues.get_mut(flow.queue) {
-            queue.shares.correct(flow.handler, charged, real);
+    pub(super) fn correct(&mut self, flow: FlowKey, fair: Option<u64>, charged: Duration, real: Duration) {
+        let Some(queue) = self.queues.get_mut(flow.queue) else { return };
+        queue.shares.correct(flow.handler, charged, real);
+        if let Some(list) = queue.lists.get_mut(flow.handler) {
+            list.correct(fair, charged, real);
         }
     }
 
     /// A task that was started, and charged for so long, has ended.
-    pub(super) fn ended(&mut self, flow: FlowKey, charged: Duration, real: Duration) {
-        self.correct(flow, charged, real);
+    pub(super) fn ended(&mut self, flow: FlowKey, task: Task, charged: Duration, real: Duration) {
+        self.correct(flow, task.keys.fair, charged, real);
         if let Some(queue) = self.queues.get_mut(flow.queue) {
             queue.shares.end(flow.handler);
+            if let Some(list) = queue.lists.get_mut(flow.handler) {
+                list.ended(task.keys.fair);
+            }
         }
+        self.leave(flow.handler, task);
     }
 
     /// No task of the flow that [`next`](Self::next) named can start in this round.
@@ -241,20 +299,27 @@ impl Scheduler {
     /// Every task that waits, each list in ascending order.
     #[cfg(any(test, feature = "simulate"))]
     pub(super) fn listed(&self) -> std::collections::BTreeMap<(PoolKey, QueueKey), Vec<EntryKey>> {
-        let mut listed = std::collections::BTreeMap::new();
+        let mut listed = std::collections::BTreeMap::<_, Vec<EntryKey>>::new();
         for (key, queue) in self.queues.iter().enumerate() {
             let mut filled: Vec<HandlerKey> = self.flows_of(key).map(|flow| flow.handler).collect();
             filled.sort_unstable();
-            let lists = || queue.lists.iter().enumerate().filter(|(_, list)| !list.entries.is_empty());
+            let lists = || queue.lists.iter().enumerate().filter(|(_, list)| !list.is_empty());
             assert!(
                 lists().map(|(handler, _)| handler).eq(filled),
                 "the flows that are noted as waiting are"
             );
             for (_, list) in lists() {
-                let mut entries: Vec<EntryKey> = list.entries.iter().copied().collect();
-                entries.sort_unstable();
+                assert_eq!(list.iter().count(), list.len());
+                assert!(list.first().is_some(), "what waits has a first");
+                let entries = list.iter().map(|task| task.entry).collect();
                 assert!(listed.insert((list.pool, key), entries).is_none(), "one list a pool and queue");
             }
+        }
+        for Waiter { flow, pool, task } in self.exclusions.iter() {
+            listed.entry((*pool, flow.queue)).or_default().push(task.entry);
+        }
+        for entries in listed.values_mut() {
+            entries.sort_unstable();
         }
         listed
     }
@@ -268,8 +333,9 @@ impl Scheduler {
         self.queues.get(flow.queue)?.lists.get(flow.handler)
     }
 
-    /// The list of a flow to which a task is added now.
-    fn list(&mut self, flow: FlowKey, pool: PoolKey) -> &mut VecDeque<EntryKey> {
+    /// A task waits for a worker from now on.
+    fn admit(&mut self, new: Waiter) {
+        let Waiter { flow, pool, task } = new;
         let weights = &self.weights;
         while self.queues.len() <= flow.queue {
             let mut queue = QueueFlows::default();
@@ -285,23 +351,27 @@ impl Scheduler {
         }
         let list = &mut queue.lists[flow.handler];
         list.pool = pool;
-        if list.entries.is_empty() {
+        if list.is_empty() {
             queue.shares.wait(flow.handler);
         }
-        &mut list.entries
+        list.insert(task);
     }
 
-    fn take_out<T>(&mut self, flow: FlowKey, take: impl FnOnce(&mut VecDeque<EntryKey>) -> T) -> Option<T> {
-        let list = self.queues.get_mut(flow.queue)?.lists.get_mut(flow.handler)?;
-        let taken = take(&mut list.entries);
-        self.note_waiting(flow);
-        Some(taken)
+    /// A task of the handler has ended or waits no longer: the next one of its key may.
+    fn leave(&mut self, handler: HandlerKey, task: Task) {
+        if let Some(next) = self.exclusions.leave(handler, task.keys.exclusive, task.entry) {
+            self.has_admitted = true;
+            self.admit(next);
+        }
     }
 
-    fn note_waiting(&mut self, flow: FlowKey) {
-        let queue = &mut self.queues[flow.queue];
-        if queue.lists[flow.handler].entries.is_empty() {
+    fn take_out<T>(&mut self, flow: FlowKey, take: impl FnOnce(&mut Waiting) -> T) -> Option<T> {
+        let queue = self.queues.get_mut(flow.queue)?;
+        let list = queue.lists.get_mut(flow.handler)?;
+        let taken = take(list);
+        if list.is_empty() {
             queue.shares.stop_waiting(flow.handler);
         }
+        Some(taken)
     }
 }

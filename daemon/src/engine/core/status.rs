@@ -130,6 +130,8 @@ impl Core {
             running: workers().map(|(_, worker)| worker.tasks_in_hand()).sum(),
             waiting: key.map_or(0, |key| self.scheduler.waiting_for(key)),
             weight: generation.limits.weight,
+            fair_by: generation.limits.fair_by.as_ref().map(ToString::to_string),
+            exclusive_by: generation.limits.exclusive_by.as_ref().map(ToString::to_string),
             rate: generation.limits.rate.map(|rate| (rate.to_string(), rate.burst)),
             hosts: pids,
             counts: handler.map(|handler| handler.counts).unwrap_or_default(),

@@ -29,7 +29,8 @@ impl Core {
             let Some(head) = worker.head() else { continue };
             let running = now.saturating_duration_since(worker.head_since);
             if let (Some(charged), Some(queue)) = (worker.recharge(running), worker.queue()) {
-                self.scheduler.correct(FlowKey { handler: pool.handler, queue }, charged, running);
+                let fair = self.in_flight[head.entry].task(head.entry).keys.fair;
+                self.scheduler.correct(FlowKey { handler: pool.handler, queue }, fair, charged, running);
             }
             if let Some(since) = worker.cancelled_at {
                 if now >= since + pool.generation.limits.grace && !worker.killed {

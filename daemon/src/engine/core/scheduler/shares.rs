@@ -77,6 +77,21 @@ impl Shares {
         self.account(flow).weight = weight.max(1);
     }
 
+    /// Whether anything was noted of a flow.
+    pub(super) fn has(&self, flow: FlowIndex) -> bool {
+        flow < self.accounts.len()
+    }
+
+    /// Whether something of a flow waits or runs.
+    pub(super) fn is_active(&self, flow: FlowIndex) -> bool {
+        self.accounts.get(flow).is_some_and(Account::is_active)
+    }
+
+    /// Whether a flow would begin where the others are, if something of it came now.
+    pub(super) fn is_settled(&self, flow: FlowIndex) -> bool {
+        self.accounts.get(flow).is_none_or(|account| !account.is_active() && account.start <= self.now)
+    }
+
     /// Something of a flow waits now.
     pub(super) fn wait(&mut self, flow: FlowIndex) {
         self.account(flow);

@@ -5,10 +5,17 @@ use std::collections::BinaryHeap;
 
 use super::*;
 
+mod keys;
+
 const MS: Duration = Duration::from_millis(1);
 
 fn flow(handler: HandlerKey, queue: QueueKey) -> FlowKey {
     FlowKey { handler, queue }
+}
+
+/// A task without keys; entries are numbered as they arrive.
+fn task(entry: EntryKey) -> Task {
+    Task { entry, order: entry as u64, keys: TaskKeys::default() }
 }
 
 /// One queue whose handlers have always tasks waiting, and a clock.
@@ -33,7 +40,7 @@ impl Bench {
     }
 
     fn add(&mut self, handler: HandlerKey, tasks: usize) {
-        (0..tasks).for_each(|entry| self.scheduler.add(flow(handler, 0), 1, entry));
+        (0..tasks).for_each(|entry| self.scheduler.add(flow(handler, 0), 1, task(entry)));
     }
 
     /// Fills the workers. Tasks of each handler run so long; whose tasks start, in order.
@@ -60,7 +67,7 @@ impl Bench {
         let Some(Reverse((at, handler, charged, real))) = self.running.pop() else { return };
         self.now = at;
         self.typical[handler] = real;
-        self.scheduler.ended(flow(handler, 0), charged, real);
+        self.scheduler.ended(flow(handler, 0), task(0), charged, real);
     }
 
     /// So many ends, the workers being filled after each, and tasks that wait of all these handlers.
@@ -148,7 +155,7 @@ fn a_handler_at_its_own_limit_does_not_fall_behind() {
         let served = bench.scheduler.next().expect("the other");
         assert_eq!(served.handler, 1);
         bench.scheduler.start(served, MS);
-        bench.scheduler.ended(served, MS, MS);
+        bench.scheduler.ended(served, task(0), MS, MS);
     }
     // Neither it nor one that begins now is before the one that worked.
     bench.add(2, 10);
@@ -169,7 +176,7 @@ fn a_reload_changes_nobodys_turn() {
         let entries = reloaded.remove_all_of(handler);
         reloaded.set_weight(handler, 1);
         for entry in entries {
-            reloaded.add(flow(handler, 0), 2, entry);
+            reloaded.add(flow(handler, 0), 2, task(entry));
         }
         assert_eq!(reloaded.pool(flow(handler, 0)), Some(2));
     }
@@ -180,9 +187,9 @@ fn a_reload_changes_nobodys_turn() {
 #[test]
 fn tasks_are_queued_in_a_busy_worker_only_while_nobody_waits_much_longer() {
     let mut scheduler = Scheduler::default();
-    (0..1000).for_each(|entry| scheduler.add(flow(0, 0), 1, entry));
+    (0..1000).for_each(|entry| scheduler.add(flow(0, 0), 1, task(entry)));
     let mut queued = |others: usize| {
-        (0..others).for_each(|entry| scheduler.add(flow(1, 0), 2, entry));
+        (0..others).for_each(|entry| scheduler.add(flow(1, 0), 2, task(entry)));
         let mut queued = 0;
         scheduler.begin_round();
         while let Some(next) = scheduler.next() {
@@ -205,14 +212,14 @@ fn tasks_are_queued_in_a_busy_worker_only_while_nobody_waits_much_longer() {
 fn a_handler_at_its_limit_serves_its_queues_in_turn() {
     let mut scheduler = Scheduler::default();
     for queue in 0..3 {
-        (0..3).for_each(|entry| scheduler.add(flow(0, queue), 1, entry));
+        (0..3).for_each(|entry| scheduler.add(flow(0, queue), 1, task(entry)));
     }
     let mut served = Vec::new();
     for _ in 0..9 {
         scheduler.begin_round();
         let next = scheduler.next().expect("a flow");
         scheduler.start(next, MS);
-        scheduler.ended(next, MS, MS);
+        scheduler.ended(next, task(0), MS, MS);
         served.push(next.queue);
     }
     assert_eq!(served, [1, 2, 0, 1, 2, 0, 1, 2, 0]);
@@ -221,24 +228,24 @@ fn a_handler_at_its_limit_serves_its_queues_in_turn() {
 #[test]
 fn what_is_taken_out_in_any_way_waits_no_more() {
     let mut scheduler = Scheduler::default();
-    for entry in 0..6 {
-        scheduler.add(flow(1, entry % 2), 1, entry);
+    for entry in 1..7 {
+        scheduler.add(flow(1, (entry + 1) % 2), 1, task(entry));
     }
-    scheduler.put_back(flow(1, 0), 1, 9);
+    scheduler.add(flow(1, 0), 1, Task { order: 0, ..task(9) });
     assert_eq!((scheduler.first(flow(1, 0)), scheduler.waiting_for(1)), (Some(9), 7));
-    scheduler.remove(flow(1, 0), 2);
-    assert_eq!(scheduler.remove_newest(flow(1, 1)), Some(5));
+    scheduler.remove(flow(1, 0), task(3));
+    assert_eq!(scheduler.remove_newest(flow(1, 1)), Some(6));
     assert_eq!(scheduler.remove_first(flow(1, 0)), Some(9));
-    assert_eq!(scheduler.remove_all_of(1), [0, 4, 1, 3]);
+    assert_eq!(scheduler.remove_all_of(1), [1, 2, 4, 5]);
     let is_empty = |scheduler: &mut Scheduler| {
         scheduler.begin_round();
         (scheduler.next(), scheduler.waiting_for(1)) == (None, 0)
     };
     assert!(is_empty(&mut scheduler));
-    scheduler.add(flow(1, 0), 1, 9);
-    scheduler.remove(flow(1, 0), 9);
+    scheduler.add(flow(1, 0), 1, task(9));
+    scheduler.remove(flow(1, 0), task(9));
     assert!(is_empty(&mut scheduler));
-    scheduler.add(flow(1, 0), 1, 9);
+    scheduler.add(flow(1, 0), 1, task(9));
     scheduler.forget(1);
     assert!(is_empty(&mut scheduler));
 }

@@ -38,7 +38,7 @@ pub(super) fn targets(config: &Config, manifests: &[&Manifest]) -> Vec<Finding> 
         .collect()
 }
 
-fn takes(handler: &WantedHandler, queue: &Queue) -> bool {
+pub(super) fn takes(handler: &WantedHandler, queue: &Queue) -> bool {
     handler.queues.as_ref().is_none_or(|names| names.iter().any(|name| **name == *queue.name))
 }
 
@@ -152,12 +152,12 @@ fn service(config: &Config, handlers: &[WantedHandler], unit: &Unit) -> Option<F
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use warren::config::{Broker, Daemon, Environment, Limits, Log, Plugins};
 
     use super::*;
 
-    fn config(queue: Queue) -> Config {
+    pub(in crate::doctor) fn config(queue: Queue) -> Config {
         Config {
             files: Vec::new(),
             broker: Broker::default(),
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    fn handler(workers: Option<u16>, timeout: u64) -> WantedHandler {
+    pub(in crate::doctor) fn handler(workers: Option<u16>, timeout: u64) -> WantedHandler {
         WantedHandler {
             name: "backup".into(),
             plugin: "backup".into(),

@@ -8,6 +8,7 @@ mod handlers;
 mod machine;
 mod plugins;
 mod queues;
+mod sharing;
 
 use warren::plugin::{WantedHandler, wanted_handlers};
 
@@ -28,6 +29,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
             }
         }
         findings.extend(handlers::targets(&loaded.config, &store.manifests()));
+        findings.extend(sharing::check(&loaded.config, &handlers));
         findings.extend(handlers::check(&loaded.config, &handlers, facts.daemon.unit.as_ref()));
     }
     let config = facts.config.as_ref().ok().map(|loaded| &loaded.config);
