@@ -13,14 +13,14 @@ fn a_missing_queue_is_declared_durable_and_consumed_by_exactly_one_consumer() {
     assert_eq!(address, format!("127.0.0.1:{}/", node.port()));
     assert!(server.starts_with("RabbitMQ "), "{server}");
     // The broker's figures of a queue may be those of a moment ago.
+    // From 4.0 on the broker has its default type among the arguments of a queue that was declared without one.
     let question = format!(
         "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{name}\">>)), \
-         {{amqqueue:is_durable(Q), amqqueue:get_arguments(Q), length(rabbit_amqqueue:consumers(Q))}}"
+         {{amqqueue:is_durable(Q), lists:keydelete(<<\"x-queue-type\">>, 1, amqqueue:get_arguments(Q)), \
+          length(rabbit_amqqueue:consumers(Q))}}"
     );
     wait::until("the queue as it was declared, with its consumer", || {
         let seen = node.eval(&question).ok()?;
-        // From 4.0 on the broker has its default type among the arguments of a queue that was declared without one.
-        let seen = seen.replace("{<<\"x-queue-type\">>, longstr, <<\"classic\">>}", "");
         (seen == "{true, [], 1}").then_some(())
     });
 }
