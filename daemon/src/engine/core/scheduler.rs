@@ -125,7 +125,7 @@ impl Scheduler {
 
     /// A task waits no longer.
     pub(super) fn remove(&mut self, flow: FlowKey, task: Task) {
-        self.take_out(flow, |list| list.remove(task.entry, task.keys.fair));
+        self.take_out(flow, |list| list.remove(task));
         self.leave(flow.handler, task);
     }
 

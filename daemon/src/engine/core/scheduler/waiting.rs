@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Task;
 use super::shares::{FlowIndex, Shares};
-use crate::engine::core::keys::{EntryKey, PoolKey};
+use crate::engine::core::keys::PoolKey;
 
 /// The list of the tasks without a key; the only one where no key is asked for.
 const KEYLESS: FlowIndex = 0;
@@ -53,13 +53,13 @@ impl Waiting {
     }
 
     /// Takes a task out, if it is there.
-    pub(super) fn remove(&mut self, entry: EntryKey, fair: Option<u64>) -> Option<Task> {
-        let index = self.index_of(fair)?;
-        let list = self.lists.get_mut(index)?;
-        let at = list.iter().position(|task| task.entry == entry)?;
-        let task = list.remove(at);
-        self.took_from(index);
-        task
+    pub(super) fn remove(&mut self, task: Task) {
+        let Some(index) = self.index_of(task.keys.fair) else { return };
+        let Some(list) = self.lists.get_mut(index) else { return };
+        if let Ok(at) = list.binary_search_by_key(&task.order, |other| other.order) {
+            list.remove(at);
+            self.took_from(index);
+        }
     }
 
     /// Takes out the task that [`first`](Self::first) names.
@@ -180,8 +180,9 @@ impl Waiting {
 
     /// Forgets what idle keys have had.
     fn forget_idle_keys(&mut self) {
-        let idle: Vec<_> = self.keys.iter().filter(|(_, index)| !self.shares.is_active(**index)).collect();
-        for (key, index) in idle.into_iter().map(|(key, index)| (*key, *index)).collect::<Vec<_>>() {
+        let keys = self.keys.iter().map(|(key, index)| (*key, *index));
+        let idle: Vec<_> = keys.filter(|(_, index)| !self.shares.is_active(*index)).collect();
+        for (key, index) in idle {
             self.forget_key(key, index);
         }
     }
