@@ -129,21 +129,29 @@ impl World {
                 self.broken("a redelivery is given to the run of its message", seen);
             }
             (Some(_), None) => self.take_in(key, uid),
-            (None, Some(before)) => self.reattach(key, uid, before),
-            (None, None) => {
-                // Settled at once: it ended here before, or was done before. Or an equal one did.
-                let task = self.broker.messages[uid].task;
-                let equal = self.ledger.hands.iter().find(|(_, hand)| {
-                    let ended = hand.stage == Stage::Ended && !hand.is_held;
-                    ended
-                        && self.broker.messages[hand.message].task == task
-                        && self.are_equal(hand.message, uid)
-                });
-                if let Some(original) = equal.map(|(original, _)| *original) {
+            // Settled at once: it ended here before, or was done before. Or an equal one did.
+            (None, before) => {
+                let has_ended = |before: &HandKey| {
+                    self.ledger.hands.get(before).is_none_or(|hand| hand.stage == Stage::Ended)
+                };
+                let ended = before.filter(has_ended).or_else(|| self.equal_that_ended(uid));
+                if let Some(original) = ended.or(before) {
                     self.reattach(key, uid, original);
                 }
             }
         }
+    }
+
+    /// The run of an equal message that has ended and waits for a tag.
+    fn equal_that_ended(&self, uid: Uid) -> Option<HandKey> {
+        let task = self.broker.messages[uid].task;
+        let is_equal = |hand: &super::ledger::Hand| {
+            hand.stage == Stage::Ended
+                && !hand.is_held
+                && self.broker.messages[hand.message].task == task
+                && self.are_equal(hand.message, uid)
+        };
+        self.ledger.hands.iter().find(|(_, hand)| is_equal(hand)).map(|(key, _)| *key)
     }
 
     /// The run of one delivery goes on under another one.
