@@ -2,7 +2,7 @@
 //!
 //! The broker tells a consumer that its queue is gone (`basic.cancel`), but not always: `RabbitMQ` 4.0.5 says nothing when a
 //! queue is deleted within a moment of `basic.consume-ok`, and a quorum queue can lose a consumer when its leader changes.
-//! Such a consumer would wait for ever on a connection that is fine. So the broker is asked for consumers that got nothing
+//! Such a consumer would wait without end on a connection that is fine. So the broker is asked for consumers that got nothing
 //! for a while.
 
 use std::cell::Cell;

@@ -20,7 +20,7 @@
 //!                                       # source's digest, required
 //! compress  = "gzip"                    # or "none"; gzip adds .gz to the name
 //! keep      = 30                        # at most so many backups; all, if left out
-//! keep_for  = "90d"                     # none older than this; for ever, if left out
+//! keep_for  = "90d"                     # none older than this; of any age, if left out
 //! host      = "shop-1"                  # which machine this is; its id and name, if left out
 //! ```
 //!
@@ -216,7 +216,7 @@ impl Settings {
             return bad("keep must be at least 1; leave it out to keep every backup".into());
         }
         if self.keep_for.is_some_and(|limit| limit < Duration::from_secs(60)) {
-            return bad("keep_for must be at least 1m; leave it out to keep backups for ever".into());
+            return bad("keep_for must be at least 1m; leave it out to keep backups of any age".into());
         }
         if self.host.as_ref().is_some_and(|host| host.trim().is_empty()) {
             return bad("host is empty; leave it out for this machine's id and name".into());

@@ -3,7 +3,7 @@
 use warren_tests::broker::Letter;
 use warren_tests::{Daemon, Keys};
 
-use super::stage::{TWINS, stage};
+use super::stage::{BOTH_FIXTURES, stage};
 
 fn header(letter: &Letter, name: &str) -> String {
     letter.header(name).unwrap_or_default()
@@ -11,7 +11,7 @@ fn header(letter: &Letter, name: &str) -> String {
 
 #[test]
 fn a_task_over_its_memory_is_a_crash_that_names_the_bound() {
-    for plugin in TWINS {
+    for plugin in BOTH_FIXTURES {
         let keys = "memory = \"64MiB\"\nretry = { attempts = 1 }";
         let (home, broker) = stage(&format!("limits_memory_{plugin}"), plugin, "workers = 1", keys);
         let daemon = Daemon::start(&home);
@@ -73,7 +73,7 @@ fn cpu_time_is_counted_for_each_task_anew() {
 
 #[test]
 fn a_task_out_of_files_gets_an_error_and_its_host_lives_on() {
-    for plugin in TWINS {
+    for plugin in BOTH_FIXTURES {
         let keys = "max_files = 200\nretry = { attempts = 1 }";
         let (home, broker) = stage(&format!("limits_files_{plugin}"), plugin, "workers = 1", keys);
         let daemon = Daemon::start(&home);

@@ -1,4 +1,4 @@
-//! What the tests of this suite share: a daemon with the scenario fixture, its twin in C or the ledger, and a look at
+//! What the tests of this suite share: a daemon with the scenario fixture in Rust or C, or the ledger, and a look at
 //! processes.
 
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
 
-/// The two twins.
-pub(crate) const TWINS: [&str; 2] = ["scenario", "scenario-c"];
+/// The fixture in Rust and the one in C.
+pub(crate) const BOTH_FIXTURES: [&str; 2] = ["scenario", "scenario-c"];
 
 /// A home for one handler of this plugin, `scenario` with these keys, `queue` for its queue.
 pub(crate) fn stage(name: &str, plugin: &str, queue: &str, keys: &str) -> (Home, Broker) {

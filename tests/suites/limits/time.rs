@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
 
-use super::stage::{TWINS, brood, host_of, install, signal, stage, wait_gone};
+use super::stage::{BOTH_FIXTURES, brood, host_of, install, signal, stage, wait_gone};
 
 /// One task at a time, so that the next needs the slot.
 const KEYS: &str = "workers = 1\ntimeout = \"2s\"\nretry = { attempts = 1 }";
@@ -49,7 +49,7 @@ fn so_is_one_whose_process_was_stopped() {
 
 #[test]
 fn so_is_one_that_is_deaf_to_sigterm_with_all_that_it_started() {
-    for plugin in TWINS {
+    for plugin in BOTH_FIXTURES {
         overstays(&format!("limits_brood_{plugin}"), plugin, "Scenario brood", |home, _| {
             brood(home);
         });
@@ -71,7 +71,7 @@ fn the_brood_of_a_task_that_was_killed_is_dead() {
 fn a_handler_that_is_slow_to_start_holds_up_no_other() {
     let home = Home::new(&Node::shared().uri(), "limits_slow_start");
     let broker = Broker::connect(&Node::shared().uri());
-    for plugin in TWINS {
+    for plugin in BOTH_FIXTURES {
         install(&home, plugin);
     }
     let slow = |name: &str, plugin: &str| {
