@@ -52,7 +52,7 @@ impl Core {
     pub(super) fn end_excess_hosts(&mut self, turn: &mut Turn<'_>) {
         let allowed = usize::from(self.config.plugins.max_idle_hosts);
         let scheduler = &self.scheduler;
-        for host in self.pools.leave_excess(allowed, |handler| scheduler.waiting_for(handler) > 0) {
+        for host in self.pools.leave_excess(allowed, |handler| scheduler.is_waiting(handler)) {
             turn.act(Action::QuitHost(host));
         }
     }

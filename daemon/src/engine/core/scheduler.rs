@@ -152,7 +152,7 @@ impl Scheduler {
 
     /// The task of a queue that came last, of those that are held for another one of their key.
     pub(super) fn newest_held(&self, queue: QueueKey) -> Option<Waiter> {
-        self.exclusions.newest(queue)
+        self.exclusions.held_in(queue).next_back().copied()
     }
 
     /// Takes out the first task of a flow, which does not start.
@@ -183,14 +183,19 @@ impl Scheduler {
 
     /// How many tasks of a queue are held for another one of their key.
     pub(super) fn held_in(&self, queue: QueueKey) -> usize {
-        self.exclusions.held(|flow| flow.queue == queue)
+        self.exclusions.held_in(queue).count()
     }
 
     /// How many tasks wait for a handler, those included that are held.
     pub(super) fn waiting_for(&self, handler: HandlerKey) -> usize {
         let waiting =
             (0..self.queues.len()).map(|queue| self.waiting(FlowKey { handler, queue })).sum::<usize>();
-        waiting + self.exclusions.held(|flow| flow.handler == handler)
+        waiting + self.exclusions.held().filter(|held| held.flow.handler == handler).count()
+    }
+
+    /// Whether a task of a handler waits for a worker.
+    pub(super) fn is_waiting(&self, handler: HandlerKey) -> bool {
+        (0..self.queues.len()).any(|queue| self.waiting(FlowKey { handler, queue }) > 0)
     }
 
     /// The first task of a flow.
@@ -315,7 +320,7 @@ impl Scheduler {
                 assert!(listed.insert((list.pool, key), entries).is_none(), "one list a pool and queue");
             }
         }
-        for Waiter { flow, pool, task } in self.exclusions.iter() {
+        for Waiter { flow, pool, task } in self.exclusions.held() {
             listed.entry((*pool, flow.queue)).or_default().push(task.entry);
         }
         for entries in listed.values_mut() {
@@ -359,7 +364,7 @@ impl Scheduler {
 
     /// A task of the handler has ended or waits no longer: the next one of its key may.
     fn leave(&mut self, handler: HandlerKey, task: Task) {
-        if let Some(next) = self.exclusions.leave(handler, task.keys.exclusive, task.entry) {
+        if let Some(next) = self.exclusions.leave(handler, task) {
             self.has_admitted = true;
             self.admit(next);
         }
