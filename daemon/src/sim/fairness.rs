@@ -95,7 +95,8 @@ impl World {
             })
     }
 
-    fn handler_of(&self, uid: Uid) -> Option<usize> {
+    /// The handler that takes a message.
+    pub(super) fn handler_of(&self, uid: Uid) -> Option<usize> {
         self.task_of(uid)?.handler
     }
 

@@ -84,7 +84,7 @@ impl World {
         if !daemon.loaded.is_active(host.generation) {
             return refuse("a replaced generation takes no tasks", format!("generation {}", host.generation));
         }
-        if self.task_of(hand.message).and_then(|task| task.handler) != Some(host.handler) {
+        if self.handler_of(hand.message) != Some(host.handler) {
             return refuse("a task is run by its handler", format!("handler {}", host.handler));
         }
         if daemon.paused_handlers[host.handler] || daemon.paused_queues[message.queue] {

@@ -63,7 +63,7 @@ impl World {
         let mut found = None;
         for hand in self.ledger.hands.values().filter(waits) {
             let message = &self.broker.messages[hand.message];
-            let Some(handler) = self.task_of(hand.message).and_then(|task| task.handler) else { continue };
+            let Some(handler) = self.handler_of(hand.message) else { continue };
             // A duplicate of it may be in hand, or what is recorded not be read yet.
             if !self.window_of(hand.message).is_zero() && self.has_duplicate_in_hand(hand.message) {
                 continue;

@@ -226,7 +226,7 @@ impl World {
 
     /// Whether a handler takes a message's task now.
     fn is_routed(&self, uid: Uid) -> bool {
-        let handler = self.task_of(uid).and_then(|task| task.handler);
+        let handler = self.handler_of(uid);
         let Some(daemon) = &self.daemon else { return false };
         handler.is_some_and(|handler| daemon.loaded.active[handler].is_some())
     }

@@ -38,8 +38,11 @@ pub(super) fn targets(config: &Config, manifests: &[&Manifest]) -> Vec<Finding> 
         .collect()
 }
 
+/// Whether tasks of this queue come to the handler.
 pub(super) fn takes(handler: &WantedHandler, queue: &Queue) -> bool {
-    handler.queues.as_ref().is_none_or(|names| names.iter().any(|name| **name == *queue.name))
+    let is_named =
+        || handler.queues.as_ref().is_none_or(|names| names.iter().any(|name| **name == *queue.name));
+    !handler.prefixes.is_empty() && is_named()
 }
 
 /// What the configuration alone could not tell: the limits that plugins bring along.
@@ -85,8 +88,7 @@ fn drain(config: &Config, handler: &WantedHandler) -> Option<Finding> {
 
 /// Workers of a queue for which there is never a task: its handlers are capped below, or its window is shared unfairly.
 fn prefetch(queue: &Queue, handlers: &[WantedHandler]) -> Option<Finding> {
-    let takers: Vec<&WantedHandler> =
-        handlers.iter().filter(|handler| !handler.prefixes.is_empty() && takes(handler, queue)).collect();
+    let takers: Vec<&WantedHandler> = handlers.iter().filter(|handler| takes(handler, queue)).collect();
     let find = |severity, what: String, remedy: &str| {
         Some(Finding::new(severity, Area::Handlers, &*queue.name, what, remedy))
     };

@@ -31,7 +31,7 @@ fn queues<'a>(config: &'a Config, handler: &'a WantedHandler) -> impl Iterator<I
 }
 
 fn weight(config: &Config, handler: &WantedHandler, handlers: &[WantedHandler]) -> Option<Finding> {
-    let is_other = |other: &&WantedHandler| other.name != handler.name && !other.prefixes.is_empty();
+    let is_other = |other: &&WantedHandler| other.name != handler.name;
     let is_alone = |queue: &Queue| !handlers.iter().filter(is_other).any(|other| takes(other, queue));
     (handler.limits.weight != 1 && queues(config, handler).all(is_alone)).then(|| {
         let what = format!(
