@@ -95,6 +95,18 @@ impl Broker {
         self.publish_with(queue, properties, text.as_bytes());
     }
 
+    /// Publishes a text with an id and a header, confirmed.
+    ///
+    /// # Panics
+    /// When the broker does not take it.
+    pub fn publish_with_header(&self, queue: &str, id: &str, (name, value): (&str, AMQPValue), text: &str) {
+        let mut headers = FieldTable::default();
+        headers.insert(name.into(), value);
+        let properties =
+            BasicProperties::default().with_delivery_mode(2).with_message_id(id.into()).with_headers(headers);
+        self.publish_with(queue, properties, text.as_bytes());
+    }
+
     /// Publishes bytes with any properties, confirmed.
     ///
     /// # Panics

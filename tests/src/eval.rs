@@ -35,6 +35,20 @@ impl Node {
         Ok(value?.trim_matches('"').to_owned())
     }
 
+    /// Evaluates an expression about a queue, which it knows as `Q`. `None`: no such queue.
+    ///
+    /// # Panics
+    /// When the node does not answer, or the expression fails.
+    pub fn eval_queue(&self, queue: &str, expression: &str) -> Option<String> {
+        let value = self.eval(&format!(
+            "case rabbit_amqqueue:lookup({{resource, <<\"/\">>, queue, <<\"{queue}\">>}}) of
+                {{ok, Q}} -> {expression};
+                _ -> none
+             end"
+        ));
+        Some(value.expect("the node knows of its queue")).filter(|value| value != "none")
+    }
+
     /// The queues whose name begins like this, by name, each with these figures of it (`messages_ready` for instance). Of
     /// a quorum queue they are some seconds old.
     ///
@@ -75,12 +89,11 @@ impl Node {
     /// # Panics
     /// When the node does not answer.
     pub fn windows(&self, queue: &str) -> Vec<u32> {
-        let windows = self.eval(&format!(
-            "lists:flatten([io_lib:format(\"~w \", [element(4, Consumer)])
-                || {{ok, Q}} <- [rabbit_amqqueue:lookup({{resource, <<\"/\">>, queue, <<\"{queue}\">>}})],
-                   Consumer <- rabbit_amqqueue:consumers(Q)])"
-        ));
-        let windows = windows.expect("the node lists a queue's consumers");
+        let windows = self.eval_queue(
+            queue,
+            "lists:flatten([io_lib:format(\"~w \", [element(4, C)]) || C <- rabbit_amqqueue:consumers(Q)])",
+        );
+        let windows = windows.unwrap_or_default();
         windows.split_whitespace().filter_map(|window| window.parse().ok()).collect()
     }
 

@@ -1,9 +1,8 @@
 //! Handlers and queues that are held: suspended, resting, paused, at their limit; tasks that are cancelled, and tasks
 //! whose start was cut short again and again.
 
-use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicNackOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 use serde_json::Value;
 use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
 
@@ -200,11 +199,8 @@ fn what_waits_for_half_of_the_consumer_timeout_is_given_back_and_done_later() {
 
 /// A task as it is after a consumer got it and vanished: redelivered, with so many starts cut short on record.
 fn redelivered(broker: &Broker, queue: &str, id: &str, starts: i32) {
-    let mut headers = FieldTable::default();
-    headers.insert("x-warren-redeliveries".into(), AMQPValue::LongInt(starts));
-    let properties =
-        BasicProperties::default().with_delivery_mode(2).with_message_id(id.into()).with_headers(headers);
-    broker.publish_with(queue, properties, b"Scenario ok");
+    let header = ("x-warren-redeliveries", AMQPValue::LongInt(starts));
+    broker.publish_with_header(queue, id, header, "Scenario ok");
     let (channel, runtime) = broker.channel();
     runtime.block_on(async {
         let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("get");

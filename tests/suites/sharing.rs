@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 use warren_tests::ledger::{self, Entry};
 use warren_tests::{Broker, Daemon, Home, Keys, Node, wait};
 
@@ -27,15 +26,6 @@ fn starts(home: &Home) -> Vec<Entry> {
 
 fn publish(broker: &Broker, home: &Home, prefix: &str, text: &str, count: usize) {
     broker.publish_all(home.queue(), prefix, (0..count).map(|_| text.to_owned()));
-}
-
-/// Publishes a task with this id and this header.
-fn publish_keyed(broker: &Broker, home: &Home, id: &str, (name, value): (&str, &str), text: &str) {
-    let mut headers = FieldTable::default();
-    headers.insert(name.into(), AMQPValue::LongString(value.into()));
-    let properties =
-        BasicProperties::default().with_delivery_mode(2).with_message_id(id.into()).with_headers(headers);
-    broker.publish_with(home.queue(), properties, text.as_bytes());
 }
 
 /// 100 tasks of one handler before it, 600 behind.
@@ -131,7 +121,8 @@ fn a_tenant_behind_the_flood_of_another_is_served_like_that_one() {
     wait::until("the flood in the window", || (daemon.counts()["delivered"] == FLOOD).then_some(()));
     daemon.reload();
     for n in 0..10 {
-        publish_keyed(&broker, &home, &format!("tenant-{n}"), ("tenant", "b"), "Alpha slow 100");
+        let tenant = ("tenant", AMQPValue::LongString("b".into()));
+        broker.publish_with_header(home.queue(), &format!("tenant-{n}"), tenant, "Alpha slow 100");
     }
     let is_tenants = |entry: &&Entry| entry.id.starts_with("tenant");
     let entries = wait::until("the tenant's tasks", || {
@@ -159,8 +150,8 @@ fn two_tasks_of_one_key_never_run_at_once_and_others_do() {
     let (home, broker) = stage("sharing_exclusive", "prefetch = 20\nworkers = 4", keys, "");
     for n in 0..40 {
         let text = if n % 10 == 0 { "Alpha until 2" } else { "Alpha slow 20" };
-        let account = format!("account {}", n % ACCOUNTS);
-        publish_keyed(&broker, &home, &format!("t-{n}"), ("account", &account), text);
+        let account = ("account", AMQPValue::LongString(format!("account {}", n % ACCOUNTS).into()));
+        broker.publish_with_header(home.queue(), &format!("t-{n}"), account, text);
     }
     let daemon = Daemon::start(&home);
     wait::until("some of them", || (starts(&home).len() > 10).then_some(()));

@@ -1,7 +1,10 @@
 //! The backup handler against real databases on disk, with writers at work.
 
+#[path = "../../documented.rs"]
+mod documented;
 mod place;
 
+use documented::documented_settings;
 use place::{Place, is_lock};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -338,20 +341,9 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
 #[test]
 fn the_documented_settings_are_taken() {
     let place = Place::new("WAL");
-    let mut settings = documented_settings();
+    let mut settings = documented_settings(include_str!("../src/lib.rs"));
     settings["database"] = json!(place.database());
     settings["directory"] = json!(place.directory());
     TestKit::<BackupDatabase>::new(settings).expect("they are good").run("Backup database").done();
     assert_eq!(place.files().len(), 1);
-}
-
-/// The settings that the crate's documentation shows.
-fn documented_settings() -> Value {
-    let source = include_str!("../src/lib.rs");
-    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
-    let example: Vec<&str> =
-        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
-    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
-    let handlers = config["handlers"].as_object().expect("it configures handlers");
-    handlers.values().next().expect("one handler")["settings"].clone()
 }

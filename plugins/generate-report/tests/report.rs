@@ -1,5 +1,9 @@
 //! The report handler against real databases and files.
 
+#[path = "../../documented.rs"]
+mod documented;
+
+use documented::documented_settings;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::fs;
@@ -287,21 +291,10 @@ fn wrong_settings_are_refused_with_the_key_and_the_remedy() {
 #[test]
 fn the_documented_settings_are_taken() {
     let place = Place::new();
-    let mut settings = documented_settings();
+    let mut settings = documented_settings(include_str!("../src/lib.rs"));
     settings["database"] = json!(place.database());
     settings["directory"] = json!(place.directory());
     let mut kit = TestKit::<GenerateReport>::new(settings).expect("they are good");
     assert_eq!(result(&kit.run("Generate report for Q3"))["rows"], 3);
     assert_eq!(place.read("Sales-Q3.html").matches("<rect").count(), 3);
-}
-
-/// The settings that the crate's documentation shows.
-fn documented_settings() -> Value {
-    let source = include_str!("../src/lib.rs");
-    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
-    let example: Vec<&str> =
-        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
-    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
-    let handlers = config["handlers"].as_object().expect("it configures handlers");
-    handlers.values().next().expect("one handler")["settings"].clone()
 }

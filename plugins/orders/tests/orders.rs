@@ -1,5 +1,9 @@
 //! The orders handler against a real store on disk.
 
+#[path = "../../documented.rs"]
+mod documented;
+
+use documented::documented_settings;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -293,21 +297,10 @@ fn another_programs_database_and_a_newer_store_are_refused() {
 #[test]
 fn the_documented_settings_are_taken() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut settings = documented_settings();
+    let mut settings = documented_settings(include_str!("../src/lib.rs"));
     settings["database"] = json!(directory.path().join("orders.db"));
     let mut kit = TestKit::<Orders>::new(settings).expect("they are good").prefixes(PREFIXES);
     let ran = kit.run("Process order #1");
     ran.done();
     assert_eq!(ran.published[0].queue.as_deref(), Some("payments"));
-}
-
-/// The settings that the crate's documentation shows.
-fn documented_settings() -> Value {
-    let source = include_str!("../src/lib.rs");
-    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
-    let example: Vec<&str> =
-        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
-    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
-    let handlers = config["handlers"].as_object().expect("it configures handlers");
-    handlers.values().next().expect("one handler")["settings"].clone()
 }

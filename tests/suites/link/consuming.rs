@@ -12,16 +12,11 @@ fn a_missing_queue_is_declared_durable_and_consumed_by_exactly_one_consumer() {
     let (address, server) = rig.connected();
     assert_eq!(address, format!("127.0.0.1:{}/", node.port()));
     assert!(server.starts_with("RabbitMQ "), "{server}");
-    // The broker's figures of a queue may be those of a moment ago.
     // From 4.0 on the broker has its default type among the arguments of a queue that was declared without one.
-    let question = format!(
-        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{name}\">>)), \
-         {{amqqueue:is_durable(Q), lists:keydelete(<<\"x-queue-type\">>, 1, amqqueue:get_arguments(Q)), \
-          length(rabbit_amqqueue:consumers(Q))}}"
-    );
+    let question = "{amqqueue:is_durable(Q), lists:keydelete(<<\"x-queue-type\">>, 1, amqqueue:get_arguments(Q)), \
+                    length(rabbit_amqqueue:consumers(Q))}";
     wait::until("the queue as it was declared, with its consumer", || {
-        let seen = node.eval(&question).ok()?;
-        (seen == "{true, [], 1}").then_some(())
+        (node.eval_queue(&name, question)? == "{true, [], 1}").then_some(())
     });
 }
 
@@ -151,13 +146,10 @@ fn a_consumer_that_the_broker_forgot_is_made_again() {
     let (name, outside) = (unique("forgotten"), Broker::connect(&node.uri()));
     let mut rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
     let first = rig.consuming();
-    let forget = format!(
-        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{name}\">>)), \
-         Channels = [element(1, C) || C <- rabbit_amqqueue:consumers(Q)], \
-         [rabbit_amqqueue:notify_down_all([amqqueue:get_pid(Q)], Channel) || Channel <- Channels], \
-         {{length(Channels), length(rabbit_amqqueue:consumers(Q))}}"
-    );
-    assert_eq!(node.eval(&forget).expect("forgotten"), "{1, 0}");
+    let forget = "Channels = [element(1, C) || C <- rabbit_amqqueue:consumers(Q)], \
+                  [rabbit_amqqueue:notify_down_all([amqqueue:get_pid(Q)], Channel) || Channel <- Channels], \
+                  {length(Channels), length(rabbit_amqqueue:consumers(Q))}";
+    assert_eq!(node.eval_queue(&name, forget).as_deref(), Some("{1, 0}"));
     outside.publish(&name, "o-1", "waits");
     let (lost, why) = rig.lost();
     assert_eq!(lost, first);

@@ -1,5 +1,9 @@
 //! Which settings are taken.
 
+#[path = "../../../documented.rs"]
+mod documented;
+
+use self::documented::documented_settings;
 use super::*;
 
 #[test]
@@ -62,7 +66,7 @@ fn the_documented_settings_are_taken() {
     let file = directory.path().join("password");
     std::fs::write(&file, "open sesame").expect("the file");
     let server = Server::start(Script { starttls: true, login: true, ..Script::default() });
-    let mut settings = documented_settings();
+    let mut settings = documented_settings(include_str!("../../src/lib.rs"));
     settings["server"] = json!("localhost");
     settings["port"] = json!(server.port());
     settings["password_file"] = json!(file);
@@ -73,15 +77,4 @@ fn the_documented_settings_are_taken() {
     let talk = server.conversation();
     assert_eq!(talk.header("Subject").as_deref(), Some("News for ada@example.com"));
     assert_eq!(talk.commands[0], "EHLO worker1.example.com");
-}
-
-/// The settings that the crate's documentation shows.
-fn documented_settings() -> Value {
-    let source = include_str!("../../src/lib.rs");
-    let lines = source.lines().map(|line| line.trim_start_matches("//!").trim_start());
-    let example: Vec<&str> =
-        lines.skip_while(|line| *line != "```toml").skip(1).take_while(|line| *line != "```").collect();
-    let config: Value = toml::from_str(&example.join("\n")).expect("the example is TOML");
-    let handlers = config["handlers"].as_object().expect("it configures handlers");
-    handlers.values().next().expect("one handler")["settings"].clone()
 }
