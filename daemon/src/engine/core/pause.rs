@@ -158,7 +158,7 @@ impl Core {
         if self.queues[key].paused != paused {
             tracing::info!(queue = name, paused, "queue paused or resumed by an operator");
             self.queues[key].paused = paused;
-            turn.act(Action::Consume { config: self.config.clone(), queues: self.queues.wanted() });
+            self.consume(turn);
         }
         let state = if paused { "paused" } else { "resuming" };
         Ok(PauseReply { name: name.to_owned(), state: state.to_owned() })

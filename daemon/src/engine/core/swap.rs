@@ -26,13 +26,22 @@ impl Core {
 
     /// The link subscribes anew to what changed; running tasks go on.
     fn swap_config(&mut self, config: Arc<Config>, turn: &mut Turn<'_>) {
-        if config.broker != self.config.broker || config.queues != self.config.queues {
-            self.queues.configure(&config.queues, turn.now.instant);
-            turn.act(Action::Consume { config: config.clone(), queues: self.queues.wanted() });
-        }
-        turn.act(Action::SetMaxTaskBytes(config.daemon.max_task_bytes));
+        let is_changed = config.broker != self.config.broker || config.queues != self.config.queues;
         self.config = config;
+        if is_changed {
+            self.queues.configure(&self.config.queues, turn.now.instant);
+            self.consume(turn);
+        }
+        turn.act(Action::SetMaxTaskBytes(self.config.daemon.max_task_bytes));
         self.configure_dedup(turn);
+    }
+
+    /// Subscribes to the queues that are consumed now. A drain consumes nothing: what an operator changes meanwhile does
+    /// not begin it anew.
+    pub(super) fn consume(&mut self, turn: &mut Turn<'_>) {
+        if self.is_running() {
+            turn.act(Action::Consume { config: self.config.clone(), queues: self.queues.wanted() });
+        }
     }
 
     /// Swaps the routing table at once. Generations that stay keep their pools, workers and waiting tasks.

@@ -95,6 +95,16 @@ fn a_drain_finishes_what_runs_and_gives_back_the_rest() {
         ],
     );
     play(
+        "what an operator changes meanwhile does not make it consume again",
+        &[
+            (PauseQueue(true), &["consume 0"]),
+            (Drain, &["stop consuming"]),
+            (PauseQueue(false), &[]),
+            (ConsumersStopped, &[]),
+            (Deliver(2, "b"), &["requeue 2"]),
+        ],
+    );
+    play(
         "the drain's own time limit ends it whatever is left",
         &[
             (Publishes(1, 1), &["follow-ups a 1"]),
