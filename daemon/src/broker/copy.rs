@@ -103,6 +103,7 @@ pub fn retry(original: Original<'_>, queue: &str, copy: &RetryCopy<'_>, now: Uni
     let mut headers = kept_headers(original);
     let original = original.properties;
     own::put_identity(&mut headers, copy.id, copy.attempt, copy.redeliveries);
+    own::put_copy(&mut headers, original);
     put(&mut headers, HEADER_QUEUE, bounded(queue));
     match &copy.failure {
         Some(failure) => own::put_failure(&mut headers, original, failure, now),

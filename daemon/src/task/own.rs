@@ -24,8 +24,8 @@ use crate::text::cut;
 
 pub use names::*;
 pub use write::{
-    Failure, MAX_TEXT_BYTES, RecordedFailure, bounded, count_value, put, put_deadline, put_due, put_failure,
-    put_identity, text, time_value,
+    Failure, MAX_TEXT_BYTES, RecordedFailure, bounded, count_value, put, put_copy, put_deadline, put_due,
+    put_failure, put_identity, text, time_value,
 };
 
 /// What of ours says that a message is not as its producer sent it: a handler sees these, and every later copy carries

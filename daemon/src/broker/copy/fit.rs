@@ -9,8 +9,8 @@ use lapin::types::{AMQPValue, ShortString};
 
 use super::size::{encoded_len, entry_len};
 use crate::task::own::{
-    HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_DROPPED, HEADER_DUE, HEADER_ID, HEADER_OUTCOME, HEADER_REASON,
-    HEADER_REDELIVERIES, HEADER_SENT, HEADER_TASK, MAX_TEXT_BYTES, is_own, note_text, text,
+    HEADER_ATTEMPT, HEADER_COPY, HEADER_DEADLINE, HEADER_DROPPED, HEADER_DUE, HEADER_ID, HEADER_OUTCOME,
+    HEADER_REASON, HEADER_REDELIVERIES, HEADER_SENT, HEADER_TASK, MAX_TEXT_BYTES, is_own, note_text, text,
 };
 
 use crate::text::cut;
@@ -23,10 +23,11 @@ const COUNT_ROOM: usize = " and 1000000 more".len();
 const SHORT_TEXT: usize = 128;
 
 /// What decides something: the last to go, and with the smallest frame that AMQP has there is room for it.
-const NEEDED: [&str; 10] = [
+const NEEDED: [&str; 11] = [
     HEADER_ID,
     HEADER_ATTEMPT,
     HEADER_REDELIVERIES,
+    HEADER_COPY,
     HEADER_DUE,
     HEADER_SENT,
     HEADER_DEADLINE,

@@ -7,10 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use lapin::types::AMQPValue;
 
+use crate::broker::hops::{Basis, Wait, mark};
 use crate::task::own::{
-    HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_DROPPED, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
-    HEADER_HANDLER, HEADER_LAST_FAILURE, MAX_TEXT_BYTES, time_value,
+    HEADER_ATTEMPT, HEADER_COPY, HEADER_DEADLINE, HEADER_DROPPED, HEADER_ERROR, HEADER_ERROR_CODE,
+    HEADER_FIRST_FAILURE, HEADER_HANDLER, HEADER_LAST_FAILURE, MAX_TEXT_BYTES, time_value,
 };
+use crate::task::sameness::is_same_message;
 use crate::task::{header, identified};
 
 const NOW: UnixMs = UnixMs(1_700_000_000_500);
@@ -68,7 +70,10 @@ fn what_the_broker_wrote_about_the_original_is_stripped() {
     original = original.with_expiration("60000".into()).with_user_id("producer".into());
     let id = given("o-1");
     let retried = retry(seen(&original), "tasks", &copy(&id, None), NOW);
-    assert_eq!(names(&retried), ["tenant", "x-priority-hint", HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_QUEUE]);
+    assert_eq!(
+        names(&retried),
+        ["tenant", "x-priority-hint", HEADER_ATTEMPT, HEADER_COPY, HEADER_DEADLINE, HEADER_QUEUE]
+    );
     assert!(retried.expiration().is_none() && retried.user_id().is_none());
 }
 
@@ -103,6 +108,28 @@ fn a_copy_is_read_back_as_the_next_attempt_of_the_same_task() {
         let copy = RetryCopy { redeliveries: 2, ..copy(&id, FAILED) };
         let seen = identified(&retry(seen(&original), "tasks", &copy, NOW));
         assert_eq!((seen.id, seen.attempt, seen.redeliveries), (id, 3, 2));
+    }
+}
+
+/// A redelivery of one would be taken for the other: what is not due yet has the same due time from copy to copy.
+#[test]
+fn a_copy_differs_from_the_message_that_it_was_made_of() {
+    let id = given("o-1");
+    let wait = Wait { due: NOW.plus(Duration::from_secs(3_600)), basis: Basis::Clock };
+    let onward = RetryCopy { delay: Duration::ZERO, attempt: 1, ..copy(&id, None) };
+    for counted in
+        [None, Some(AMQPValue::LongInt(1_000_000)), Some(AMQPValue::LongUInt(u32::MAX)), Some(text("x"))]
+    {
+        let mut headers = FieldTable::default();
+        if let Some(counted) = counted.clone() {
+            headers.insert(HEADER_COPY.into(), counted);
+        }
+        let mut message = BasicProperties::default().with_message_id("o-1".into()).with_headers(headers);
+        for n in 1..=3 {
+            let next = mark(retry(seen(&message), "tasks", &onward, NOW), wait, NOW);
+            assert!(!is_same_message((&message, b"Task"), (&next, b"Task")), "copy {n} of {counted:?}");
+            message = next;
+        }
     }
 }
 

@@ -20,6 +20,10 @@ headers! {
     HEADER_ATTEMPT = "attempt",
     /// Of a copy made before a redelivered task starts: how often its start was cut short.
     HEADER_REDELIVERIES = "redeliveries",
+    /// Of every copy that is to run again: how many copies were made before it, and this one. Whatever else a copy and the
+    /// message that it was made of have in common, they differ in it, so that a redelivery of the one is never taken for
+    /// the other.
+    HEADER_COPY = "copy",
     /// When a task is due, in milliseconds since 1970. Any producer may set it on a task for a queue that Warren consumes.
     HEADER_DUE = "due",
     /// When a copy was written whose due time was reckoned from then: what tells a delay queue that did not keep it for

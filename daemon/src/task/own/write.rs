@@ -4,8 +4,9 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 use super::{
-    HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_DUE, HEADER_ERROR, HEADER_ERROR_CODE, HEADER_FIRST_FAILURE,
-    HEADER_HANDLER, HEADER_ID, HEADER_LAST_FAILURE, HEADER_REDELIVERIES, HEADER_SENT, note, past,
+    HEADER_ATTEMPT, HEADER_COPY, HEADER_DEADLINE, HEADER_DUE, HEADER_ERROR, HEADER_ERROR_CODE,
+    HEADER_FIRST_FAILURE, HEADER_HANDLER, HEADER_ID, HEADER_LAST_FAILURE, HEADER_REDELIVERIES, HEADER_SENT,
+    MAX_COUNT, count, note, past,
 };
 use crate::model::{TaskId, UnixMs};
 use crate::text::cut;
@@ -93,6 +94,12 @@ pub fn put_identity(headers: &mut FieldTable, id: &TaskId, attempt: u32, redeliv
     if id.generated {
         put(headers, HEADER_ID, text(&id.text));
     }
+}
+
+/// Which copy it is. The count begins anew after [`MAX_COUNT`]: it has to differ from the one before, no more.
+pub fn put_copy(headers: &mut FieldTable, original: &BasicProperties) {
+    let before = count(original.headers().as_ref(), HEADER_COPY);
+    put(headers, HEADER_COPY, count_value(before % MAX_COUNT + 1));
 }
 
 /// When a copy is due, and when it was written if the due time was reckoned from then.
