@@ -93,6 +93,8 @@ pub(super) struct Subscription {
     pub(super) is_open: bool,
     /// What is on its way to the daemon does not arrive any more.
     pub(super) is_deaf: bool,
+    /// Settlements were lost with it: whether the broker has seen those before is not told any more.
+    pub(super) has_lost_settlements: bool,
     /// The daemon knows that it is lost.
     pub(super) is_lost: bool,
     /// Something was settled that the broker is not known to have seen.
@@ -115,6 +117,7 @@ impl Subscription {
             is_consuming: true,
             is_open: true,
             is_deaf: false,
+            has_lost_settlements: false,
             is_lost: false,
             is_unseen: false,
             to_daemon: Duration::ZERO,

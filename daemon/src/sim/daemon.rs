@@ -10,6 +10,7 @@ use super::fault::Fault;
 use super::hosts::Host;
 use super::publishing::Publication;
 use super::setup::{HandlerSetup, Setup};
+use super::sharing::Sharing;
 use super::world::World;
 use crate::broker::{ConsumerId, LinkEvent};
 use crate::config::{Broker, Config, Daemon as DaemonConfig, Environment, Log, Plugins};
@@ -45,6 +46,10 @@ pub(super) struct Daemon {
     pub(super) starts: Vec<VecDeque<Duration>>,
     /// Hosts of a handler that died, so that it may be suspended or on trial.
     pub(super) has_died: Vec<bool>,
+    /// When a host of each handler was started last.
+    pub(super) last_start: Vec<Duration>,
+    /// Who had how much run time.
+    pub(super) sharing: Sharing,
 }
 
 /// What is in force.
@@ -179,6 +184,8 @@ impl World {
             paused_handlers: vec![false; setup.handlers.len()],
             starts: vec![VecDeque::new(); setup.handlers.len()],
             has_died: vec![false; setup.handlers.len()],
+            last_start: vec![Duration::ZERO; setup.handlers.len()],
+            sharing: Sharing::default(),
         };
         self.daemon = Some(daemon);
         self.remember_recorded();

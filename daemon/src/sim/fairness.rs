@@ -53,10 +53,11 @@ impl World {
         let Some(rate) = daemon.loaded.generations[&host.generation].1.limits.rate else { return };
         let starts = &mut daemon.starts[host.handler];
         starts.push_back(now);
-        while starts.front().is_some_and(|first| *first + rate.unit + LATE <= now) {
+        while starts.front().is_some_and(|first| *first + rate.unit <= now) {
             starts.pop_front();
         }
-        let (most, seen) = ((rate.tasks + rate.burst) as usize + 1, starts.len());
+        let made_up_for = (f64::from(rate.tasks) * LATE.as_secs_f64() / rate.unit.as_secs_f64()).ceil();
+        let (most, seen) = ((rate.tasks + rate.burst) as usize + 1 + made_up_for as usize, starts.len());
         if seen > most {
             self.broken("no more tasks start in a time than the rate says", format!("{seen} of {most}"));
         }
@@ -100,12 +101,12 @@ impl World {
         self.task_of(uid)?.handler
     }
 
-    fn key_of(&self, uid: Uid) -> Option<u8> {
+    pub(super) fn key_of(&self, uid: Uid) -> Option<u8> {
         self.task_of(uid)?.key
     }
 
     /// The generation in force that takes a message.
-    fn setup_of(&self, uid: Uid) -> Option<&HandlerSetup> {
+    pub(super) fn setup_of(&self, uid: Uid) -> Option<&HandlerSetup> {
         let loaded = &self.daemon.as_ref()?.loaded;
         let generation = loaded.active[self.handler_of(uid)?]?;
         Some(&loaded.generations[&generation].1)

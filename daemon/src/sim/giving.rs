@@ -44,6 +44,7 @@ impl World {
             return self.broken(invariant, format!("message {uid} to host {}: {why}", id.0));
         }
         self.check_order(key);
+        self.check_share(key);
         self.check_rate(id);
         let now = self.now;
         let Some(daemon) = &mut self.daemon else { return };

@@ -41,17 +41,20 @@ pub(super) struct Run {
     pub(super) seq: Seq,
     pub(super) does: Does,
     pub(super) takes: Duration,
+    /// When it began.
+    pub(super) began: Duration,
     pub(super) ignores_cancel: bool,
 }
 
 impl Run {
-    /// What is reported of it.
-    pub(super) fn report(&self) -> Report {
+    /// What is reported of it when it ends now.
+    pub(super) fn report(&self, now: Duration) -> Report {
         let error = |code: &str| Some(TaskError::new(code, "it says why"));
-        let plain = |outcome, error| Report {
-            duration: self.takes,
-            ..Report::without_result(self.seq, outcome, error)
+        let duration = match self.does {
+            Does::Stops { .. } => now.saturating_sub(self.began),
+            _ => self.takes,
         };
+        let plain = |outcome, error| Report { duration, ..Report::without_result(self.seq, outcome, error) };
         match self.does {
             Does::Finish { follow_ups, has_result } => Report {
                 follow_ups: vec![FollowUp::default(); usize::from(follow_ups)],
@@ -95,7 +98,8 @@ impl World {
         let mut takes = typical * (part(For::RunTime, 16) as u32 + 4) / 10;
         if self.is_quiet {
             let does = Does::Finish { follow_ups: 0, has_result: wants_reply };
-            return Run { seq, does, takes: takes.min(Duration::from_millis(1)), ignores_cancel: false };
+            let takes = takes.min(Duration::from_millis(1));
+            return Run { seq, does, takes, began: self.now, ignores_cancel: false };
         }
         let has = |fault| self.plan.has(fault, task as u64, run);
         let does = match () {
@@ -119,6 +123,6 @@ impl World {
         if does == Does::Hang {
             self.fault(Fault::TimedOut);
         }
-        Run { seq, does, takes, ignores_cancel }
+        Run { seq, does, takes, began: self.now, ignores_cancel }
     }
 }

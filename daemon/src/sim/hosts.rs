@@ -111,8 +111,10 @@ impl World {
 
     /// A host is started.
     pub(super) fn start_host(&mut self, id: HostId, generation: u64, handler: usize, limit: Duration) {
+        let now = self.now;
         if let Some(daemon) = &mut self.daemon {
             daemon.hosts.insert(id, Host::new(generation, handler));
+            daemon.last_start[handler] = now;
         }
         if self.is_machine_short {
             self.fault(Fault::MachineShort);
@@ -269,7 +271,7 @@ impl World {
     }
 
     fn end_run(&mut self, id: HostId) {
-        let incarnation = self.incarnation;
+        let (incarnation, now) = (self.incarnation, self.now);
         let Some(run) = self.host(id).and_then(|host| host.running.take()) else { return };
         if let Does::Die { cpu_time } = run.does {
             if let Some(host) = self.host(id) {
@@ -279,7 +281,7 @@ impl World {
             let over = cpu_time.then_some(Bound::CpuTime);
             return self.end_host_over(id, None, "signal 11 (SIGSEGV)", None, over);
         }
-        let report = run.report();
+        let report = run.report(now);
         match report.outcome {
             Outcome::Done => {}
             Outcome::Fault(_) => self.fault(Fault::Faulted),

@@ -10,7 +10,8 @@ use crate::model::status::Counts;
 
 /// The whole account is compared after so many turns: that costs more than the turns themselves.
 const ACCOUNT_EVERY: u64 = 32;
-/// A task that could run waits no longer than that: the longest pause after a host failed to start, and some.
+/// A task that could run, and for whose handler no host is started, waits no longer than that: the longest pause after hosts
+/// that failed, and some.
 const WAITS: Duration = Duration::from_secs(40);
 /// By so much the core may be late with what the clock decides: a turn that came late, and a tick.
 const LATE: Duration = Duration::from_millis(140);
@@ -46,6 +47,7 @@ impl World {
             );
         }
         self.check_idle_workers();
+        self.watch_sharing();
         self.check_time_limits();
         self.check_drain();
         if self.turns.is_multiple_of(ACCOUNT_EVERY) {
@@ -85,7 +87,7 @@ impl World {
                 host.generation == generation && host.is_ready && host.given.is_empty() && !host.is_leaving
             };
             let idle = daemon.hosts.iter().find(is_idle).map(|(id, _)| *id);
-            let waited = self.now.saturating_sub(hand.waits_since);
+            let waited = self.now.saturating_sub(hand.waits_since.max(daemon.last_start[handler]));
             if let Some(idle) = idle.filter(|_| !self.may_be_loading(hand.message)) {
                 found = Some(format!("message {} waits, host {} is idle", hand.message, idle.0));
             } else if waited > WAITS {
@@ -143,10 +145,12 @@ impl World {
             }
             let hands = self.ledger.hands.values();
             let of_queue = |hand: &&Hand| self.broker.messages[hand.message].queue == queue;
-            let in_hand = hands.filter(of_queue).count() as u64;
-            let shown = (row.waiting + row.running + row.settling) as u64;
-            if in_hand < shown {
-                differ = Some(format!("{name}: {shown} in hand, by the ledger {in_hand}"));
+            let in_hand: Vec<_> = hands.filter(of_queue).map(|hand| (hand.message, hand.stage)).collect();
+            let shown = [row.waiting, row.running, row.settling];
+            if in_hand.len() < shown.iter().sum() {
+                differ = Some(format!(
+                    "{name}: {shown:?} wait, run and are being settled, by the ledger {in_hand:?}"
+                ));
             }
         }
         for row in &status.handlers {

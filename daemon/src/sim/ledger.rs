@@ -1,7 +1,7 @@
 //! The ledger: what the daemon was told of each delivery, and what it owes for it. Counted here a second time, from what the
 //! models of broker and hosts did, so that the core's own account can be held against it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::broker::Uid;
@@ -168,6 +168,8 @@ pub(super) struct Ledger {
     pub(super) handed_out: HashMap<HandKey, (Uid, bool)>,
     pub(super) told: HashMap<HandKey, Told>,
     pub(super) tasks: HashMap<usize, Known>,
+    /// Tasks of which the present daemon has acknowledged a message as ended.
+    pub(super) ended_here: HashSet<usize>,
     /// What the core has to have counted, by queue.
     pub(super) counts: Vec<Counts>,
     /// Queues that lost a subscription in the life of the present daemon.
@@ -183,6 +185,7 @@ impl Ledger {
         self.hands.clear();
         self.handed_out.clear();
         self.told.clear();
+        self.ended_here.clear();
         self.counts.iter_mut().for_each(|counts| *counts = Counts::default());
         self.has_lost.fill(false);
         self.is_uncertain.fill(false);

@@ -145,6 +145,9 @@ impl World {
 
     /// The configuration names other queues, or some are paused.
     pub(super) fn consume(&mut self, queues: &[config::Queue]) {
+        if self.daemon.as_ref().is_some_and(|daemon| daemon.drain.is_some()) {
+            return self.broken("a drain consumes nothing", format!("{} queues", queues.len()));
+        }
         let wanted = queues.iter().filter_map(|queue| {
             let at = self.setup().queues.iter().position(|known| known.config.name == queue.name)?;
             Some((at, queue.window()))
@@ -278,7 +281,11 @@ impl World {
             one.to_daemon = at;
             let queue = &mut self.broker.queues[one.queue];
             queue.loss_told = queue.loss_told.max(at);
-            for _ in 0..self.broker.lose(*consumer) {
+            let settlements = self.broker.lose(*consumer);
+            if let Some(one) = self.broker.subscriptions.get_mut(consumer) {
+                one.has_lost_settlements = settlements > 0;
+            }
+            for _ in 0..settlements {
                 self.fault(Fault::AckLost);
             }
             self.tell_lost(*consumer, at);

@@ -11,7 +11,7 @@
 //! | `hosts` `handler` | plugin hosts and what runs in them |
 //! | `operators` | producers, operators, the machine |
 //! | `ledger` `telling` `reports` `settling` `giving` | the second account: what the daemon was told, what it may do for it |
-//! | `invariants` `fairness` `violation` | what has to hold after every turn and at the end |
+//! | `invariants` `fairness` `sharing` `violation` | what has to hold after every turn and at the end |
 //! | `run` `shrink` `trace` | runs; a failing plan made smaller; what happened, in words |
 //! | `command` | `make simulate` |
 
@@ -35,6 +35,7 @@ mod reports;
 mod run;
 mod settling;
 mod setup;
+mod sharing;
 mod shrink;
 mod store;
 mod telling;

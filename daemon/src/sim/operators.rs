@@ -16,6 +16,7 @@ use super::setup::{HandlerSetup, KEY};
 use super::world::World;
 use crate::dedup::Fingerprint;
 use crate::engine::PauseTarget;
+use crate::model::status::HandlerState;
 use crate::task::own;
 
 impl World {
@@ -246,6 +247,7 @@ impl World {
         let Some(daemon) = &mut self.daemon else { return };
         let loaded = &mut daemon.loaded;
         let handler = random.usize(..loaded.active.len());
+        let was_there = loaded.active[handler].is_some();
         match random.u8(..6) {
             0 => loaded.active[handler] = None,
             1 => {
@@ -262,6 +264,19 @@ impl World {
         }
         self.fault(Fault::Reload);
         self.swap();
+        if !was_there {
+            self.note_pause_of_new(handler);
+        }
+    }
+
+    /// A handler that was removed takes its pause with it, unless it comes back before its last task has left.
+    fn note_pause_of_new(&mut self, handler: usize) {
+        let now = self.clock().instant;
+        let name = self.setup().handlers[handler].name.clone();
+        let Some(daemon) = &mut self.daemon else { return };
+        let status = daemon.core.status(now, &|_| None);
+        let row = status.handlers.iter().find(|row| row.name == *name);
+        daemon.paused_handlers[handler] = row.is_some_and(|row| row.state == HandlerState::Paused);
     }
 
     fn swap(&mut self) {

@@ -1,5 +1,7 @@
 //! The daemon is told of a host: what the ledger makes of reports and of ends.
 
+use std::time::Duration;
+
 use super::ledger::{Attempt, HandKey, Owed, Stage};
 use super::world::World;
 use crate::host::{Exit, HostEvent, HostId, Report, Stage as HostStage};
@@ -13,11 +15,19 @@ impl World {
             HostEvent::Report(report) => self.note_report(id, report),
             HostEvent::Withdrawn { seq } => {
                 if let Some(key) = self.take_given(id, *seq) {
+                    self.note_ran(key, Duration::ZERO);
                     self.note_unstarted(key);
                 }
             }
             HostEvent::Exited(exit) => self.note_exit(id, exit),
             HostEvent::Progress { .. } | HostEvent::Log { .. } | HostEvent::Output { .. } => {}
+        }
+    }
+
+    /// A task has left its host after it ran for so long.
+    fn note_ran(&mut self, key: HandKey, ran: Duration) {
+        if let Some(hand) = self.ledger.hands.get(&key) {
+            self.note_run(hand.message, ran);
         }
     }
 
@@ -35,6 +45,7 @@ impl World {
 
     fn note_report(&mut self, id: HostId, report: &Report) {
         let Some(key) = self.take_given(id, report.seq) else { return };
+        self.note_ran(key, report.duration);
         let Some(host) = self.daemon.as_mut().and_then(|daemon| daemon.hosts.get_mut(&id)) else { return };
         host.tasks += 1;
         if matches!(report.outcome, Outcome::Fault(_)) {
@@ -92,6 +103,10 @@ impl World {
             host.given.iter().map(|(seq, key)| (*seq, *key, host.has_started(*seq))).collect();
         if exit.stage != HostStage::Spawning && !exit.orderly {
             daemon.has_died[host.handler] = true;
+        }
+        let ran_head = self.now.saturating_sub(host.head_since);
+        for (at, (_, key, _)) in given.iter().enumerate() {
+            self.note_ran(*key, if at == 0 { ran_head } else { Duration::ZERO });
         }
         let is_front = matches!(exit.stage, HostStage::Reading | HostStage::Reporting);
         let front = given.iter().map(|(seq, ..)| *seq).find(|seq| !exit.done_unreported.contains(seq));

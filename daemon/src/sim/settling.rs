@@ -56,8 +56,7 @@ impl World {
         let owed = hand.as_ref().map(|hand| hand.owed);
         let Some(known) = self.ledger.tasks.get_mut(&task) else { return };
         let ended_itself = self.broker.messages[uid].ended_here;
-        let of_task = |message: &super::broker::Message| message.task == task && message.ended_here;
-        let equal_ended = known.task.has_id && self.broker.messages.iter().any(of_task);
+        let equal_ended = known.task.has_id && self.ledger.ended_here.contains(&task);
         let came_again = self.ledger.handed_out.get(&(consumer, tag)).is_some_and(|(_, again)| *again);
         let may_be_lost = came_again && self.ledger.has_lost[queue];
         let mut ended = true;
@@ -77,7 +76,8 @@ impl World {
             },
             // It ended here, and its acknowledgement was lost.
             None if ended_itself => self.ledger.is_uncertain[queue] |= is_dropped,
-            Some(Owed::Run) | None if is_dropped => {
+            // A run that failed and lost its tag is forgotten in the end; an equal message was done meanwhile.
+            Some(Owed::Run | Owed::Again) | None if is_dropped => {
                 known.dropped += 1;
                 self.ledger.counts[queue].deduplicated += 1;
                 self.ledger.is_uncertain[queue] |= owed.is_none() && may_be_lost;
@@ -98,6 +98,9 @@ impl World {
             message.hand = None;
         }
         message.ended_here |= ended;
+        if ended {
+            self.ledger.ended_here.insert(task);
+        }
         self.send_settlement(consumer, tag, false);
     }
 

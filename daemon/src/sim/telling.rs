@@ -22,6 +22,11 @@ impl World {
         {
             return self.fault(Fault::DeliveryLost);
         }
+        if let Event::Link(LinkEvent::Seen { consumer, .. }) = &event
+            && self.broker.subscriptions.get(&consumer.0).is_none_or(|one| one.has_lost_settlements)
+        {
+            return;
+        }
         self.events += 1;
         self.note(|| trace::event(&event));
         let arrived = match &event {
@@ -142,16 +147,19 @@ impl World {
         }
     }
 
-    /// The run of an equal message that has ended and waits for a tag.
+    /// The run of an equal message that has ended and waited for a tag, until now: a delivery that is dropped because its
+    /// task was done before gives it none.
     fn equal_that_ended(&self, uid: Uid) -> Option<HandKey> {
+        let core = &self.daemon.as_ref()?.core;
         let task = self.broker.messages[uid].task;
-        let is_equal = |hand: &super::ledger::Hand| {
+        let is_equal = |(key, hand): &(&HandKey, &super::ledger::Hand)| {
             hand.stage == Stage::Ended
                 && !hand.is_held
                 && self.broker.messages[hand.message].task == task
                 && self.are_equal(hand.message, uid)
+                && core.waits(**key).is_none()
         };
-        self.ledger.hands.iter().find(|(_, hand)| is_equal(hand)).map(|(key, _)| *key)
+        self.ledger.hands.iter().find(is_equal).map(|(key, _)| *key)
     }
 
     /// The run of one delivery goes on under another one.

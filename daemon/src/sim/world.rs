@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_secs(30 * 60);
 /// When every run starts.
 pub(super) const START: UnixMs = UnixMs(1_800_000_000_000);
 /// A run is not longer than that, whatever happens.
-const MAX_TURNS: u64 = 400_000;
+const MAX_TURNS: u64 = 100_000;
 
 /// The world.
 #[derive(Debug)]

@@ -1,0 +1,195 @@
+//! How the workers of a queue are shared: a second account of run time. Two handlers that both have tasks waiting in a queue,
+//! and could both run them, get run time by their weights; so do two keys of a handler with `fair_by`. What one gets more
+//! than the other is bounded by a few of their longest tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::broker::Uid;
+use super::hosts::Host;
+use super::ledger::{Hand, HandKey, Owed, Stage};
+use super::setup::HandlerSetup;
+use super::world::World;
+
+/// A start costs at least this much, as a worker is busy with a task for longer than the task runs.
+const LEAST: Duration = Duration::from_micros(20);
+/// How far a handler may get ahead by tasks that are queued in the hosts that it keeps busy.
+const AHEAD: Duration = Duration::from_millis(2);
+/// Tasks that one may get ahead by, beside one for each worker.
+const TASKS: u32 = 2;
+
+/// A handler in a queue, or a key of it: who gets a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sharer {
+    queue: usize,
+    handler: usize,
+    /// Of tasks that are told apart: the value, if they have one.
+    key: Option<Option<u8>>,
+}
+
+/// What somebody has had.
+#[derive(Debug, Clone, Copy, Default)]
+struct Used {
+    run: Duration,
+    /// By one task.
+    longest: Duration,
+}
+
+/// Two that both wait, and what they had had when that began.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    waiting: Duration,
+    other: Duration,
+    weights: (u16, u16),
+}
+
+/// What everybody has had, in the life of a daemon.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    used: BTreeMap<Sharer, Used>,
+    rivals: BTreeMap<(Sharer, Sharer), Since>,
+}
+
+impl Sharer {
+    /// Whether the two share something: a queue, or what their handler gets of it.
+    fn shares_with(self, other: Self) -> bool {
+        let is_same_handler = self.handler == other.handler;
+        self != other
+            && self.queue == other.queue
+            && self.key.is_some() == other.key.is_some()
+            && (is_same_handler || self.key.is_none())
+    }
+}
+
+impl World {
+    /// A task has left its host after it ran for so long.
+    pub(super) fn note_run(&mut self, uid: Uid, ran: Duration) {
+        let ran = ran.max(LEAST);
+        for sharer in self.sharers_of(uid) {
+            let Some(daemon) = &mut self.daemon else { return };
+            let used = daemon.sharing.used.entry(sharer).or_default();
+            used.run += ran;
+            used.longest = used.longest.max(ran);
+        }
+    }
+
+    /// The end of a turn: who waits, and could run.
+    pub(super) fn watch_sharing(&mut self) {
+        let waiting: BTreeSet<Sharer> = self
+            .ledger
+            .hands
+            .values()
+            .filter(|hand| self.could_run(hand))
+            .flat_map(|hand| self.sharers_of(hand.message))
+            .collect();
+        let mut rivals = BTreeMap::new();
+        for one in &waiting {
+            for other in waiting.iter().filter(|other| one.shares_with(**other)) {
+                let weights = (self.weight_of(*one), self.weight_of(*other));
+                let known =
+                    self.daemon.as_ref().and_then(|daemon| daemon.sharing.rivals.get(&(*one, *other)));
+                let since = known.filter(|since| since.weights == weights).copied().unwrap_or_else(|| {
+                    Since { waiting: self.used(*one).run, other: self.used(*other).run, weights }
+                });
+                rivals.insert((*one, *other), since);
+            }
+        }
+        if let Some(daemon) = &mut self.daemon {
+            daemon.sharing.rivals = rivals;
+        }
+    }
+
+    /// A task is about to start: nobody who waits as well is too far behind.
+    pub(super) fn check_share(&mut self, starts: HandKey) {
+        let Some(daemon) = &self.daemon else { return };
+        let uid = self.ledger.hands[&starts].message;
+        let mut found = None;
+        for starting in self.sharers_of(uid) {
+            let all = daemon.sharing.rivals.iter();
+            for ((waiting, _), since) in all.filter(|((_, other), _)| *other == starting) {
+                let (of_waiting, of_other) = (self.used(*waiting), self.used(starting));
+                // What was given to hosts and has not run is charged already.
+                let given = of_waiting.longest * self.given_to(*waiting);
+                let had = (of_waiting.run + given).saturating_sub(since.waiting) / u32::from(since.weights.0);
+                let has = of_other.run.saturating_sub(since.other) / u32::from(since.weights.1);
+                let tasks = u32::from(daemon.loaded.queues[starting.queue].workers) + TASKS;
+                let longest = of_waiting.longest / u32::from(since.weights.0)
+                    + of_other.longest / u32::from(since.weights.1);
+                if has > had + longest * tasks + AHEAD {
+                    found = Some(format!(
+                        "{starting:?} starts message {uid} and has had {has:?}, {waiting:?} waits and has had {had:?}, the longest tasks take {longest:?}"
+                    ));
+                }
+            }
+        }
+        if let Some(seen) = found {
+            self.broken("run time is shared by weight", seen);
+        }
+    }
+
+    /// Whether a task waits for nothing but its turn.
+    fn could_run(&self, hand: &Hand) -> bool {
+        let Some(daemon) = &self.daemon else { return false };
+        if !hand.is_held || hand.stage != Stage::Waiting || hand.owed != Owed::Run || hand.is_called_off {
+            return false;
+        }
+        let queue = self.broker.messages[hand.message].queue;
+        let Some(handler) = self.handler_of(hand.message) else { return false };
+        let is_paused = daemon.paused_queues[queue] || daemon.paused_handlers[handler];
+        if is_paused || daemon.has_died[handler] || !self.window_of(hand.message).is_zero() {
+            return false;
+        }
+        let Some(generation) = daemon.loaded.active[handler] else { return false };
+        let limits = &daemon.loaded.generations[&generation].1.limits;
+        let is_free = limits.workers.is_none()
+            && limits.rate.is_none()
+            && limits.breaker.is_none()
+            && limits.exclusive_by.is_none();
+        let takes_tasks = |host: &Host| host.is_ready && !host.is_leaving && !host.told_fault;
+        is_free && daemon.hosts.values().filter(|host| host.generation == generation).all(takes_tasks)
+    }
+
+    /// Who gets the share that a message's task takes.
+    fn sharers_of(&self, uid: Uid) -> impl Iterator<Item = Sharer> + use<> {
+        let queue = self.broker.messages[uid].queue;
+        let handler = self.handler_of(uid);
+        let is_keyed = self.setup_of(uid).is_some_and(|setup| setup.limits.fair_by.is_some());
+        let whole = handler.map(|handler| Sharer { queue, handler, key: None });
+        let of_key = whole.filter(|_| is_keyed).map(|whole| Sharer { key: Some(self.key_of(uid)), ..whole });
+        whole.into_iter().chain(of_key)
+    }
+
+    fn weight_of(&self, sharer: Sharer) -> u16 {
+        let weight = |setup: &HandlerSetup| setup.limits.weight;
+        let loaded = self.daemon.as_ref().map(|daemon| &daemon.loaded);
+        let setup = loaded.and_then(|loaded| Some(&loaded.generations[&loaded.active[sharer.handler]?].1));
+        setup.filter(|_| sharer.key.is_none()).map_or(1, weight)
+    }
+
+    /// What somebody has had, with what runs now.
+    fn used(&self, sharer: Sharer) -> Used {
+        let Some(daemon) = &self.daemon else { return Used::default() };
+        let mut used = daemon.sharing.used.get(&sharer).copied().unwrap_or_default();
+        for host in daemon.hosts.values() {
+            if let Some((_, key)) = host.given.first()
+                && self.is_of(*key, sharer)
+            {
+                let ran = self.now.saturating_sub(host.head_since).max(LEAST);
+                used.run += ran;
+                used.longest = used.longest.max(ran);
+            }
+        }
+        used
+    }
+
+    /// How many tasks of somebody hosts have.
+    fn given_to(&self, sharer: Sharer) -> u32 {
+        let hosts = self.daemon.iter().flat_map(|daemon| daemon.hosts.values());
+        hosts.flat_map(|host| &host.given).filter(|(_, key)| self.is_of(*key, sharer)).count() as u32
+    }
+
+    fn is_of(&self, key: HandKey, sharer: Sharer) -> bool {
+        let hand = self.ledger.hands.get(&key);
+        hand.is_some_and(|hand| self.sharers_of(hand.message).any(|other| other == sharer))
+    }
+}
