@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// One line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,15 @@ impl Follower {
         self.read_to += whole as u64;
         self.entries.extend(text[..whole].lines().map(parse));
     }
+}
+
+/// The present time as it stands in the ledger: microseconds since 1970.
+///
+/// # Panics
+/// When the clock is before 1970.
+pub fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+    now.as_micros() as u64
 }
 
 /// How often each attempt of each task said `what`.

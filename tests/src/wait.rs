@@ -1,6 +1,7 @@
 //! Waiting for events, always with a bound.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,18 +28,28 @@ pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// As [`until`], for what takes its time: [`BOUND`] is for a standstill. Until there is an answer, `ask` says how far it is.
-pub fn while_it_goes_on<T, P: PartialEq>(what: &str, mut ask: impl FnMut() -> Result<T, P>) -> T {
+pub fn while_it_goes_on<T, P: PartialEq + Debug>(what: &str, ask: impl FnMut() -> Result<T, P>) -> T {
+    while_it_goes_on_within(BOUND, what, ask)
+}
+
+/// As [`while_it_goes_on`], with a bound of its own for a standstill.
+pub fn while_it_goes_on_within<T, P: PartialEq + Debug>(
+    bound: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<T, P>,
+) -> T {
     let (begun, mut far) = (Instant::now(), None);
     loop {
-        assert!(begun.elapsed() < LONGEST, "waited {LONGEST:?} in vain: {what}");
-        let step = until(what, || match ask() {
+        assert!(begun.elapsed() < LONGEST, "waited {LONGEST:?} in vain: {what}; it got to {far:?}");
+        let step = ask_within(bound, || match ask() {
             Ok(answer) => Some(Ok(answer)),
             Err(now) if far.as_ref() != Some(&now) => Some(Err(now)),
             Err(_) => None,
         });
         match step {
-            Ok(answer) => return answer,
-            Err(now) => far = Some(now),
+            Some(Ok(answer)) => return answer,
+            Some(Err(now)) => far = Some(now),
+            None => panic!("waited {bound:?} in vain: {what}; it stands still at {far:?}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::stage::CANARIES;
 use crate::ledger::{self, Entry};
@@ -35,15 +35,14 @@ impl Canaries {
             let (mut published, mut next) = (Vec::new(), Instant::now());
             loop {
                 let id = format!("{prefix}-{}", published.len() + 1);
-                let at =
-                    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_micros();
+                let at = ledger::now();
                 let properties = Properties::default()
                     .with(Property::MessageId, id.as_bytes())
                     .with_bytes(Property::DeliveryMode, vec![2]);
                 let sent = Instant::now();
                 let settled = client.publish(&Content::to(CANARIES, &properties, b"Ledger ok"));
                 assert_eq!((settled.taken, settled.returned), (1, 0), "{id}: {settled:?}");
-                published.push(Canary { id, at: at as u64, confirmed: sent.elapsed() });
+                published.push(Canary { id, at, confirmed: sent.elapsed() });
                 next += every;
                 match ended.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Err(RecvTimeoutError::Timeout) => {}

@@ -7,11 +7,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::now;
 use crate::artefacts::{self, Versions};
 use crate::daemon::Footprint;
 use crate::holdings::Holdings;
-use crate::ledger::{Entry, Follower};
+use crate::ledger::{Entry, Follower, now};
 use crate::{Broker, Daemon, Home, Keys, Node, Proxy, wait};
 
 /// Dead connections are noticed after two to three of these.

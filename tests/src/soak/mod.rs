@@ -15,9 +15,10 @@ mod work;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::daemon::Footprint;
+use crate::ledger::now;
 use crate::wait;
 
 use self::field::{Field, Usage};
@@ -193,11 +194,6 @@ fn assert_one_consumer_each(field: &Field, daemons: usize) {
 fn assert_queues_are_empty(field: &Field) {
     let left = field.left_over();
     assert!(left.is_empty(), "left over: {left:?}");
-}
-
-/// Microseconds since 1970, as the ledger has them.
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// Says how to see a failure again.

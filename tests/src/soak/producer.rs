@@ -10,8 +10,8 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::now;
 use super::work::{Task, Work};
+use crate::ledger::now;
 
 /// Between two tasks: what two cores keep up with beside a broker, two daemons and their hosts.
 const EVERY: Duration = Duration::from_millis(25);

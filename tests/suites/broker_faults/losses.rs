@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use warren_tests::ledger::{self, Entry};
 use warren_tests::{Broker, Daemon, Home, Keys, Node, Proxy};
@@ -120,21 +120,17 @@ fn lose(daemon: &Daemon, proxy: &Proxy, close: &Path) -> Vec<RangeInclusive<u64>
         for _ in 0..n % 7 {
             from = after(from, "task done");
         }
-        let begin = now();
+        let begin = ledger::now();
         if n % 2 == 0 {
             release(close, n / 2);
         } else {
             proxy.cut();
         }
         from = after(from, "subscription lost");
-        losses.push(begin..=now());
+        losses.push(begin..=ledger::now());
     }
     after(from, "connected to the broker");
     losses
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_micros() as u64
 }
 
 /// Every task is done, and what ran more than once did so because of a loss.

@@ -11,6 +11,7 @@ use warren::control::client::Client;
 use warren::engine::PauseTarget;
 use warren::model::status::{Counts, Status};
 
+use super::handlers::MAX_IDLE_HOSTS;
 use super::process::Process;
 use super::queue::Tasks;
 use super::usage::{self, Measured};
@@ -31,6 +32,7 @@ pub(crate) struct Setup<'a> {
     prefetch: u16,
     workers: u16,
     stamp: Option<&'a Path>,
+    others: u16,
 }
 
 /// A running `warrend` of the release build. Dropping it kills it.
@@ -43,7 +45,7 @@ pub(crate) struct Daemon {
 impl<'a> Setup<'a> {
     /// prefetch × workers of that queue.
     pub(crate) fn new(bench: &'a Bench, queue: &'a str, (prefetch, workers): (u16, u16)) -> Self {
-        Self { target: &bench.target, uri: bench.uri(), queue, prefetch, workers, stamp: None }
+        Self { target: &bench.target, uri: bench.uri(), queue, prefetch, workers, stamp: None, others: 0 }
     }
 
     /// A FIFO that gets a byte per task.
@@ -51,18 +53,26 @@ impl<'a> Setup<'a> {
         Self { stamp: Some(fifo), ..self }
     }
 
+    /// So many other handlers of the same plugin.
+    pub(crate) fn beside(self, others: u16) -> Self {
+        Self { others, ..self }
+    }
+
     /// The retry delay is so long that no retry comes back while something is measured.
     fn config(&self, directory: &Path) -> String {
         let Self { uri, queue, prefetch, workers, .. } = self;
         let stamp = self.stamp.map_or(String::new(), |path| format!("stamp = \"{}\"\n", path.display()));
         let directory = directory.display();
+        let others: String = (0..self.others)
+            .map(|n| format!("[handlers.idle-{n}]\nplugin = \"noop\"\nprefixes = [\"Idle{n}:\"]\n"))
+            .collect();
         format!(
             "[broker]\nuri = \"{uri}\"\n[queues.{queue}]\nprefetch = {prefetch}\nworkers = {workers}\n\
-             [plugins]\ndir = \"{directory}/plugins\"\n[daemon]\nsocket = \"{directory}/control.sock\"\n\
+             [plugins]\ndir = \"{directory}/plugins\"\nmax_idle_hosts = {MAX_IDLE_HOSTS}\n[daemon]\nsocket = \"{directory}/control.sock\"\n\
              [log]\nlevel = \"error,task=off\"\n\
              [handlers.noop]\nplugin = \"noop\"\ntimeout = \"1s\"\n\
              retry = {{ attempts = 2, delay = \"1h\", max_delay = \"1h\", jitter = 0.0 }}\n\
-             [handlers.noop.settings]\n{stamp}"
+             [handlers.noop.settings]\n{stamp}\n{others}"
         )
     }
 }
@@ -82,7 +92,11 @@ impl Daemon {
     }
 
     /// Asks for the status until `wanted` says it is there.
-    pub(crate) fn wait(&mut self, limit: Duration, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
+    pub(crate) fn wait(
+        &mut self,
+        limit: Duration,
+        mut wanted: impl FnMut(&Status) -> bool,
+    ) -> Result<Status> {
         self.wait_at(limit, |status| if wanted(status) { None } else { Some(LOOKS.0) })
     }
 
@@ -103,7 +117,11 @@ impl Daemon {
     }
 
     /// Asks until `after` names no further look.
-    fn wait_at(&mut self, limit: Duration, after: impl Fn(&Status) -> Option<Duration>) -> Result<Status> {
+    fn wait_at(
+        &mut self,
+        limit: Duration,
+        mut after: impl FnMut(&Status) -> Option<Duration>,
+    ) -> Result<Status> {
         let end = Instant::now() + limit;
         loop {
             let pause = match self.client.status() {

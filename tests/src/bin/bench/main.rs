@@ -7,6 +7,7 @@
 mod bare;
 mod daemon;
 mod failing;
+mod handlers;
 mod latency;
 mod memory;
 mod process;
@@ -30,11 +31,12 @@ use warren_tests::Node;
 const TASKS: u32 = 200_000;
 
 /// One thing to measure, and where it stands in the report.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("throughput", throughput::measure),
     ("latency", latency::measure),
     ("failing", failing::measure),
     ("recovery", recovery::measure),
+    ("handlers", handlers::measure),
     ("memory", memory::measure),
 ];
 
