@@ -21,12 +21,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation, Connection};
 use tokio::time::timeout;
 
-use super::declare::{Answer, LinkError, QueueError, answered, ask, is_declared_as, open_channel, sort};
-use super::describe::{Description, HowFar, describe};
-use super::dial::{Dialled, connect, dial_one};
-use super::dial_error::DialError;
+use super::dial::{DialError, Dialled, LinkError, answered, connect, dial_one, open_channel};
+use super::queues::{Answer, Description, HowFar, QueueError, ask, describe, is_declared_as, sort, topology};
 use super::server::Server;
-use super::topology;
 use crate::config::{Broker, Queue, QueueType};
 
 /// Queues that are looked at. Each takes some fifty questions, a fraction of a second together: with more, whoever waits

@@ -9,10 +9,9 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use tokio::time::{sleep, timeout};
 
-use super::super::declare::{QueueError, answered, depth, is_declared_as, open_channel};
-use super::super::dial::Dialled;
-use super::super::topology;
 use super::DeadLetter;
+use crate::broker::dial::{Dialled, answered, open_channel};
+use crate::broker::queues::{QueueError, depth, is_declared_as, topology};
 
 /// Letters that one look holds, unless asked otherwise. Fetching one takes the broker a fraction of a millisecond and
 /// some hundred bytes: this many take seconds, and nobody else gets at them meanwhile.

@@ -8,13 +8,10 @@ use lapin::Event;
 use lapin::types::ShortString;
 use tokio::sync::watch;
 
-use super::super::copy;
-use super::super::declare::{QueueError, words};
-use super::super::dial::Dialled;
-use super::super::publish_error::PublishError;
-use super::super::publisher::{Outgoing, Standing};
-use super::super::publishing::{Failed, Open};
 use super::DeadLetter;
+use crate::broker::dial::{Dialled, words};
+use crate::broker::publish::{Failed, Open, Outgoing, PublishError, Standing, copy};
+use crate::broker::queues::QueueError;
 use crate::failpoint::failpoint;
 
 /// Why a letter was not replayed.

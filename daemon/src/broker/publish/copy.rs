@@ -18,7 +18,8 @@ use sha2::{Digest, Sha256};
 pub(super) use fit::{bare, fit};
 pub use size::encoded_len;
 
-use super::{Delivery, reply};
+use super::direct_reply::is_nowhere;
+use crate::broker::event::Delivery;
 use crate::model::duration::{MAX_DURATION, format_duration};
 use crate::model::{DeadReason, FollowUp, TaskId, UnixMs};
 pub use crate::task::own::Failure;
@@ -183,7 +184,7 @@ pub fn follow_up(
 /// A `reply_to` stays, so that the last attempt can still answer, unless the broker would refuse the copy for it.
 fn kept(original: &BasicProperties) -> BasicProperties {
     let mut copy = BasicProperties::default().with_delivery_mode(PERSISTENT);
-    if let Some(reply_to) = original.reply_to().clone().filter(|to| !reply::is_nowhere(to)) {
+    if let Some(reply_to) = original.reply_to().clone().filter(|to| !is_nowhere(to)) {
         copy = copy.with_reply_to(reply_to);
     }
     macro_rules! keep {

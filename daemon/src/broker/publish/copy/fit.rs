@@ -40,7 +40,7 @@ const NEEDED: [&str; 10] = [
 type Headers = BTreeMap<ShortString, AMQPValue>;
 
 /// The properties in at most `limit` bytes.
-pub(in crate::broker) fn fit(properties: BasicProperties, limit: usize) -> BasicProperties {
+pub(in crate::broker::publish) fn fit(properties: BasicProperties, limit: usize) -> BasicProperties {
     let len = encoded_len(&properties);
     if len <= limit {
         return properties;
@@ -52,7 +52,7 @@ pub(in crate::broker) fn fit(properties: BasicProperties, limit: usize) -> Basic
 }
 
 /// The same without any of the producer's headers: for a broker that refuses the whole one.
-pub(in crate::broker) fn bare(properties: BasicProperties) -> BasicProperties {
+pub(in crate::broker::publish) fn bare(properties: BasicProperties) -> BasicProperties {
     let mut headers = headers_of(&properties);
     drop_largest(&mut headers, usize::MAX, 0);
     properties.with_headers(headers.into())

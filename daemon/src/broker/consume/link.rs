@@ -28,12 +28,12 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::end::{End, Loss};
+pub(super) use self::end::End;
 use self::end::{Next, next};
 pub(super) use self::event::{Action, Event};
 use self::probation::{Probation, Record, Trust};
-use super::ConsumerId;
-use super::backoff::{Backoff, CAP};
+use crate::broker::dial::{Backoff, CAP, Loss};
+use crate::broker::event::ConsumerId;
 use crate::config::Queue;
 
 /// Queues subscribed to at once: enough to hide the way to the broker, few enough that a thousand queues do not open

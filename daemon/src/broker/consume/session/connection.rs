@@ -8,10 +8,8 @@ use futures_util::future::{join_all, pending};
 use futures_util::stream::{Stream, StreamExt};
 use tokio::time::timeout;
 
-use crate::broker::declare::loss_of;
-use crate::broker::dial::Dialled;
-use crate::broker::link::Loss;
-use crate::broker::subscription::{SessionId, Subscriptions};
+use crate::broker::consume::subscription::{SessionId, Subscriptions};
+use crate::broker::dial::{Dialled, Loss, loss_of};
 
 /// The open connection.
 pub(super) struct Connection {

@@ -1,18 +1,10 @@
 //! What the end of a consumer means. Pure.
 
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::broker) struct Loss {
-    /// In the broker's words, the system's or the client library's.
-    pub(in crate::broker) why: String,
-    /// What came over it was no proper AMQP, to one end or the other. That says something of the messages that were
-    /// delivered; a lost network, or a broker that ends, does not.
-    pub(in crate::broker) by_content: bool,
-}
+use crate::broker::dial::Loss;
 
 /// How a consumer's stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::broker) enum End {
+pub(in crate::broker::consume) enum End {
     /// It just ended: our cancel, or the broker's (queue deleted, consumer timeout on 4.3).
     Cancelled,
     /// The broker closed the channel, or has no consumer on it any more.
@@ -33,13 +25,6 @@ pub(super) enum Next {
     },
     /// All tags of the connection are void; connect again.
     Reconnect(Loss),
-}
-
-impl Loss {
-    /// Of a connection that just went away.
-    pub(in crate::broker) fn plain(why: impl Into<String>) -> Self {
-        Self { why: why.into(), by_content: false }
-    }
 }
 
 /// Decides. `cancelled`: we cancelled this consumer. `connected`: the connection still stands.

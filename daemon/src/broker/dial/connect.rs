@@ -15,9 +15,9 @@ use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 use rustix::net::{Shutdown, shutdown, sockopt};
 
-use super::dial_error::{DialError, Stage};
-use super::server::Server;
-use super::wire::{BodyRoom, FRAME_MAX, Insight, Notes, TokioRuntimeKit, Wire};
+use super::error::{DialError, Stage};
+use crate::broker::server::Server;
+use crate::broker::wire::{BodyRoom, FRAME_MAX, Insight, Notes, TokioRuntimeKit, Wire};
 use crate::config::{Broker, Secret, host_and_port, parse_uri};
 
 /// An open connection, and what was learned of the broker.
@@ -29,9 +29,9 @@ pub struct Dialled {
     /// The broker as it names itself.
     pub server: Server,
     /// What the filter under the connection changed in the messages that came by it.
-    pub(super) notes: Arc<Notes>,
+    pub(in crate::broker) notes: Arc<Notes>,
     /// Ends the connection without asking the broker.
-    pub(super) line: Line,
+    pub(in crate::broker) line: Line,
 }
 
 impl Dialled {
@@ -62,7 +62,7 @@ pub async fn connect(broker: &Broker, name: &str) -> Result<Dialled, DialError> 
 
 /// The hold on a connection's socket. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Line(Arc<Mutex<State>>);
+pub(in crate::broker) struct Line(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -79,7 +79,7 @@ struct Attempt(Option<Line>);
 /// Connects to one address, under the name that the broker shows for the connection.
 ///
 /// `room` is for a connection that consumes.
-pub(super) async fn dial_one(
+pub(in crate::broker) async fn dial_one(
     broker: &Broker,
     uri: &Secret,
     name: &str,
@@ -124,7 +124,7 @@ pub(super) async fn dial_one(
 
 impl Line {
     /// Shuts the socket down: lapin's thread ends, and with it everything that waits on the connection.
-    pub(super) fn cut(&self) {
+    pub(in crate::broker) fn cut(&self) {
         let mut state = self.state();
         state.cut = true;
         if let Some(waker) = state.waker.take() {

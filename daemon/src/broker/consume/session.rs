@@ -18,20 +18,19 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::connection::{Connection, close, failure};
-use super::backoff::CAP;
-use super::declare::{QueueError, answered, declare_work_queue};
-use super::dial::{Dialled, dial_one};
-use super::link::{Action, End, Event, Loss, Machine};
-use super::status::Status;
+use super::link::{Action, End, Event, Machine};
 use super::subscription::{CONSUMER_TAG, SessionId, Subscriptions};
-use super::{ConsumerId, LinkEvent};
+use crate::broker::dial::{CAP, Dialled, Loss, answered, dial_one};
+use crate::broker::event::{ConsumerId, LinkEvent};
+use crate::broker::queues::{QueueError, declare_work_queue};
+use crate::broker::status::Status;
 use crate::config::{Broker, Queue};
 
 /// How often the connection is looked at, besides its own reports.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// What the link asks of its session.
-pub(super) enum Command {
+pub(in crate::broker) enum Command {
     /// Consume exactly these.
     Queues(Vec<Queue>),
     /// Try again at once what was given up for a while.
@@ -45,10 +44,10 @@ pub(super) enum Command {
 }
 
 /// The link's hold on a session.
-pub(super) struct Session {
-    pub(super) commands: mpsc::UnboundedSender<Command>,
+pub(in crate::broker) struct Session {
+    pub(in crate::broker) commands: mpsc::UnboundedSender<Command>,
     /// A subscription was settled to its end.
-    pub(super) settled: Rc<Notify>,
+    pub(in crate::broker) settled: Rc<Notify>,
 }
 
 /// The task behind it.
@@ -87,7 +86,7 @@ enum Done {
 
 impl Session {
     /// Starts the supervisor on the current `LocalSet`.
-    pub(super) fn start(
+    pub(in crate::broker) fn start(
         id: SessionId,
         broker: Arc<Broker>,
         queues: &[Queue],

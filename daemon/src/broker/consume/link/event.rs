@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{End, Loss};
-use crate::broker::ConsumerId;
+use super::End;
+use crate::broker::dial::Loss;
+use crate::broker::event::ConsumerId;
 use crate::config::Queue;
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::broker) enum Event {
+pub(in crate::broker::consume) enum Event {
     /// Nothing but time.
     Time,
     /// The address answered.
@@ -52,7 +53,7 @@ pub(in crate::broker) enum Event {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::broker) enum Action {
+pub(in crate::broker::consume) enum Action {
     /// Dial the address at this index.
     Dial(usize),
     /// Cut the connection; every tag on it is void.

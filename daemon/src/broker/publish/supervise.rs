@@ -8,12 +8,10 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CONFIRM_LIMIT, Open};
-use crate::broker::LinkEvent;
-use crate::broker::backoff::Backoff;
-use crate::broker::declare::words;
-use crate::broker::dial::dial_one;
-use crate::broker::publisher::{Pool, Standing};
+use super::connection::{CONFIRM_LIMIT, Open, Standing};
+use super::publisher::Pool;
+use crate::broker::dial::{Backoff, dial_one, words};
+use crate::broker::event::LinkEvent;
 use crate::broker::status::Status;
 use crate::config::Broker;
 

@@ -3,12 +3,14 @@
 
 use lapin::BasicProperties;
 
+use super::connection::Outgoing;
 use super::copy::{self, DeadCopy, Parent, RetryCopy};
-use super::hops::{self, Basis, Wait};
-use super::publish_error::PublishError;
-use super::publisher::{Loss, Outgoing, Patience, Place, Publisher};
+use super::error::PublishError;
+use super::publisher::{Loss, Patience, Place, Publisher};
 use super::reply::{self, Ended};
-use super::{Delivery, topology};
+use crate::broker::event::Delivery;
+use crate::broker::queues::hops::{self, Basis, Wait};
+use crate::broker::queues::topology;
 use crate::config::Queue;
 use crate::model::{FollowUp, UnixMs};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The longest wait between two attempts. It is also how long tasks may wait after a broker came back from a long
 /// outage: with 30 s a restart of seven seconds was noticed up to 13 s late. A hundred daemons at this bound are 40
 /// attempts a second.
-pub(super) const CAP: Duration = Duration::from_secs(5);
+pub(in crate::broker) const CAP: Duration = Duration::from_secs(5);
 /// The bound of the first wait; it doubles with each attempt.
 const FIRST: Duration = Duration::from_millis(200);
 /// A link that lasted this long was a good one: the next loss starts from [`FIRST`] again. A link that breaks
@@ -31,7 +31,7 @@ impl Backoff {
     }
 
     /// A link ended after it was up for `lasted`, and was of use or not; the wait before the next attempt.
-    pub(super) fn lost_after(&mut self, lasted: Duration, served: bool) -> Duration {
+    pub(in crate::broker) fn lost_after(&mut self, lasted: Duration, served: bool) -> Duration {
         if lasted >= GOOD_AFTER {
             self.failures = 0;
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::server::Server;
+use crate::broker::server::Server;
 use crate::config::{Queue, QueueType};
 pub use crate::model::queue_name::{dead_name, delay_name, work_queue_of};
 
@@ -29,7 +29,7 @@ const LADDER_MS: [u64; 20] = [
 pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The shortest delay there is a queue for.
-pub(super) const SHORTEST: Duration = Duration::from_millis(LADDER_MS[0]);
+pub(in crate::broker) const SHORTEST: Duration = Duration::from_millis(LADDER_MS[0]);
 
 /// The next rung of a delay that is waited for in several: the longest one that is not longer, else the shortest.
 pub fn hop(left: Duration) -> Duration {
@@ -46,7 +46,7 @@ pub fn rung(delay: Duration) -> Duration {
 }
 
 /// Every rung there is, the shortest first.
-pub(super) fn rungs() -> impl Iterator<Item = Duration> {
+pub(in crate::broker) fn rungs() -> impl Iterator<Item = Duration> {
     LADDER_MS.into_iter().map(Duration::from_millis)
 }
 

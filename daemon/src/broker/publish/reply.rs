@@ -10,18 +10,16 @@ use lapin::types::{FieldTable, ShortString};
 use serde::Serialize;
 use serde_json::json;
 
-use super::copy::{Failure, PERSISTENT};
+use super::copy::PERSISTENT;
+use super::direct_reply::is_nowhere;
 use crate::model::{DeadReason, TaskId, TaskResult, UnixMs};
 use crate::task::own::{
-    self, HEADER_ATTEMPTS, HEADER_OUTCOME, HEADER_TASK, RecordedFailure, count_value, put, text,
+    self, Failure, HEADER_ATTEMPTS, HEADER_OUTCOME, HEADER_TASK, RecordedFailure, count_value, put, text,
 };
 use crate::task::trace;
 
 /// [`HEADER_OUTCOME`] of a task that is done.
 pub const OUTCOME_DONE: &str = "done";
-
-/// How the broker names the way back to a client that waits for its reply without a queue ("direct reply-to").
-const DIRECT: &str = "amq.rabbitmq.reply-to.";
 
 /// A task that has ended.
 #[derive(Debug, Clone, Copy)]
@@ -117,17 +115,6 @@ pub fn told(reply: &BasicProperties) -> Told {
         code: failure.code,
         message: failure.message,
     }
-}
-
-/// Whether a name is no queue's but that of a client that waits. The broker cannot tell whether it still does.
-pub(super) fn is_direct(to: &str) -> bool {
-    to.starts_with(DIRECT)
-}
-
-/// A task that was published without the broker's help for "direct reply-to" and names it all the same: nobody can be
-/// found by that, and the broker refuses every message with it.
-pub(super) fn is_nowhere(reply_to: &ShortString) -> bool {
-    DIRECT.strip_suffix('.') == Some(reply_to.as_str())
 }
 
 fn wanted_at(task: &BasicProperties) -> Option<&str> {

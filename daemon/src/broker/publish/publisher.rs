@@ -15,41 +15,24 @@ use lapin::types::ShortString;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use super::connection::{Failed, Open, Outgoing, Standing};
 use super::copy;
-use super::declare::{Ensured, QueueError};
-use super::publish_error::PublishError;
-use super::publishing::{Failed, Open};
-use super::{LinkEvent, LinkEvents};
+use super::error::PublishError;
+use crate::broker::dial::Backoff;
+use crate::broker::event::{LinkEvent, LinkEvents};
+use crate::broker::queues::{Ensured, QueueError, SETTLE};
 use crate::config::{Queue, QueueType};
 use crate::task::own::{self, HEADER_DROPPED};
 
 /// A message that ends the connection this often is refused: it would take every other one down with it.
 const MAX_HARD_ERRORS: u32 = 3;
 
-/// How old a quorum queue of ours must be before a copy in it counts as safe. RabbitMQ writes the registration of a new
-/// one to disk some time after it has confirmed both queue and messages: killed within that time (0.7 s was too early, 1 to
-/// 2 s was not, with 3.10.8, 4.0.5 and 4.3), it comes up with an empty queue, which before 4.3 takes nothing any more.
-/// So the original stays unacknowledged for this long after the first copy.
-pub const SETTLE: Duration = Duration::from_secs(3);
-
-/// A message on its way to a queue, through the default exchange.
-#[derive(Debug)]
-pub struct Outgoing<'a> {
-    /// The queue.
-    pub queue: &'a str,
-    /// Sent as they are.
-    pub properties: BasicProperties,
-    /// The body.
-    pub body: &'a [u8],
-}
-
 /// Publishes on a link. Clones share its channels.
 #[derive(Clone)]
-pub struct Publisher(pub(super) Rc<Pool>);
+pub struct Publisher(pub(in crate::broker) Rc<Pool>);
 
 /// What the publishing supervisor and the publishers share.
-pub(super) struct Pool {
+pub(in crate::broker) struct Pool {
     /// One permit per channel.
     pub(super) permits: Semaphore,
     /// Queues that this daemon consumes: only there is somebody who sends a task on that is not due yet.
@@ -61,17 +44,8 @@ pub(super) struct Pool {
     settled: RefCell<BTreeMap<String, Instant>>,
 }
 
-/// How publishing stands.
-#[derive(Clone, Default)]
-pub(super) struct Standing {
-    /// The connection, while it is up.
-    pub(super) open: Option<Rc<Open>>,
-    /// The broker takes nothing at the moment.
-    pub(super) blocked: bool,
-}
-
 impl Publisher {
-    pub(super) fn new(channels: u16, events: LinkEvents) -> Self {
+    pub(in crate::broker) fn new(channels: u16, events: LinkEvents) -> Self {
         let permits = Semaphore::new(usize::from(channels.max(1)));
         Self(Rc::new(Pool {
             permits,
@@ -288,7 +262,7 @@ impl Publisher {
 
 impl Pool {
     /// Takes note of what is consumed now.
-    pub(super) fn consumes(&self, queues: &[Queue]) {
+    pub(in crate::broker) fn consumes(&self, queues: &[Queue]) {
         *self.consumed.borrow_mut() = queues.iter().map(|queue| queue.name.clone()).collect();
     }
 
@@ -301,7 +275,7 @@ impl Pool {
     }
 
     /// Changes the number of channels. Fewer: as far as they are free; one in use stays in the pool.
-    pub(super) fn resize(&self, from: u16, to: u16) {
+    pub(in crate::broker) fn resize(&self, from: u16, to: u16) {
         if to > from {
             self.permits.add_permits(usize::from(to - from));
         } else {
@@ -310,7 +284,7 @@ impl Pool {
     }
 
     /// Everything that waits ends with [`PublishError::Closed`].
-    pub(super) fn close(&self) {
+    pub(in crate::broker) fn close(&self) {
         self.permits.close();
         self.link.send_modify(|standing| standing.open = None);
     }

@@ -7,7 +7,7 @@ use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::declare::{Answer, ask};
+use super::question::{Answer, ask};
 
 /// Differences that are asked about one by one, at most: more than a queue has arguments.
 const MAX_DIFFERENCES: usize = 24;
@@ -16,7 +16,7 @@ const TYPE: &str = "x-queue-type";
 
 /// When it is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HowFar {
+pub(in crate::broker) enum HowFar {
     /// When the type is known.
     Type,
     /// When the broker agrees with everything.
@@ -45,7 +45,7 @@ enum Difference<'a> {
 
 /// Asks how the queue was declared. To be asked only of one that is there; declares nothing unless the queue is deleted
 /// in this very moment, and then the same again.
-pub(super) async fn describe(
+pub(in crate::broker) async fn describe(
     connection: &Connection,
     name: &str,
     how_far: HowFar,

@@ -15,13 +15,13 @@ use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::declare::{LinkError, QueueError, answered, consumers, loss_of, open_channel};
-use super::dial::Dialled;
 use super::link::End;
 use super::presence::Presence;
 use super::settler::{Frame, Settler};
-use super::wire::{BodyRoom, LargeBody, Note, Notes};
-use super::{ConsumerId, Delivery, LinkEvent, LinkEvents};
+use crate::broker::dial::{Dialled, LinkError, answered, loss_of, open_channel};
+use crate::broker::event::{ConsumerId, Delivery, LinkEvent, LinkEvents};
+use crate::broker::queues::{QueueError, consumers};
+use crate::broker::wire::{BodyRoom, LargeBody, Note, Notes};
 use crate::config::Queue;
 use crate::failpoint::failpoint;
 use crate::model::UnixMs;
@@ -36,13 +36,13 @@ const MAX_ASKED_FOR: usize = 64;
 pub(super) const CONSUMER_TAG: &str = "warrend";
 
 /// Numbers the connections that consume.
-pub(super) type SessionId = u32;
+pub(in crate::broker) type SessionId = u32;
 
 /// Every subscription that still has a say, over all sessions.
-pub(super) struct Subscriptions {
+pub(in crate::broker) struct Subscriptions {
     events: LinkEvents,
     /// The memory for bodies over `daemon.max_task_bytes`.
-    pub(super) room: Arc<BodyRoom>,
+    pub(in crate::broker) room: Arc<BodyRoom>,
     next: Cell<u32>,
     all: RefCell<BTreeMap<ConsumerId, Rc<Subscription>>>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscriptions {
-    pub(super) fn new(events: LinkEvents, max_task_bytes: u64) -> Self {
+    pub(in crate::broker) fn new(events: LinkEvents, max_task_bytes: u64) -> Self {
         let room = BodyRoom::new(max_task_bytes);
         Self { events, room, next: Cell::new(1), all: RefCell::default() }
     }
@@ -168,8 +168,17 @@ impl Subscriptions {
         }));
     }
 
-    /// Notes that a tag is done with, or goes back.
-    pub(super) fn settle(&self, id: ConsumerId, tag: u64, how: impl FnOnce(&mut Settler, u64) -> bool) {
+    /// Notes that a delivery is done with.
+    pub(in crate::broker) fn ack(&self, id: ConsumerId, tag: u64) {
+        self.settle(id, tag, Settler::ack);
+    }
+
+    /// Notes that a delivery goes back to its queue.
+    pub(in crate::broker) fn requeue(&self, id: ConsumerId, tag: u64) {
+        self.settle(id, tag, Settler::requeue);
+    }
+
+    fn settle(&self, id: ConsumerId, tag: u64, how: impl FnOnce(&mut Settler, u64) -> bool) {
         if let Some(subscription) = self.all.borrow().get(&id) {
             let noted = how(&mut subscription.settler.borrow_mut(), tag);
             if !noted {
@@ -180,7 +189,7 @@ impl Subscriptions {
     }
 
     /// Sends what was noted. True when a stopped subscription is now settled to its end.
-    pub(super) fn flush(&self) -> bool {
+    pub(in crate::broker) fn flush(&self) -> bool {
         let mut finished = false;
         for subscription in self.all.borrow().values() {
             let mut settler = subscription.settler.borrow_mut();

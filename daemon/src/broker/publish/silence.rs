@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::topology::{delay_name, rung, rungs};
+use crate::broker::queues::topology::{delay_name, rung, rungs};
 
 /// So many delays are tried: more would put a task off for much longer than was asked.
 const RUNGS: usize = 3;

@@ -1,8 +1,6 @@
 //! The publishing connection; `supervise.rs` keeps it up. A connection of its own, so that a memory alarm, which stops every
 //! write on a connection that publishes, never stops an acknowledgement.
 
-mod supervise;
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -14,31 +12,45 @@ use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-pub(super) use self::supervise::{Command, supervise};
 use super::copy::{self, encoded_len};
-use super::declare::{
-    Ensured, LinkError, QueueError, answered, declare_dead_queue, declare_delay_queue, exists, open_channel,
-    words,
-};
-use super::dial::Dialled;
-use super::publish_error::PublishError;
-use super::publisher::{Outgoing, Standing};
-use super::reply::is_direct;
+use super::direct_reply::is_direct;
+use super::error::PublishError;
 use super::silence::Silence;
-use super::topology;
+use crate::broker::dial::{Dialled, LinkError, answered, open_channel, words};
+use crate::broker::queues::{Ensured, QueueError, declare_dead_queue, declare_delay_queue, exists, topology};
 use crate::config::{Queue, QueueType};
 
 /// How long a confirm may take while the broker is not blocked: a quorum queue that lost a member answers late. After
 /// this the channel is dropped and the message sent again.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 /// Questions about queues at one time. Each takes a few round trips, once per queue and connection.
 const QUESTIONS_AT_ONCE: usize = 8;
 /// A frame's own bytes and the content header's before the properties.
 const CONTENT_OVERHEAD: usize = 8 + 12;
 
+/// A message on its way to a queue, through the default exchange.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// The queue.
+    pub queue: &'a str,
+    /// Sent as they are.
+    pub properties: BasicProperties,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// How publishing stands.
+#[derive(Clone, Default)]
+pub(in crate::broker) struct Standing {
+    /// The connection, while it is up.
+    pub(in crate::broker) open: Option<Rc<Open>>,
+    /// The broker takes nothing at the moment.
+    pub(in crate::broker) blocked: bool,
+}
+
 /// An open publishing connection.
-pub(super) struct Open {
-    dialled: Dialled,
+pub(in crate::broker) struct Open {
+    pub(super) dialled: Dialled,
     /// Confirm channels with nothing in flight.
     idle: RefCell<Vec<Channel>>,
     /// One permit per confirm channel that the broker allows, those for questions aside.
@@ -50,11 +62,11 @@ pub(super) struct Open {
     /// Delay queues that confirm nothing.
     pub(super) silence: RefCell<Silence>,
     /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so without end.
-    lost: watch::Sender<bool>,
+    pub(super) lost: watch::Sender<bool>,
 }
 
 /// Why a publish failed.
-pub(super) enum Failed {
+pub(in crate::broker) enum Failed {
     /// It can never succeed.
     Never(PublishError),
     /// The broker ended the connection with an error while it was in flight.
@@ -69,7 +81,7 @@ pub(super) enum Failed {
 
 impl Open {
     /// Takes a connection that nobody else publishes on.
-    pub(super) fn new(dialled: Dialled) -> Rc<Self> {
+    pub(in crate::broker) fn new(dialled: Dialled) -> Rc<Self> {
         let channels = dialled.channels();
         let questions = (channels / 4).clamp(1, QUESTIONS_AT_ONCE);
         Rc::new(Self {
@@ -84,7 +96,7 @@ impl Open {
     }
 
     /// The connection is up.
-    pub(super) fn is_connected(&self) -> bool {
+    pub(in crate::broker) fn is_connected(&self) -> bool {
         self.dialled.connection.status().connected()
     }
 
@@ -99,7 +111,7 @@ impl Open {
     }
 
     /// Publishes on a free channel and waits for the confirm.
-    pub(super) async fn publish(
+    pub(in crate::broker) async fn publish(
         &self,
         standing: &watch::Sender<Standing>,
         queue: &ShortString,
@@ -162,7 +174,7 @@ impl Open {
     }
 
     /// The properties as far as there is room for them on the way to the queue.
-    pub(super) fn fit(&self, queue: &str, properties: BasicProperties) -> BasicProperties {
+    pub(in crate::broker) fn fit(&self, queue: &str, properties: BasicProperties) -> BasicProperties {
         copy::fit(properties, self.limit(queue))
     }
 

@@ -1,6 +1,6 @@
 //! Why a message cannot be published.
 
-use super::declare::QueueError;
+use crate::broker::queues::QueueError;
 
 /// Why a publish is given up: mostly because it cannot succeed, however often it is tried.
 #[derive(Debug, Clone, thiserror::Error)]
