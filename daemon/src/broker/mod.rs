@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `handle` | [`Link`]: the engine's access to the broker; starts and ends both connections | `consume` `publish` `status` |
 //! | [`dead`] | dead letters: reading them, looking through a dead queue, replaying | `publish` `queues` `dial` |
-//! | [`survey`] | what `warrenctl doctor` asks: which queues are there, and what the user may do | `queues` `dial` |
+//! | [`survey`] | what `warrenctl doctor` asks: which queues are there, and what the user may do | `publish` `queues` `dial` |
 //! | `consume` | the consuming connection: subscriptions, settling by tag, reconnecting, quarantine | `queues` `dial` `wire` `status` |
 //! | `publish` | the publishing connection: confirmed copies, follow-ups and replies | `queues` `dial` `status` |
 //! | `queues` | names and arguments of queues, declaring and describing them; delays by hops over delay queues | `dial` `server` |
@@ -27,10 +27,10 @@ pub mod survey;
 mod wire;
 
 pub(crate) use dial::Backoff;
-pub use dial::{DialError, Dialled, Stage, connect, dial};
+pub use dial::{DialError, Dialled, LinkError, Stage, connect, dial};
 pub use event::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 pub use handle::Link;
-pub use publish::{Outgoing, PublishError, Publisher, copy, reply};
+pub use publish::{Outgoing, PublishError, Publisher, confirm, copy, reply};
 pub use queues::{
     Description, Ensured, QueueError, SETTLE, declare_delay_queue, declare_work_queue, hops, topology,
 };

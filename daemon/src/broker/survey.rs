@@ -14,14 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation, Connection};
+use lapin::{BasicProperties, Connection};
 use tokio::time::timeout;
 
 use super::dial::{DialError, Dialled, LinkError, answered, connect, dial_one, open_channel};
+use super::publish::confirm::{ConfirmChannel, ConfirmResult};
 use super::queues::{Answer, Description, HowFar, QueueError, ask, describe, is_declared_as, sort, topology};
 use super::server::Server;
 use crate::config::{Broker, Queue, QueueType};
@@ -289,20 +288,17 @@ async fn try_to_consume(connection: &Connection, name: &str) -> Result<(), LinkE
 async fn may_publish(connection: &Connection) -> May {
     let nobody = format!("warrenctl-doctor-{}", uuid::Uuid::now_v7());
     let publishing = async {
-        let channel = open_channel(connection).await?;
-        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default();
-        let confirm =
-            channel.basic_publish("".into(), nobody.as_str().into(), options, b"", properties).await;
-        let confirmed = confirm.map_err(LinkError::Lapin)?.await.map_err(LinkError::Lapin)?;
-        // An error here is of no interest.
-        let _ = answered(channel.close(200, "done".into())).await;
-        Ok::<_, LinkError>(confirmed)
+        let channel = ConfirmChannel::open(connection).await?;
+        let result = channel.publish(&nobody.as_str().into(), true, BasicProperties::default(), b"").await;
+        if let ConfirmResult::Failed(error) = result {
+            return Err(LinkError::Lapin(error));
+        }
+        channel.close().await;
+        Ok(result)
     };
     match timeout(PROBE_CONFIRM_LIMIT, publishing).await {
-        Ok(Ok(Confirmation::Ack(_) | Confirmation::NotRequested)) => May::Yes,
-        Ok(Ok(Confirmation::Nack(_))) => May::Unknown("the broker refused a message for nobody".to_owned()),
+        Ok(Ok(ConfirmResult::Confirmed | ConfirmResult::Returned(_))) => May::Yes,
+        Ok(Ok(_)) => May::Unknown("the broker refused a message for nobody".to_owned()),
         Ok(Err(error)) => refused(sort(&error), &nobody),
         Err(_) if connection.status().blocked() => May::Blocked,
         Err(_) => May::Unknown(format!("no confirm in {PROBE_CONFIRM_LIMIT:?}")),

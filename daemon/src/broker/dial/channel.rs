@@ -35,10 +35,12 @@ pub(in crate::broker) async fn answered<T>(
 
 /// Why the broker gave no answer, or which error it gave.
 #[derive(Debug, Clone)]
-pub(in crate::broker) enum LinkError {
+pub enum LinkError {
+    /// The error of the channel or of the connection.
     Lapin(lapin::Error),
+    /// No answer in 20 s.
     Silent,
-    /// The connection has to be replaced.
+    /// The connection has used up its channel numbers, and has to be replaced.
     Spent,
 }
 

@@ -16,7 +16,8 @@ mod loss;
 
 pub(crate) use self::backoff::Backoff;
 pub(super) use self::backoff::CAP;
-pub(super) use self::channel::{ANSWER_LIMIT, LinkError, answered, open_channel, words};
+pub use self::channel::LinkError;
+pub(super) use self::channel::{ANSWER_LIMIT, answered, open_channel, words};
 pub(super) use self::connect::dial_one;
 pub use self::connect::{Dialled, connect, dial};
 pub use self::error::{DialError, Stage};

@@ -6,17 +6,16 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
+use lapin::{BasicProperties, ErrorKind};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
 
+use super::confirm::{ConfirmChannel, ConfirmResult, within};
 use super::copy::{self, encoded_len};
 use super::direct_reply::is_direct;
 use super::error::PublishError;
 use super::silence::Silence;
-use crate::broker::dial::{Dialled, LinkError, answered, open_channel, words};
+use crate::broker::dial::{Dialled, LinkError, words};
 use crate::broker::queues::{Ensured, QueueError, declare_dead_queue, declare_delay_queue, exists, topology};
 use crate::config::{Queue, QueueType};
 
@@ -52,7 +51,7 @@ pub(in crate::broker) struct Standing {
 pub(in crate::broker) struct Open {
     pub(super) dialled: Dialled,
     /// Confirm channels with nothing in flight.
-    idle: RefCell<Vec<Channel>>,
+    idle: RefCell<Vec<ConfirmChannel>>,
     /// One permit per confirm channel that the broker allows, those for questions aside.
     allowed: Semaphore,
     /// One permit per question at a time about a queue, each on a channel of its own.
@@ -131,40 +130,17 @@ impl Open {
             }
             Failed::Now(error.to_string())
         })?;
-        let mut confirming = std::pin::pin!(async {
-            // A client that waits for its reply directly is no queue: the broker would return the message and deliver
-            // it all the same.
-            let mandatory = !is_direct(message.queue);
-            let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-            channel
-                .basic_publish("".into(), queue.clone(), options, message.body, message.properties.clone())
-                .await?
-                .await
-        });
-        let confirmed = loop {
-            match timeout(CONFIRM_LIMIT, &mut confirming).await {
-                Ok(confirmed) => break confirmed,
-                // The broker said that it takes its time.
-                Err(_) if standing.borrow().blocked => {}
-                Err(_) => {
-                    let queue = message.queue;
-                    return Err(Failed::Silent(format!(
-                        "queue `{queue}` has not confirmed a message in {CONFIRM_LIMIT:?}: its node is down or busy, or it is a quorum queue without its majority; when it stays so although the broker is well, delete it (rabbitmqctl delete_queue {queue})"
-                    )));
-                }
-            }
-        };
-        match confirmed {
-            Ok(confirmation) => {
-                // A channel that got a quorum queue's "full" once keeps saying so, also when there is room again (seen
-                // with 3.10 when the limit is lifted): the next try has another one.
-                if !matches!(confirmation, Confirmation::Nack(None)) {
-                    self.idle.borrow_mut().push(channel.clone());
-                }
-                judge(confirmation, message.queue)
-            }
-            Err(error) => Err(fault(&error, message.queue)),
+        // A client that waits for its reply directly is no queue: the broker would return the message and deliver it all the
+        // same.
+        let mandatory = !is_direct(message.queue);
+        let publish = channel.publish(queue, mandatory, message.properties.clone(), message.body);
+        let result = within(CONFIRM_LIMIT, || standing.borrow().blocked, publish).await;
+        // A channel that got a quorum queue's "full" once keeps saying so, also when there is room again (seen with 3.10 when
+        // the limit is lifted): the next try has another one.
+        if matches!(result, ConfirmResult::Confirmed | ConfirmResult::Returned(_)) {
+            self.idle.borrow_mut().push(channel);
         }
+        judge(result, message.queue)
     }
 
     /// What a message to the queue may have in properties and headers.
@@ -184,15 +160,13 @@ impl Open {
     }
 
     /// A confirm channel with nothing in flight.
-    async fn channel(&self) -> Result<Channel, LinkError> {
+    async fn channel(&self) -> Result<ConfirmChannel, LinkError> {
         while let Some(channel) = { self.idle.borrow_mut().pop() } {
-            if channel.status().connected() {
+            if channel.is_open() {
                 return Ok(channel);
             }
         }
-        let channel = open_channel(&self.dialled.connection).await?;
-        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(channel)
+        ConfirmChannel::open(&self.dialled.connection).await
     }
 
     /// `<queue>.dead` is there.
@@ -252,19 +226,20 @@ fn room_on_the_way(queue: &str) -> usize {
     BROKER_HEADERS + 4 * queue.len()
 }
 
-fn judge(confirmation: Confirmation, queue: &str) -> Result<(), Failed> {
-    match confirmation {
-        Confirmation::Ack(None) => Ok(()),
-        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-            let why = format!("{} {}", returned.reply_code, returned.reply_text.as_str());
+/// What the result of a publish means for its repetition.
+fn judge(result: ConfirmResult, queue: &str) -> Result<(), Failed> {
+    match result {
+        ConfirmResult::Confirmed => Ok(()),
+        ConfirmResult::Returned(why) => {
             Err(Failed::Never(PublishError::Returned { queue: queue.to_owned(), why }))
         }
-        Confirmation::Nack(None) => Err(Failed::NotTaken(format!(
+        ConfirmResult::Nacked => Err(Failed::NotTaken(format!(
             "queue `{queue}` does not take the message: it is full (empty it, or raise its x-max-length), or a quorum queue without its majority"
         ))),
-        Confirmation::NotRequested => {
-            Err(Failed::Now("the channel does not confirm; another one is opened".to_owned()))
-        }
+        ConfirmResult::Failed(error) => Err(fault(&error, queue)),
+        ConfirmResult::TimedOut => Err(Failed::Silent(format!(
+            "queue `{queue}` has not confirmed a message in {CONFIRM_LIMIT:?}: its node is down or busy, or it is a quorum queue without its majority; when it stays so although the broker is well, delete it (rabbitmqctl delete_queue {queue})"
+        ))),
     }
 }
 
