@@ -27,7 +27,7 @@ pub mod survey;
 mod wire;
 
 pub(crate) use dial::Backoff;
-pub use dial::{DialError, Dialled, LinkError, Stage, connect, dial};
+pub use dial::{BrokerConnection, DialError, LinkError, Stage, connect, dial};
 pub use event::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 pub use handle::Link;
 pub use publish::{Outgoing, PublishError, Publisher, confirm, copy, reply};

@@ -19,9 +19,11 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Connection};
 use tokio::time::timeout;
 
-use super::dial::{DialError, Dialled, LinkError, answered, connect, dial_one, open_channel};
+use super::dial::{BrokerConnection, DialError, LinkError, answered, connect, dial_one, open_channel};
 use super::publish::confirm::{ConfirmChannel, ConfirmResult};
-use super::queues::{Answer, Description, HowFar, QueueError, ask, describe, is_declared_as, sort, topology};
+use super::queues::{
+    Description, HowFar, QuestionError, QueueError, ask, describe, is_declared_as, topology,
+};
 use super::server::Server;
 use crate::config::{Broker, Queue, QueueType};
 
@@ -199,13 +201,15 @@ async fn sight(connection: &Connection, name: &str, server: &Server) -> Result<S
             consumers: queue.consumer_count(),
             described: match describe(connection, name, HowFar::All).await {
                 Ok(described) => Some(described),
-                Err(answer @ (Answer::Link(_) | Answer::Silent)) => return Err(answer.about(name)),
+                Err(error @ (QuestionError::Link(_) | QuestionError::Silent)) => {
+                    return Err(error.about(name));
+                }
                 Err(_) => None,
             },
         }),
-        Err(Answer::Missing) => None,
-        Err(Answer::Refused(_)) => Some(There::default()),
-        Err(answer) => return Err(answer.about(name)),
+        Err(QuestionError::Missing) => None,
+        Err(QuestionError::Refused(_)) => Some(There::default()),
+        Err(error) => return Err(error.about(name)),
     };
     let rights = Rights {
         configure: may_configure(connection, name, server).await,
@@ -224,8 +228,8 @@ async fn delay(
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let ready = match ask(connection, &name, options, FieldTable::default()).await {
         Ok(queue) => queue.message_count(),
-        Err(Answer::Missing | Answer::Refused(_)) => return Ok(None),
-        Err(answer) => return Err(answer.about(&name)),
+        Err(QuestionError::Missing | QuestionError::Refused(_)) => return Ok(None),
+        Err(error) => return Err(error.about(&name)),
     };
     let wanted = topology::delay_type(queue.delay_type, server);
     let other = match wanted {
@@ -254,8 +258,8 @@ async fn may_configure(connection: &Connection, name: &str, server: &Server) -> 
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(-1));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     match ask(connection, name, options, arguments).await {
-        Ok(_) | Err(Answer::Different(_)) => May::Yes,
-        Err(answer) => refused(answer, name),
+        Ok(_) | Err(QuestionError::Different(_)) => May::Yes,
+        Err(error) => refused(error, name),
     }
 }
 
@@ -265,9 +269,9 @@ async fn may_read(connection: &Connection, name: &str, server: &Server) -> May {
     }
     match try_to_consume(connection, name).await {
         Ok(()) => May::Yes,
-        Err(error) => match sort(&error) {
-            Answer::Missing | Answer::Different(_) => May::Yes,
-            answer => refused(answer, name),
+        Err(error) => match QuestionError::from(&error) {
+            QuestionError::Missing | QuestionError::Different(_) => May::Yes,
+            error => refused(error, name),
         },
     }
 }
@@ -299,16 +303,16 @@ async fn may_publish(connection: &Connection) -> May {
     match timeout(PROBE_CONFIRM_LIMIT, publishing).await {
         Ok(Ok(ConfirmResult::Confirmed | ConfirmResult::Returned(_))) => May::Yes,
         Ok(Ok(_)) => May::Unknown("the broker refused a message for nobody".to_owned()),
-        Ok(Err(error)) => refused(sort(&error), &nobody),
+        Ok(Err(error)) => refused(QuestionError::from(&error), &nobody),
         Err(_) if connection.status().blocked() => May::Blocked,
         Err(_) => May::Unknown(format!("no confirm in {PROBE_CONFIRM_LIMIT:?}")),
     }
 }
 
-fn refused(answer: Answer, name: &str) -> May {
-    match answer {
-        Answer::Refused(why) => May::No(why),
-        answer => May::Unknown(answer.about(name).to_string()),
+fn refused(error: QuestionError, name: &str) -> May {
+    match error {
+        QuestionError::Refused(why) => May::No(why),
+        error => May::Unknown(error.about(name).to_string()),
     }
 }
 
@@ -316,7 +320,7 @@ fn not_asked() -> May {
     May::Unknown("only RabbitMQ can be asked without changing anything".to_owned())
 }
 
-async fn close(dialled: Dialled) {
+async fn close(dialled: BrokerConnection) {
     // What was to be learned has been; an error here is of no interest.
     let _ = timeout(CLOSE_LIMIT, dialled.connection.close(200, "done".into())).await;
 }

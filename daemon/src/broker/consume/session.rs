@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use self::connection::{Connection, close, failure};
 use super::link::{Action, End, Event, Machine};
 use super::subscription::{CONSUMER_TAG, SessionId, Subscriptions};
-use crate::broker::dial::{CAP, Dialled, Loss, answered, dial_one};
+use crate::broker::dial::{BrokerConnection, CAP, Loss, answered, dial_one};
 use crate::broker::event::{ConsumerId, LinkEvent};
 use crate::broker::queues::{QueueError, declare_work_queue};
 use crate::broker::status::Status;
@@ -77,7 +77,7 @@ struct Supervisor {
 
 /// The end of a job.
 enum Done {
-    Dialled(usize, Box<Dialled>),
+    Dialled(usize, Box<BrokerConnection>),
     /// The connection is gone, as far as the job was told.
     Lost(String),
     /// Whatever the machine is to know of it.
@@ -363,7 +363,7 @@ impl Supervisor {
             self.subscriptions.lost(id, why);
         }
         if let Some(connection) = self.connection.take() {
-            connection.dialled.line.cut();
+            connection.dialled.socket.shut_down();
         }
     }
 

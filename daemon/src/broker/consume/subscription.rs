@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use super::link::End;
 use super::presence::Presence;
 use super::settler::{Frame, Settler};
-use crate::broker::dial::{Dialled, LinkError, answered, loss_of, open_channel};
+use crate::broker::dial::{BrokerConnection, LinkError, answered, loss_of, open_channel};
 use crate::broker::event::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 use crate::broker::queues::{QueueError, consumers};
 use crate::broker::wire::{BodyRoom, LargeBody, Note, Notes};
@@ -38,7 +38,7 @@ pub(super) const CONSUMER_TAG: &str = "warrend";
 /// Numbers the connections that consume.
 pub(in crate::broker) type SessionId = u32;
 
-/// Every subscription that still has a say, over all sessions.
+/// The subscriptions of all sessions that are neither lost nor released.
 pub(in crate::broker) struct Subscriptions {
     events: LinkEvents,
     /// The memory for bodies over `daemon.max_task_bytes`.
@@ -81,7 +81,7 @@ impl Subscriptions {
     pub(super) async fn subscribe(
         self: &Rc<Self>,
         session: SessionId,
-        dialled: &Dialled,
+        dialled: &BrokerConnection,
         queue: &Queue,
         ended: mpsc::UnboundedSender<(ConsumerId, End)>,
     ) -> Result<ConsumerId, QueueError> {

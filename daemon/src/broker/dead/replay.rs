@@ -9,8 +9,8 @@ use lapin::types::ShortString;
 use tokio::sync::watch;
 
 use super::DeadLetter;
-use crate::broker::dial::{Dialled, words};
-use crate::broker::publish::{Failed, Open, Outgoing, PublishError, Standing, copy};
+use crate::broker::dial::{BrokerConnection, describe_error};
+use crate::broker::publish::{Failed, LinkState, Outgoing, PublishError, PublishingConnection, copy};
 use crate::broker::queues::QueueError;
 use crate::failpoint::failpoint;
 
@@ -41,16 +41,20 @@ impl From<Failed> for ReplayError {
 /// A connection for replays: not the one that letters are fetched from, because a broker that blocks publishers stops
 /// reading from it.
 pub struct Replay {
-    open: Rc<Open>,
-    standing: watch::Sender<Standing>,
+    connection: Rc<PublishingConnection>,
+    link: watch::Sender<LinkState>,
     reports: Pin<Box<dyn Stream<Item = Event> + Send>>,
 }
 
 impl Replay {
     /// Takes the connection over.
-    pub fn new(dialled: Dialled) -> Self {
-        let reports = Box::pin(dialled.connection.events_listener());
-        Self { open: Open::new(dialled), standing: watch::Sender::new(Standing::default()), reports }
+    pub fn new(broker: BrokerConnection) -> Self {
+        let reports = Box::pin(broker.connection.events_listener());
+        Self {
+            connection: PublishingConnection::new(broker),
+            link: watch::Sender::new(LinkState::default()),
+            reports,
+        }
     }
 
     /// Publishes a letter to a queue as a task that was never tried, and waits for the confirm; as long as it takes
@@ -66,8 +70,8 @@ impl Replay {
         failpoint!("replay::before-copy");
         let mut message =
             Outgoing { queue, properties: copy::replay(&letter.properties), body: &letter.body };
-        message.properties = self.open.fit(queue, message.properties);
-        let publishing = self.open.publish(&self.standing, &name, &message);
+        message.properties = self.connection.fit(queue, message.properties);
+        let publishing = self.connection.publish(&self.link, &name, &message);
         tokio::pin!(publishing);
         loop {
             tokio::select! {
@@ -78,15 +82,15 @@ impl Replay {
                 }
                 Some(report) = self.reports.next() => match report {
                     Event::ConnectionBlocked(_) => {
-                        self.standing.send_modify(|standing| standing.blocked = true);
+                        self.link.send_modify(|state| state.blocked = true);
                         blocked();
                     }
                     Event::ConnectionUnblocked => {
-                        self.standing.send_modify(|standing| standing.blocked = false);
+                        self.link.send_modify(|state| state.blocked = false);
                     }
                     // The confirm of a lost connection may never come.
-                    Event::Error(error) if !self.open.is_connected() => {
-                        return Err(ReplayError::Lost(words(&error)));
+                    Event::Error(error) if !self.connection.is_connected() => {
+                        return Err(ReplayError::Lost(describe_error(&error)));
                     }
                     _ => {}
                 },

@@ -47,7 +47,7 @@ pub enum LinkError {
 impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lapin(error) => f.write_str(&words(error)),
+            Self::Lapin(error) => f.write_str(&describe_error(error)),
             Self::Silent => write!(f, "the broker did not answer in {ANSWER_LIMIT:?}"),
             Self::Spent => f.write_str("the connection has used up its channel numbers; a new one is opened"),
         }
@@ -55,7 +55,7 @@ impl fmt::Display for LinkError {
 }
 
 /// An error in the broker's own words where it gave some.
-pub(in crate::broker) fn words(error: &lapin::Error) -> String {
+pub(in crate::broker) fn describe_error(error: &lapin::Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(amqp) => amqp.get_message().as_str().to_owned(),
         ErrorKind::IOError(error) => format!("the connection broke: {error}"),

@@ -21,7 +21,7 @@ use crate::broker::wire::{BodyRoom, FRAME_MAX, Insight, Notes, TokioRuntimeKit, 
 use crate::config::{Broker, Secret, host_and_port, parse_uri};
 
 /// An open connection, and what was learned of the broker.
-pub struct Dialled {
+pub struct BrokerConnection {
     /// The connection. Auto-recovery is off.
     pub connection: Connection,
     /// Host, port and vhost, without credentials.
@@ -31,10 +31,10 @@ pub struct Dialled {
     /// What the filter under the connection changed in the messages that came by it.
     pub(in crate::broker) notes: Arc<Notes>,
     /// Ends the connection without asking the broker.
-    pub(in crate::broker) line: Line,
+    pub(in crate::broker) socket: SocketHandle,
 }
 
-impl Dialled {
+impl BrokerConnection {
     /// Channels that may be open at one time. lapin counts channel 0, the connection's own, as one of the broker's
     /// `channel_max`.
     pub fn channels(&self) -> usize {
@@ -49,7 +49,7 @@ pub async fn dial(broker: &Broker, name: &str) -> Result<Connection, DialError> 
 }
 
 /// As [`dial`], and tells what was learned of the broker.
-pub async fn connect(broker: &Broker, name: &str) -> Result<Dialled, DialError> {
+pub async fn connect(broker: &Broker, name: &str) -> Result<BrokerConnection, DialError> {
     let mut last = DialError::NoAddress;
     for uri in &broker.uris {
         match dial_one(broker, uri, name, None).await {
@@ -60,21 +60,21 @@ pub async fn connect(broker: &Broker, name: &str) -> Result<Dialled, DialError> 
     Err(last)
 }
 
-/// The hold on a connection's socket. Clones share it.
+/// Access to a connection's socket. Clones share it.
 #[derive(Clone, Default)]
-pub(in crate::broker) struct Line(Arc<Mutex<State>>);
+pub(in crate::broker) struct SocketHandle(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     stage: Stage,
     socket: Option<OwnedFd>,
-    cut: bool,
+    is_shut_down: bool,
     /// Of what waits for the attempt on lapin's thread.
     waker: Option<Waker>,
 }
 
-/// Cuts the line when the attempt is given up, whoever drops it.
-struct Attempt(Option<Line>);
+/// Shuts the socket down when the attempt is given up: when its future is dropped.
+struct Attempt(Option<SocketHandle>);
 
 /// Connects to one address, under the name that the broker shows for the connection.
 ///
@@ -84,7 +84,7 @@ pub(in crate::broker) async fn dial_one(
     uri: &Secret,
     name: &str,
     room: Option<Arc<BodyRoom>>,
-) -> Result<Dialled, DialError> {
+) -> Result<BrokerConnection, DialError> {
     let mut target = parse_uri(uri).ok_or(DialError::BadUri)?;
     target.query.frame_max = Some(FRAME_MAX);
     target.query.heartbeat =
@@ -95,10 +95,10 @@ pub(in crate::broker) async fn dial_one(
         AMQPScheme::AMQPS => tls_config(broker)?,
     };
 
-    let line = Line::default();
-    let mut attempt = Attempt(Some(line.clone()));
+    let socket = SocketHandle::default();
+    let mut attempt = Attempt(Some(socket.clone()));
     let insight = Insight { room, ..Insight::default() };
-    let connect = connector(line.clone(), insight.clone(), tls, user_timeout(broker));
+    let connect = connector(socket.clone(), insight.clone(), tls, user_timeout(broker));
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "Warren".into())
@@ -113,20 +113,20 @@ pub(in crate::broker) async fn dial_one(
         Ok(Ok(connection)) => {
             attempt.0 = None;
             let server = insight.server.get().cloned().unwrap_or_default();
-            return Ok(Dialled { connection, address, server, notes: insight.notes, line });
+            return Ok(BrokerConnection { connection, address, server, notes: insight.notes, socket });
         }
         Ok(Err(error)) => Some(error),
         Err(_) => None,
     };
-    let stage = line.state().stage;
+    let stage = socket.state().stage;
     Err(DialError::of(stage, error.as_ref(), address, user, vhost, broker.connect_timeout))
 }
 
-impl Line {
+impl SocketHandle {
     /// Shuts the socket down: lapin's thread ends, and with it everything that waits on the connection.
-    pub(in crate::broker) fn cut(&self) {
+    pub(in crate::broker) fn shut_down(&self) {
         let mut state = self.state();
-        state.cut = true;
+        state.is_shut_down = true;
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -142,12 +142,12 @@ impl Line {
 
     /// Does a part of the attempt; fails as soon as it is given up. A timer would not do: lapin's thread outlives the
     /// runtime for a moment when the daemon ends, and a timer panics then.
-    async fn unless_cut<T>(&self, part: impl Future<Output = T>) -> std::io::Result<T> {
+    async fn unless_shut_down<T>(&self, part: impl Future<Output = T>) -> std::io::Result<T> {
         let mut part = pin!(part);
         poll_fn(|context| {
             {
                 let mut state = self.state();
-                if state.cut {
+                if state.is_shut_down {
                     return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
                 }
                 state.waker = Some(context.waker().clone());
@@ -161,21 +161,25 @@ impl Line {
     fn reached(&self, stage: Stage) -> lapin::Result<()> {
         let mut state = self.state();
         state.stage = stage;
-        if state.cut { Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()) } else { Ok(()) }
+        if state.is_shut_down {
+            Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(line) = &self.0 {
-            line.cut();
+        if let Some(socket) = &self.0 {
+            socket.shut_down();
         }
     }
 }
 
 /// What lapin calls on its own thread, where blocking is allowed: resolve, connect, set up, encrypt.
 fn connector(
-    line: Line,
+    handle: SocketHandle,
     insight: Insight,
     tls: OwnedTLSConfig,
     user_timeout: Option<u32>,
@@ -183,12 +187,12 @@ fn connector(
 {
     let kit = TokioRuntimeKit::current();
     async move |uri: AMQPUri, _: Runtime<TokioRuntimeKit>| {
-        line.reached(Stage::Resolve)?;
+        handle.reached(Stage::Resolve)?;
         let addresses = (uri.authority.host.as_str(), uri.authority.port).to_socket_addrs()?;
-        line.reached(Stage::Connect)?;
+        handle.reached(Stage::Connect)?;
         let mut failure = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            let stream = match line.unless_cut(kit.tokio().tcp_connect_addr(address)).await? {
+            let stream = match handle.unless_shut_down(kit.tokio().tcp_connect_addr(address)).await? {
                 Ok(stream) => stream,
                 Err(error) => {
                     failure = error;
@@ -199,15 +203,16 @@ fn connector(
             if let Some(limit) = user_timeout {
                 sockopt::set_tcp_user_timeout(socket, limit).map_err(std::io::Error::from)?;
             }
-            line.state().socket = Some(socket.as_fd().try_clone_to_owned()?);
-            line.reached(Stage::Tls)?;
+            handle.state().socket = Some(socket.as_fd().try_clone_to_owned()?);
+            handle.reached(Stage::Tls)?;
             let mut stream = AsyncTcpStream::Plain(stream);
             let mut stage = Stage::Handshake;
             if uri.scheme == AMQPScheme::AMQPS {
                 stage = Stage::EncryptedHandshake;
-                stream = line.unless_cut(stream.into_tls(&uri.authority.host, tls.as_ref())).await??;
+                stream =
+                    handle.unless_shut_down(stream.into_tls(&uri.authority.host, tls.as_ref())).await??;
             }
-            line.reached(stage)?;
+            handle.reached(stage)?;
             return Ok(AsyncTcpStream::Plain(kit.wire(stream, &insight)));
         }
         Err(failure.into())

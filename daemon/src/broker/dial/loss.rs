@@ -3,7 +3,7 @@
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError};
 
-use super::channel::words;
+use super::channel::describe_error;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(in crate::broker) fn loss_of(error: &lapin::Error) -> Loss {
         },
         _ => false,
     };
-    Loss { why: words(error), by_content }
+    Loss { why: describe_error(error), by_content }
 }
 
 #[cfg(test)]

@@ -6,16 +6,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, ErrorKind};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use super::confirm::{ConfirmChannel, ConfirmResult, within};
 use super::copy::{self, encoded_len};
 use super::direct_reply::is_direct;
 use super::error::PublishError;
 use super::silence::Silence;
-use crate::broker::dial::{Dialled, LinkError, words};
+use crate::broker::dial::{BrokerConnection, LinkError, describe_error};
 use crate::broker::queues::{Ensured, QueueError, declare_dead_queue, declare_delay_queue, exists, topology};
 use crate::config::{Queue, QueueType};
 
@@ -38,18 +40,18 @@ pub struct Outgoing<'a> {
     pub body: &'a [u8],
 }
 
-/// How publishing stands.
+/// The state of publishing on a link.
 #[derive(Clone, Default)]
-pub(in crate::broker) struct Standing {
+pub(in crate::broker) struct LinkState {
     /// The connection, while it is up.
-    pub(in crate::broker) open: Option<Rc<Open>>,
+    pub(super) connection: Option<Rc<PublishingConnection>>,
     /// The broker takes nothing at the moment.
     pub(in crate::broker) blocked: bool,
 }
 
 /// An open publishing connection.
-pub(in crate::broker) struct Open {
-    pub(super) dialled: Dialled,
+pub(in crate::broker) struct PublishingConnection {
+    broker: BrokerConnection,
     /// Confirm channels with nothing in flight.
     idle: RefCell<Vec<ConfirmChannel>>,
     /// One permit per confirm channel that the broker allows, those for questions aside.
@@ -61,7 +63,7 @@ pub(in crate::broker) struct Open {
     /// Delay queues that confirm nothing.
     pub(super) silence: RefCell<Silence>,
     /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so without end.
-    pub(super) lost: watch::Sender<bool>,
+    lost: watch::Sender<bool>,
 }
 
 /// Why a publish failed.
@@ -78,13 +80,13 @@ pub(in crate::broker) enum Failed {
     Silent(String),
 }
 
-impl Open {
+impl PublishingConnection {
     /// Takes a connection that nobody else publishes on.
-    pub(in crate::broker) fn new(dialled: Dialled) -> Rc<Self> {
-        let channels = dialled.channels();
+    pub(in crate::broker) fn new(broker: BrokerConnection) -> Rc<Self> {
+        let channels = broker.channels();
         let questions = (channels / 4).clamp(1, QUESTIONS_AT_ONCE);
         Rc::new(Self {
-            dialled,
+            broker,
             allowed: Semaphore::new(channels.saturating_sub(questions).max(1)),
             questions: Semaphore::new(questions),
             idle: RefCell::default(),
@@ -96,7 +98,7 @@ impl Open {
 
     /// The connection is up.
     pub(in crate::broker) fn is_connected(&self) -> bool {
-        self.dialled.connection.status().connected()
+        self.broker.connection.status().connected()
     }
 
     /// Does what asks the broker, or fails as soon as the connection is lost.
@@ -112,7 +114,7 @@ impl Open {
     /// Publishes on a free channel and waits for the confirm.
     pub(in crate::broker) async fn publish(
         &self,
-        standing: &watch::Sender<Standing>,
+        link: &watch::Sender<LinkState>,
         queue: &ShortString,
         message: &Outgoing<'_>,
     ) -> Result<(), Failed> {
@@ -134,7 +136,7 @@ impl Open {
         // same.
         let mandatory = !is_direct(message.queue);
         let publish = channel.publish(queue, mandatory, message.properties.clone(), message.body);
-        let result = within(CONFIRM_LIMIT, || standing.borrow().blocked, publish).await;
+        let result = within(CONFIRM_LIMIT, || link.borrow().blocked, publish).await;
         // A channel that got a quorum queue's "full" once keeps saying so, also when there is room again (seen with 3.10 when
         // the limit is lifted): the next try has another one.
         if matches!(result, ConfirmResult::Confirmed | ConfirmResult::Returned(_)) {
@@ -145,7 +147,7 @@ impl Open {
 
     /// What a message to the queue may have in properties and headers.
     fn limit(&self, queue: &str) -> usize {
-        let frame = self.dialled.connection.configuration().frame_max() as usize;
+        let frame = self.broker.connection.configuration().frame_max() as usize;
         frame - CONTENT_OVERHEAD - room_on_the_way(queue)
     }
 
@@ -154,9 +156,26 @@ impl Open {
         copy::fit(properties, self.limit(queue))
     }
 
-    /// Nothing is to be had from this connection any more: the supervisor opens another one.
+    /// What the connection reports: blocked, unblocked, its end.
+    pub(super) fn reports(&self) -> impl Stream<Item = lapin::Event> {
+        self.broker.connection.events_listener()
+    }
+
+    /// Ends the connection without asking the broker: the supervisor opens another one.
     pub(super) fn hang_up(&self) {
-        self.dialled.line.cut();
+        self.broker.socket.shut_down();
+    }
+
+    /// The connection is gone: whoever waits for an answer on it is told.
+    pub(super) fn end_as_lost(&self) {
+        self.hang_up();
+        self.lost.send_replace(true);
+    }
+
+    /// Closes the connection, in an orderly manner if that is possible within `limit`.
+    pub(super) async fn close(&self, limit: Duration) {
+        let _ = timeout(limit, self.broker.connection.close(200, "done".into())).await;
+        self.hang_up();
     }
 
     /// A confirm channel with nothing in flight.
@@ -166,7 +185,7 @@ impl Open {
                 return Ok(channel);
             }
         }
-        ConfirmChannel::open(&self.dialled.connection).await
+        ConfirmChannel::open(&self.broker.connection).await
     }
 
     /// `<queue>.dead` is there.
@@ -175,7 +194,7 @@ impl Open {
             return Ok(known);
         }
         let _question = self.questions.acquire().await;
-        let ensured = declare_dead_queue(&self.dialled.connection, queue, &self.dialled.server).await?;
+        let ensured = declare_dead_queue(&self.broker.connection, queue, &self.broker.server).await?;
         self.remember(&ensured);
         Ok(ensured)
     }
@@ -192,12 +211,12 @@ impl Open {
         }
         let _question = self.questions.acquire().await;
         // A delay queue without a target ends in nothing, or in a loop.
-        if !exists(&self.dialled.connection, target).await? {
+        if !exists(&self.broker.connection, target).await? {
             let why = "a delayed task needs the queue it is for".to_owned();
             return Err(PublishError::Returned { queue: target.to_owned(), why });
         }
-        let server = &self.dialled.server;
-        let ensured = declare_delay_queue(&self.dialled.connection, target, kind, rung, server).await?;
+        let server = &self.broker.server;
+        let ensured = declare_delay_queue(&self.broker.connection, target, kind, rung, server).await?;
         self.remember(&ensured);
         Ok(ensured)
     }
@@ -244,7 +263,7 @@ fn judge(result: ConfirmResult, queue: &str) -> Result<(), Failed> {
 }
 
 fn fault(error: &lapin::Error, queue: &str) -> Failed {
-    let mut why = words(error);
+    let mut why = describe_error(error);
     if error.is_amqp_soft_error() {
         let queue = queue.to_owned();
         if why.starts_with("PRECONDITION_FAILED") {

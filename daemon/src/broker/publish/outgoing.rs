@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use super::connection::Outgoing;
 use super::copy::{self, DeadCopy, Parent, RetryCopy};
 use super::error::PublishError;
-use super::publisher::{Loss, Patience, Place, Publisher};
+use super::publisher::{MayDrop, Patience, Place, Publisher};
 use super::reply::{self, Ended};
 use crate::broker::event::Delivery;
 use crate::broker::queues::hops::{self, Basis, Wait};
@@ -37,7 +37,7 @@ impl Publisher {
             return self.publish_fitted(Patience::Endless, message).await;
         }
         let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay: copy.delay };
-        self.publish_to(place, Loss::Headers, hops::mark(properties, wait, now), &original.body).await
+        self.publish_to(place, MayDrop::Headers, hops::mark(properties, wait, now), &original.body).await
     }
 
     /// Publishes the copy of a task that is not due yet: to its next wait. The original may be acknowledged when this
@@ -66,7 +66,7 @@ impl Publisher {
             return self.publish_fitted(Patience::Endless, message).await;
         }
         let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay };
-        self.publish_to(place, Loss::Headers, properties, body).await
+        self.publish_to(place, MayDrop::Headers, properties, body).await
     }
 
     /// Publishes a dead letter to `<queue>.dead`. The original may be acknowledged when this returns `Ok`.
@@ -78,7 +78,7 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let properties = copy::dead(original.into(), &queue.name, &dead_copy, UnixMs::now());
         let publish = async |properties| {
-            self.publish_to(Place::Dead(queue), Loss::Headers, properties, &original.body).await
+            self.publish_to(Place::Dead(queue), MayDrop::Headers, properties, &original.body).await
         };
         match publish(properties.clone()).await {
             // Whatever the broker minds may be in what the producer wrote.
@@ -118,6 +118,6 @@ impl Publisher {
             properties = hops::mark(properties, wait, now);
         }
         let place = Place::Delay { target, kind: queue.delay_type, delay };
-        self.publish_to(place, Loss::Nothing, properties, &task.body).await
+        self.publish_to(place, MayDrop::Nothing, properties, &task.body).await
     }
 }

@@ -1,8 +1,8 @@
-//! Confirmed publishing: copies of tasks and follow-ups. A pool of confirm channels on the publishing connection, ONE
-//! publish in flight on each: lapin pairs confirms and returns wrongly when there are more.
+//! Publishes copies of tasks and follow-ups, each until the broker has confirmed it.
 //!
-//! Nothing is lost and nothing is given up: a publish waits while the link is away or blocked, and is repeated when no
-//! confirm came. A repeat may be a duplicate; the caller's original stays unacknowledged until the end.
+//! A publish waits while there is no connection or the broker blocks publishers, and is repeated when no confirm came. A
+//! repeated message may be a duplicate. No message is lost, because the delivery that was copied stays unacknowledged until
+//! its copy is confirmed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use lapin::types::ShortString;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::connection::{Failed, Open, Outgoing, Standing};
+use super::connection::{Failed, LinkState, Outgoing, PublishingConnection};
 use super::copy;
 use super::error::PublishError;
 use crate::broker::dial::Backoff;
@@ -24,7 +24,7 @@ use crate::broker::queues::{Ensured, QueueError, SETTLE};
 use crate::config::{Queue, QueueType};
 use crate::task::own::{self, HEADER_DROPPED};
 
-/// A message that ends the connection this often is refused: it would take every other one down with it.
+/// A message that ends the connection this often is refused: each time, the other publishes in flight fail as well.
 const MAX_HARD_ERRORS: u32 = 3;
 
 /// Publishes on a link. Clones share its channels.
@@ -35,12 +35,12 @@ pub struct Publisher(pub(in crate::broker) Rc<Pool>);
 pub(in crate::broker) struct Pool {
     /// One permit per channel.
     pub(super) permits: Semaphore,
-    /// Queues that this daemon consumes: only there is somebody who sends a task on that is not due yet.
+    /// Queues that this daemon consumes. Only there a daemon sends on a task that is not due yet.
     pub(super) consumed: RefCell<BTreeSet<Arc<str>>>,
-    pub(super) link: watch::Sender<Standing>,
+    pub(super) link: watch::Sender<LinkState>,
     events: LinkEvents,
-    /// From when on each quorum queue of ours counts as safe. One that was found is no older than that as far as is
-    /// known: another daemon may have declared it just now.
+    /// From when on each quorum queue that Warren declares counts as safe. The age of a queue that was found is not known:
+    /// another daemon may have declared it just now.
     settled: RefCell<BTreeMap<String, Instant>>,
 }
 
@@ -50,7 +50,7 @@ impl Publisher {
         Self(Rc::new(Pool {
             permits,
             consumed: RefCell::default(),
-            link: watch::Sender::new(Standing::default()),
+            link: watch::Sender::new(LinkState::default()),
             events,
             settled: RefCell::default(),
         }))
@@ -94,8 +94,8 @@ impl Publisher {
         loop {
             let failed = {
                 let _permit = self.0.permits.acquire().await.map_err(|_| PublishError::Closed)?;
-                let open = self.open().await?;
-                match open.while_up(open.publish(&self.0.link, &queue, message)).await {
+                let connection = self.connection().await?;
+                match connection.while_up(connection.publish(&self.0.link, &queue, message)).await {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(failed)) => failed,
                     Err(lost) => Failed::Now(lost.to_string()),
@@ -137,7 +137,7 @@ impl Publisher {
     pub(super) async fn publish_to(
         &self,
         place: Place<'_>,
-        loss: Loss,
+        may_drop: MayDrop,
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
@@ -149,13 +149,13 @@ impl Publisher {
         loop {
             let name = self.ensure(&place).await?;
             let message = Outgoing { queue: &name, properties: properties.clone(), body };
-            let published = match loss {
-                Loss::Headers => self.publish_fitted(patience, message).await,
-                Loss::Nothing => self.publish_with(patience, &message).await,
+            let published = match may_drop {
+                MayDrop::Headers => self.publish_fitted(patience, message).await,
+                MayDrop::Nothing => self.publish_with(patience, &message).await,
             };
             match published {
                 Ok(()) => {
-                    self.note(|open| open.silence.borrow_mut().end(&name));
+                    self.note(|connection| connection.silence.borrow_mut().end(&name));
                     if self.has_settled(&name).await {
                         return Ok(());
                     }
@@ -163,11 +163,11 @@ impl Publisher {
                 Err(PublishError::Returned { .. }) if !was_returned => {
                     was_returned = true;
                     (self.0.events)(LinkEvent::Vanished { queue: name.clone() });
-                    self.note(|open| open.forget(&name));
+                    self.note(|connection| connection.forget(&name));
                     self.0.settled.borrow_mut().remove(&name);
                 }
                 Err(PublishError::Silent { .. }) => {
-                    self.note(|open| open.silence.borrow_mut().begin(&name, Instant::now()));
+                    self.note(|connection| connection.silence.borrow_mut().begin(&name, Instant::now()));
                 }
                 Err(error) => return Err(error),
             }
@@ -180,9 +180,9 @@ impl Publisher {
     }
 
     /// Remembers something for as long as the connection lasts.
-    fn note(&self, remember: impl FnOnce(&Open)) {
-        if let Some(open) = &self.0.link.borrow().open {
-            remember(open);
+    fn note(&self, remember: impl FnOnce(&PublishingConnection)) {
+        if let Some(connection) = &self.0.link.borrow().connection {
+            remember(connection);
         }
     }
 
@@ -197,34 +197,34 @@ impl Publisher {
     async fn has_settled(&self, name: &str) -> bool {
         let settled = self.0.settled.borrow().get(name).copied();
         let Some(settled) = settled.filter(|settled| *settled > Instant::now()) else { return true };
-        let Some(open) = self.0.link.borrow().open.clone() else { return false };
-        open.while_up(tokio::time::sleep_until(settled)).await.is_ok()
+        let Some(connection) = self.0.link.borrow().connection.clone() else { return false };
+        connection.while_up(tokio::time::sleep_until(settled)).await.is_ok()
     }
 
     /// The queue's name, once it is known to be there.
     async fn ensure(&self, place: &Place<'_>) -> Result<String, PublishError> {
         let mut backoff = Backoff::default();
         loop {
-            let open = self.open().await?;
+            let connection = self.connection().await?;
             let ensuring = async {
                 match place {
-                    Place::Dead(queue) => open.ensure_dead(queue).await,
+                    Place::Dead(queue) => connection.ensure_dead(queue).await,
                     Place::Delay { target, kind, delay } => {
-                        let rung = open.silence.borrow_mut().rung(target, *delay, Instant::now());
-                        open.ensure_delay(target, *kind, rung).await
+                        let rung = connection.silence.borrow_mut().rung(target, *delay, Instant::now());
+                        connection.ensure_delay(target, *kind, rung).await
                     }
                 }
             };
-            match open.while_up(ensuring).await.map_err(PublishError::Queue).flatten() {
+            match connection.while_up(ensuring).await.map_err(PublishError::Queue).flatten() {
                 Ok(ensured) => {
                     self.0.found(&ensured);
                     return Ok(ensured.name);
                 }
                 Err(PublishError::Queue(error @ (QueueError::Link(_) | QueueError::Silent { .. }))) => {
                     if matches!(error, QueueError::Link(_)) {
-                        open.hang_up();
+                        connection.hang_up();
                     }
-                    drop(open);
+                    drop(connection);
                     self.wait(&mut backoff, place.target(), &error.to_string()).await;
                 }
                 Err(error) => return Err(error),
@@ -233,11 +233,11 @@ impl Publisher {
     }
 
     /// The connection, once there is one that takes messages.
-    async fn open(&self) -> Result<Rc<Open>, PublishError> {
+    async fn connection(&self) -> Result<Rc<PublishingConnection>, PublishError> {
         let mut link = self.0.link.subscribe();
         tokio::select! {
-            standing = link.wait_for(|standing| standing.open.is_some() && !standing.blocked) => {
-                standing.ok().and_then(|standing| standing.open.clone()).ok_or(PublishError::Closed)
+            state = link.wait_for(|state| state.connection.is_some() && !state.blocked) => {
+                state.ok().and_then(|state| state.connection.clone()).ok_or(PublishError::Closed)
             }
             () = self.closed() => Err(PublishError::Closed),
         }
@@ -286,7 +286,7 @@ impl Pool {
     /// Everything that waits ends with [`PublishError::Closed`].
     pub(in crate::broker) fn close(&self) {
         self.permits.close();
-        self.link.send_modify(|standing| standing.open = None);
+        self.link.send_modify(|state| state.connection = None);
     }
 }
 
@@ -301,9 +301,9 @@ pub(super) enum Patience {
     UntilSilent,
 }
 
-/// What a message may lose to fit into a frame.
+/// What may be dropped from a message, so that it fits into a frame.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Loss {
+pub(super) enum MayDrop {
     /// It is published whole or not at all: whoever made it can make a smaller one.
     Nothing,
     /// Those of the producer's headers that there is no room for.

@@ -93,7 +93,7 @@ pub fn reply<'a>(task: &'a BasicProperties, ended: &Ended<'a>, now: UnixMs) -> O
 
 /// What a reply says, as its receiver reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct ReceivedReply {
     /// [`OUTCOME_DONE`] or why the task is a dead letter; `None`: the reply is not Warren's.
     pub outcome: Option<String>,
     pub handler: Option<String>,
@@ -105,10 +105,11 @@ pub struct Told {
     pub message: Option<String>,
 }
 
-pub fn told(reply: &BasicProperties) -> Told {
+/// Reads a reply's outcome from its headers.
+pub fn read_reply(reply: &BasicProperties) -> ReceivedReply {
     let failure = RecordedFailure::read(reply);
     let attempts = own::count(reply.headers().as_ref(), HEADER_ATTEMPTS);
-    Told {
+    ReceivedReply {
         outcome: own::note(reply, HEADER_OUTCOME),
         handler: failure.handler,
         attempts: (attempts > 0).then_some(attempts),
@@ -228,19 +229,19 @@ mod tests {
         let task = asking();
         let read = |ending| {
             let ended = Ended { id: &id, handler: "mail", attempt: 3, ending };
-            told(&reply(&task, &ended, NOW).expect("asked for").properties)
+            read_reply(&reply(&task, &ended, NOW).expect("asked for").properties)
         };
-        let said = |outcome: &str| Told {
+        let said = |outcome: &str| ReceivedReply {
             outcome: Some(outcome.to_owned()),
             handler: Some("mail".to_owned()),
             attempts: Some(3),
-            ..Told::default()
+            ..ReceivedReply::default()
         };
         assert_eq!(read(Ending::Done(None)), said("done"));
         let (code, message) = (Some(FAILURE.code.to_owned()), Some(FAILURE.message.to_owned()));
         let rejected = read(Ending::Dead(DeadReason::Rejected, FAILURE));
-        assert_eq!(rejected, Told { code, message, ..said("rejected") });
-        assert_eq!(told(&asking()), Told::default(), "not every reply is Warren's");
+        assert_eq!(rejected, ReceivedReply { code, message, ..said("rejected") });
+        assert_eq!(read_reply(&asking()), ReceivedReply::default(), "not every reply is Warren's");
     }
 
     #[test]

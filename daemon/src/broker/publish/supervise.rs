@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::connection::{CONFIRM_LIMIT, Open, Standing};
+use super::connection::{CONFIRM_LIMIT, LinkState, PublishingConnection};
 use super::publisher::Pool;
-use crate::broker::dial::{Backoff, dial_one, words};
+use crate::broker::dial::{Backoff, describe_error, dial_one};
 use crate::broker::event::LinkEvent;
 use crate::broker::status::Status;
 use crate::config::Broker;
@@ -47,8 +47,8 @@ pub(in crate::broker) async fn supervise(
         let (why, pause) = match dialled {
             Ok(dialled) => {
                 let since = Instant::now();
-                let open = Open::new(dialled);
-                match serve(&open, &pool, &status, &mut commands).await {
+                let connection = PublishingConnection::new(dialled);
+                match serve(&connection, &pool, &status, &mut commands).await {
                     // It is dialled only while the other one is up: the broker is there and serves.
                     Some(why) => (why, backoff.lost_after(since.elapsed(), true)),
                     None => return,
@@ -59,7 +59,7 @@ pub(in crate::broker) async fn supervise(
                 (error.to_string(), backoff.failed())
             }
         };
-        // Of a session that another one has taken over nobody wants to know.
+        // A session that another one has replaced reports nothing.
         if let Ok(command) = commands.try_recv() {
             return answer(Some(command));
         }
@@ -81,68 +81,65 @@ fn answer(command: Option<Command>) {
 
 /// Offers the connection to the publishers until it is gone (`Some`: why) or the session ends (`None`).
 async fn serve(
-    open: &Rc<Open>,
+    connection: &Rc<PublishingConnection>,
     pool: &Rc<Pool>,
     status: &Status,
     commands: &mut mpsc::UnboundedReceiver<Command>,
 ) -> Option<String> {
-    let mut reports = Box::pin(open.dialled.connection.events_listener());
-    let line = &open.dialled.line;
-    pool.link.send_modify(|standing| *standing = Standing { open: Some(open.clone()), blocked: false });
+    let mut reports = Box::pin(connection.reports());
+    pool.link
+        .send_modify(|state| *state = LinkState { connection: Some(connection.clone()), blocked: false });
     status.publishing(true);
     let mut check = tokio::time::interval(CHECK);
     let ended = loop {
         tokio::select! {
             report = reports.next() => match report {
-                Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, open, true),
-                Some(lapin::Event::ConnectionUnblocked) => block(pool, status, open, false),
-                Some(lapin::Event::Error(error)) if !open.is_connected() => break Err(words(&error)),
+                Some(lapin::Event::ConnectionBlocked(_)) => block(pool, status, connection, true),
+                Some(lapin::Event::ConnectionUnblocked) => block(pool, status, connection, false),
+                Some(lapin::Event::Error(error)) if !connection.is_connected() => break Err(describe_error(&error)),
                 Some(_) => {}
                 None => break Err("the connection is gone".to_owned()),
             },
-            _ = check.tick() => if !open.is_connected() { break Err("the connection is gone".to_owned()) },
+            _ = check.tick() => if !connection.is_connected() { break Err("the connection is gone".to_owned()) },
             command = commands.recv() => break Ok(command),
         }
     };
-    if is_offered(pool, open) {
-        pool.link.send_modify(|standing| *standing = Standing::default());
+    if is_offered(pool, connection) {
+        pool.link.send_modify(|state| *state = LinkState::default());
     }
     status.publishing(false);
     match ended {
         Err(why) => {
-            line.cut();
-            open.lost.send_replace(true);
+            connection.end_as_lost();
             Some(why)
         }
         Ok(Some(Command::Close(limit, done))) => {
-            let _ = timeout(limit, open.dialled.connection.close(200, "done".into())).await;
-            line.cut();
+            connection.close(limit).await;
             answer(Some(Command::Close(limit, done)));
             None
         }
         Ok(Some(Command::Retire) | None) => {
             let mut waited = Duration::ZERO;
             // Whoever publishes holds a clone; each is bounded by its own confirm.
-            while Rc::strong_count(open) > 1 && waited < CONFIRM_LIMIT {
+            while Rc::strong_count(connection) > 1 && waited < CONFIRM_LIMIT {
                 let step = Duration::from_millis(50);
                 sleep(step).await;
                 waited += step;
             }
-            let _ = timeout(CONFIRM_LIMIT, open.dialled.connection.close(200, "done".into())).await;
-            line.cut();
+            connection.close(CONFIRM_LIMIT).await;
             None
         }
     }
 }
 
-fn block(pool: &Pool, status: &Status, open: &Rc<Open>, blocked: bool) {
-    if is_offered(pool, open) {
-        pool.link.send_modify(|standing| standing.blocked = blocked);
+fn block(pool: &Pool, status: &Status, connection: &Rc<PublishingConnection>, blocked: bool) {
+    if is_offered(pool, connection) {
+        pool.link.send_modify(|state| state.blocked = blocked);
         status.blocked(blocked);
     }
 }
 
 /// The publishers still use this connection, not a newer session's.
-fn is_offered(pool: &Pool, open: &Rc<Open>) -> bool {
-    pool.link.borrow().open.as_ref().is_some_and(|offered| Rc::ptr_eq(offered, open))
+fn is_offered(pool: &Pool, connection: &Rc<PublishingConnection>) -> bool {
+    pool.link.borrow().connection.as_ref().is_some_and(|offered| Rc::ptr_eq(offered, connection))
 }

@@ -9,7 +9,7 @@ use lapin::types::FieldTable;
 
 use super::describe::{HowFar, describe};
 use super::error::QueueError;
-use super::question::{Answer, ask};
+use super::question::{QuestionError, ask};
 use super::topology;
 use crate::broker::server::Server;
 use crate::config::{Queue, QueueType};
@@ -115,8 +115,8 @@ async fn look(connection: &Connection, name: &str) -> Result<Option<lapin::Queue
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match ask(connection, name, options, FieldTable::default()).await {
         Ok(queue) => Ok(Some(queue)),
-        Err(Answer::Missing) => Ok(None),
-        Err(answer) => Err(answer.about(name)),
+        Err(QuestionError::Missing) => Ok(None),
+        Err(error) => Err(error.about(name)),
     }
 }
 
@@ -131,7 +131,7 @@ pub(in crate::broker) async fn is_declared_as(
 
 async fn declare(connection: &Connection, name: &str, arguments: FieldTable) -> Result<(), QueueError> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    ask(connection, name, options, arguments).await.map(drop).map_err(|answer| answer.about(name))
+    ask(connection, name, options, arguments).await.map(drop).map_err(|error| error.about(name))
 }
 
 /// A passive declare succeeds on a stream as well: the broker is asked for the type.
@@ -140,7 +140,7 @@ async fn refuse_stream(connection: &Connection, name: &str) -> Result<(), QueueE
         Ok(described) if described.kind.as_deref() == Some("stream") => {
             Err(QueueError::Stream(name.to_owned()))
         }
-        Err(answer @ (Answer::Link(_) | Answer::Silent)) => Err(answer.about(name)),
+        Err(error @ (QuestionError::Link(_) | QuestionError::Silent)) => Err(error.about(name)),
         // Not ours to configure, or not durable: it works, or consuming says why not.
         Ok(_) | Err(_) => Ok(()),
     }

@@ -7,7 +7,7 @@ use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::question::{Answer, ask};
+use super::question::{QuestionError, ask};
 
 /// Differences that are asked about one by one, at most: more than a queue has arguments.
 const MAX_DIFFERENCES: usize = 24;
@@ -49,7 +49,7 @@ pub(in crate::broker) async fn describe(
     connection: &Connection,
     name: &str,
     how_far: HowFar,
-) -> Result<Description, Answer> {
+) -> Result<Description, QuestionError> {
     let mut arguments = FieldTable::default();
     arguments.insert(TYPE.into(), text("classic"));
     let mut options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -60,8 +60,8 @@ pub(in crate::broker) async fn describe(
                 kind.get_or_insert_with(|| "classic".to_owned());
                 break;
             }
-            Err(Answer::Different(why)) => why,
-            Err(answer) => return Err(answer),
+            Err(QuestionError::Different(why)) => why,
+            Err(error) => return Err(error),
         };
         match difference(&why) {
             Some(Difference::Type(real)) if kind.is_none() => {

@@ -21,4 +21,4 @@ pub(super) use self::declare::{consumers, declare_dead_queue, depth, exists, is_
 pub use self::describe::Description;
 pub(super) use self::describe::{HowFar, describe};
 pub use self::error::QueueError;
-pub(super) use self::question::{Answer, ask, sort};
+pub(super) use self::question::{QuestionError, ask};

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 use warren::broker::confirm::{ConfirmChannel, ConfirmResult, within};
-use warren::broker::{Dialled, Ensured, LinkError, SETTLE, declare_delay_queue};
+use warren::broker::{BrokerConnection, Ensured, LinkError, SETTLE, declare_delay_queue};
 use warren::model::UnixMs;
 
 use super::envelope::Envelope;
@@ -101,7 +101,7 @@ impl Run {
     }
 
     /// Sends everything over `channels` channels; ends when the input is used up, or soon after [`Run::stop`].
-    pub(super) async fn send(self: &Arc<Self>, link: &Arc<Dialled>, channels: usize) {
+    pub(super) async fn send(self: &Arc<Self>, link: &Arc<BrokerConnection>, channels: usize) {
         let mut events = link.connection.events_listener();
         let mut workers = JoinSet::new();
         // One stays free for the questions about a delay queue.
@@ -171,7 +171,7 @@ impl Run {
         }
     }
 
-    async fn work(self: Arc<Self>, link: Arc<Dialled>, channel: ConfirmChannel) {
+    async fn work(self: Arc<Self>, link: Arc<BrokerConnection>, channel: ConfirmChannel) {
         let mut stopped = self.stopped.subscribe();
         loop {
             let next = async {
@@ -208,7 +208,7 @@ impl Run {
 
     /// Where a task goes first: the delay queue that keeps it for so long, or its own. A delay queue is declared when
     /// the first task needs it; the others wait.
-    async fn place(&self, link: &Dialled, wait: Duration) -> Result<Place, Failure> {
+    async fn place(&self, link: &BrokerConnection, wait: Duration) -> Result<Place, Failure> {
         let queue = &self.envelope.queue;
         if wait.is_zero() {
             return Ok(Place { queue: queue.name.to_string(), young_until: None });
@@ -227,7 +227,7 @@ impl Run {
 
     async fn publish(
         &self,
-        link: &Dialled,
+        link: &BrokerConnection,
         channel: &ConfirmChannel,
         body: &[u8],
         id: &str,

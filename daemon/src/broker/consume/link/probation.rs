@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::{Action, Entry, Machine, Stage};
 
-/// So many losses make suspects of the queues: one may be chance, and the second its echo.
+/// So many losses make suspects of the queues: one may be chance, and the next one follow from it.
 const STRIKES: usize = 3;
 /// Strikes are forgotten after this. A message that fails only sometimes takes its time.
 const STRIKES_WITHIN: Duration = Duration::from_mins(5);

@@ -9,16 +9,16 @@ use futures_util::stream::{Stream, StreamExt};
 use tokio::time::timeout;
 
 use crate::broker::consume::subscription::{SessionId, Subscriptions};
-use crate::broker::dial::{Dialled, Loss, loss_of};
+use crate::broker::dial::{BrokerConnection, Loss, loss_of};
 
 /// The open connection.
 pub(super) struct Connection {
-    pub(super) dialled: Rc<Dialled>,
+    pub(super) dialled: Rc<BrokerConnection>,
     reports: Pin<Box<dyn Stream<Item = lapin::Event>>>,
 }
 
 impl Connection {
-    pub(super) fn new(dialled: Rc<Dialled>) -> Self {
+    pub(super) fn new(dialled: Rc<BrokerConnection>) -> Self {
         let reports = Box::pin(dialled.connection.events_listener());
         Self { dialled, reports }
     }
@@ -41,7 +41,7 @@ pub(super) async fn failure(connection: Option<&mut Connection>) -> Loss {
 pub(super) async fn close(
     subscriptions: &Subscriptions,
     session: SessionId,
-    dialled: &Dialled,
+    dialled: &BrokerConnection,
     limit: Duration,
 ) {
     let closing = async {
