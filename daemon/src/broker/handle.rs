@@ -1,4 +1,4 @@
-//! The engine's hold on the broker.
+//! The engine's access to the broker: both connections, and what the engine asks of them.
 
 use std::rc::Rc;
 use std::sync::Arc;

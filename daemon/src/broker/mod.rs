@@ -1,4 +1,4 @@
-//! All that knows AMQP 0-9-1. A module uses only modules below it in the table.
+//! All that knows AMQP 0-9-1. A module uses only modules below it in the table. `event` and `server` are used by most of them.
 //!
 //! | module | what it is for | what it uses of the others |
 //! | --- | --- | --- |

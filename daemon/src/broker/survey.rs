@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::dial::{BrokerConnection, DialError, LinkError, answered, connect, dial_one, open_channel};
 use super::publish::confirm::{ConfirmChannel, ConfirmResult};
 use super::queues::{
-    Description, HowFar, QuestionError, QueueError, ask, describe, is_declared_as, topology,
+    Description, Detail, QuestionError, QueueError, ask, describe, is_declared_as, topology,
 };
 use super::server::Server;
 use crate::config::{Broker, Queue, QueueType};
@@ -61,28 +61,28 @@ pub struct Survey {
 #[derive(Debug)]
 pub struct QueueSurvey {
     pub queue: Arc<str>,
-    pub work: Sight,
+    pub work: SurveyedQueue,
     /// Its dead letters.
-    pub dead: Sight,
+    pub dead: SurveyedQueue,
     /// Whether the daemon could declare and use delay queues.
     pub delay: Rights,
     /// The delay queues that exist.
-    pub delays: Vec<DelaySight>,
+    pub delays: Vec<SurveyedDelayQueue>,
 }
 
 /// What is known of one queue.
 #[derive(Debug)]
-pub struct Sight {
+pub struct SurveyedQueue {
     pub name: String,
     /// The queue, if there is one.
-    pub there: Option<There>,
+    pub there: Option<ExistingQueue>,
     /// What the user may do with it.
     pub rights: Rights,
 }
 
 /// A queue that exists, or may: `RabbitMQ` 4.3 does not even tell that to a user without a permission on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct There {
+pub struct ExistingQueue {
     /// Messages that wait in it; 0 where the user may not know.
     pub ready: u32,
     /// Its consumers; 0 where the user may not know.
@@ -112,7 +112,7 @@ pub enum May {
 
 /// A delay queue that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DelaySight {
+pub struct SurveyedDelayQueue {
     pub name: String,
     /// Tasks that wait in it.
     pub ready: u32,
@@ -193,13 +193,13 @@ async fn look(connection: &Connection, queue: &Queue, server: &Server) -> Result
     Ok(QueueSurvey { queue: queue.name.clone(), work, dead, delay, delays })
 }
 
-async fn sight(connection: &Connection, name: &str, server: &Server) -> Result<Sight, QueueError> {
+async fn sight(connection: &Connection, name: &str, server: &Server) -> Result<SurveyedQueue, QueueError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let there = match ask(connection, name, options, FieldTable::default()).await {
-        Ok(queue) => Some(There {
+        Ok(queue) => Some(ExistingQueue {
             ready: queue.message_count(),
             consumers: queue.consumer_count(),
-            described: match describe(connection, name, HowFar::All).await {
+            described: match describe(connection, name, Detail::All).await {
                 Ok(described) => Some(described),
                 Err(error @ (QuestionError::Link(_) | QuestionError::Silent)) => {
                     return Err(error.about(name));
@@ -208,14 +208,14 @@ async fn sight(connection: &Connection, name: &str, server: &Server) -> Result<S
             },
         }),
         Err(QuestionError::Missing) => None,
-        Err(QuestionError::Refused(_)) => Some(There::default()),
+        Err(QuestionError::Refused(_)) => Some(ExistingQueue::default()),
         Err(error) => return Err(error.about(name)),
     };
     let rights = Rights {
         configure: may_configure(connection, name, server).await,
         read: may_read(connection, name, server).await,
     };
-    Ok(Sight { name: name.to_owned(), there, rights })
+    Ok(SurveyedQueue { name: name.to_owned(), there, rights })
 }
 
 async fn delay(
@@ -223,7 +223,7 @@ async fn delay(
     queue: &Queue,
     rung: Duration,
     server: &Server,
-) -> Result<Option<DelaySight>, QueueError> {
+) -> Result<Option<SurveyedDelayQueue>, QueueError> {
     let name = topology::delay_name(&queue.name, rung);
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let ready = match ask(connection, &name, options, FieldTable::default()).await {
@@ -246,7 +246,7 @@ async fn delay(
     } else {
         Form::Unknown
     };
-    Ok(Some(DelaySight { name, ready, form }))
+    Ok(Some(SurveyedDelayQueue { name, ready, form }))
 }
 
 /// No broker makes a queue whose messages live for less than no time.

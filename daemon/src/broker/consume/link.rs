@@ -1,5 +1,5 @@
-//! The state machine of a consuming connection: what follows from what happens. Pure, but for the dice of the backoff:
-//! time and events come in, actions go out, and `session.rs` does them.
+//! The state machine of a consuming connection. Time and events come in, actions go out, and `session.rs` performs them. Pure,
+//! but for the random numbers of the backoff.
 //!
 //! ```text
 //! connection   Waiting ──time──▶ Dialling ──▶ Up ──lost──▶ Waiting         Ended: from each of them
@@ -190,7 +190,7 @@ impl Machine {
             entry.stage = Stage::Idle(now);
         }
         if !served {
-            // It answers and does not serve: another one may.
+            // This address answered, but nothing could be consumed there: the next one is tried.
             self.turn += 1;
         }
         let wait = self.backoff.lost_after(now.saturating_sub(since), served);

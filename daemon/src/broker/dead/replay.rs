@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::DeadLetter;
 use crate::broker::dial::{BrokerConnection, describe_error};
-use crate::broker::publish::{Failed, LinkState, Outgoing, PublishError, PublishingConnection, copy};
+use crate::broker::publish::{LinkState, Outgoing, PublishError, PublishFailure, PublishingConnection, copy};
 use crate::broker::queues::QueueError;
 use crate::failpoint::failpoint;
 
@@ -28,12 +28,14 @@ pub enum ReplayError {
     Lost(String),
 }
 
-impl From<Failed> for ReplayError {
-    fn from(failed: Failed) -> Self {
+impl From<PublishFailure> for ReplayError {
+    fn from(failed: PublishFailure) -> Self {
         match failed {
-            Failed::Never(error) => Self::Never(error),
-            Failed::NotTaken(why) => Self::NotTaken(why),
-            Failed::Hard(why) | Failed::Now(why) | Failed::Silent(why) => Self::Lost(why),
+            PublishFailure::Permanent(error) => Self::Never(error),
+            PublishFailure::NotTaken(why) => Self::NotTaken(why),
+            PublishFailure::ConnectionError(why)
+            | PublishFailure::Temporary(why)
+            | PublishFailure::Silent(why) => Self::Lost(why),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How long to wait before trying again: full jitter, so that a fleet does not return in step. Pure but for the dice.
+//! How long to wait before the next attempt: full jitter, so that many daemons do not connect at the same moment. Pure, but for
+//! the random numbers.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ const FIRST: Duration = Duration::from_millis(200);
 /// earlier counts as one more failure, or a broker that accepts and throws out would be hammered.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// The longest wait after a link that was of use, however short it lasted: the broker is there, and waiting longer
-/// would only keep tasks. Links lost over and over cost it a few connections a second. A broker that then refuses is
-/// given its time again.
+/// would only delay tasks. A link that is lost again and again costs the broker a few connections a second. When the
+/// broker then refuses connections, the waits grow as before.
 const SERVED_CAP: Duration = Duration::from_millis(500);
 
 /// Counts failures in a row.

@@ -1,5 +1,5 @@
-//! One connection to the broker, within a bound and without a leak. lapin has neither a handshake timeout nor a way to
-//! end a connection attempt to a peer that stays silent, so the socket is ours and is shut down when time is up.
+//! One connection to the broker, within a bound and without a leak. lapin has neither a handshake timeout nor a way to end a
+//! connection attempt to a peer that does not answer. So Warren opens the socket, and shuts it down when the time is over.
 
 use std::future::{Future, poll_fn};
 use std::net::ToSocketAddrs;

@@ -62,21 +62,21 @@ pub(in crate::broker) struct PublishingConnection {
     known: RefCell<BTreeMap<String, bool>>,
     /// Delay queues that confirm nothing.
     pub(super) silence: RefCell<Silence>,
-    /// It is lost: what waits for an answer on it waits in vain, and some of lapin's futures would do so without end.
+    /// Set when the connection is lost. No answer comes on it any more, and some of lapin's futures never end.
     lost: watch::Sender<bool>,
 }
 
 /// Why a publish failed.
-pub(in crate::broker) enum Failed {
-    /// It can never succeed.
-    Never(PublishError),
-    /// The broker ended the connection with an error while it was in flight.
-    Hard(String),
-    /// It may succeed another time.
-    Now(String),
-    /// The broker did not take it, and may another time.
+pub(in crate::broker) enum PublishFailure {
+    /// The publish cannot succeed, however often it is repeated.
+    Permanent(PublishError),
+    /// The broker ended the connection with an error while the publish was in flight.
+    ConnectionError(String),
+    /// The publish may succeed another time.
+    Temporary(String),
+    /// The broker refused the message, and may take it another time.
     NotTaken(String),
-    /// The broker said nothing to it, on a connection that may be fine.
+    /// The broker did not confirm in time, on a connection that may be in order.
     Silent(String),
 }
 
@@ -101,7 +101,7 @@ impl PublishingConnection {
         self.broker.connection.status().connected()
     }
 
-    /// Does what asks the broker, or fails as soon as the connection is lost.
+    /// Awaits an answer of the broker, and fails as soon as the connection is lost.
     pub(super) async fn while_up<T>(&self, asking: impl Future<Output = T>) -> Result<T, QueueError> {
         let mut lost = self.lost.subscribe();
         tokio::select! {
@@ -117,12 +117,12 @@ impl PublishingConnection {
         link: &watch::Sender<LinkState>,
         queue: &ShortString,
         message: &Outgoing<'_>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), PublishFailure> {
         let limit = self.limit(message.queue);
         let bytes = encoded_len(&message.properties);
         if bytes > limit {
             let queue = message.queue.to_owned();
-            return Err(Failed::Never(PublishError::TooLarge { queue, bytes, limit }));
+            return Err(PublishFailure::Permanent(PublishError::TooLarge { queue, bytes, limit }));
         }
         // Neither semaphore is ever closed.
         let _allowed = self.allowed.acquire().await;
@@ -130,15 +130,14 @@ impl PublishingConnection {
             if !matches!(error, LinkError::Silent) {
                 self.hang_up();
             }
-            Failed::Now(error.to_string())
+            PublishFailure::Temporary(error.to_string())
         })?;
-        // A client that waits for its reply directly is no queue: the broker would return the message and deliver it all the
-        // same.
+        // A client that waits for its reply directly has no queue: the broker would both return the message and deliver it.
         let mandatory = !is_direct(message.queue);
         let publish = channel.publish(queue, mandatory, message.properties.clone(), message.body);
         let result = within(CONFIRM_LIMIT, || link.borrow().blocked, publish).await;
-        // A channel that got a quorum queue's "full" once keeps saying so, also when there is room again (seen with 3.10 when
-        // the limit is lifted): the next try has another one.
+        // A channel on which a quorum queue refused a message because it was full refuses further ones, also when there is
+        // room again (seen with 3.10 when the limit is lifted): the next attempt uses another channel.
         if matches!(result, ConfirmResult::Confirmed | ConfirmResult::Returned(_)) {
             self.idle.borrow_mut().push(channel);
         }
@@ -246,23 +245,23 @@ fn room_on_the_way(queue: &str) -> usize {
 }
 
 /// What the result of a publish means for its repetition.
-fn judge(result: ConfirmResult, queue: &str) -> Result<(), Failed> {
+fn judge(result: ConfirmResult, queue: &str) -> Result<(), PublishFailure> {
     match result {
         ConfirmResult::Confirmed => Ok(()),
         ConfirmResult::Returned(why) => {
-            Err(Failed::Never(PublishError::Returned { queue: queue.to_owned(), why }))
+            Err(PublishFailure::Permanent(PublishError::Returned { queue: queue.to_owned(), why }))
         }
-        ConfirmResult::Nacked => Err(Failed::NotTaken(format!(
+        ConfirmResult::Nacked => Err(PublishFailure::NotTaken(format!(
             "queue `{queue}` does not take the message: it is full (empty it, or raise its x-max-length), or a quorum queue without its majority"
         ))),
         ConfirmResult::Failed(error) => Err(fault(&error, queue)),
-        ConfirmResult::TimedOut => Err(Failed::Silent(format!(
+        ConfirmResult::TimedOut => Err(PublishFailure::Silent(format!(
             "queue `{queue}` has not confirmed a message in {CONFIRM_LIMIT:?}: its node is down or busy, or it is a quorum queue without its majority; when it stays so although the broker is well, delete it (rabbitmqctl delete_queue {queue})"
         ))),
     }
 }
 
-fn fault(error: &lapin::Error, queue: &str) -> Failed {
+fn fault(error: &lapin::Error, queue: &str) -> PublishFailure {
     let mut why = describe_error(error);
     if error.is_amqp_soft_error() {
         let queue = queue.to_owned();
@@ -270,18 +269,18 @@ fn fault(error: &lapin::Error, queue: &str) -> Failed {
             if why.contains("max size") {
                 why += "; raise the broker's `max_message_size` again";
             }
-            return Failed::Never(PublishError::Unacceptable { queue, why });
+            return PublishFailure::Permanent(PublishError::Unacceptable { queue, why });
         }
         if why.starts_with("ACCESS_REFUSED") {
             why += "; grant write permission on `amq\\.default` (rabbitmqctl set_permissions)";
         }
-        return Failed::Never(PublishError::Refused { queue, why });
+        return PublishFailure::Permanent(PublishError::Refused { queue, why });
     }
     match error.kind() {
         // A broker that shuts down says 320.
         ErrorKind::ProtocolError(amqp) if error.is_amqp_hard_error() && amqp.get_id() != 320 => {
-            Failed::Hard(why)
+            PublishFailure::ConnectionError(why)
         }
-        _ => Failed::Now(why),
+        _ => PublishFailure::Temporary(why),
     }
 }

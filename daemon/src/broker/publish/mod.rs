@@ -25,7 +25,7 @@ mod silence;
 mod supervise;
 
 pub use self::connection::Outgoing;
-pub(super) use self::connection::{Failed, LinkState, PublishingConnection};
+pub(super) use self::connection::{LinkState, PublishFailure, PublishingConnection};
 pub use self::error::PublishError;
 pub use self::publisher::Publisher;
 pub(super) use self::supervise::{Command, supervise};

@@ -1,12 +1,11 @@
-//! What is published of a task: its copies, its follow-ups, the reply to whoever sent it. How it is published is
-//! `publisher.rs`'s part.
+//! What is published of a task: its copies, its follow-ups, the reply to its sender. `publisher.rs` publishes it.
 
 use lapin::BasicProperties;
 
 use super::connection::Outgoing;
 use super::copy::{self, DeadCopy, Parent, RetryCopy};
 use super::error::PublishError;
-use super::publisher::{MayDrop, Patience, Place, Publisher};
+use super::publisher::{GiveUp, MayDrop, Place, Publisher};
 use super::reply::{self, Ended};
 use crate::broker::event::Delivery;
 use crate::broker::queues::hops::{self, Basis, Wait};
@@ -34,7 +33,7 @@ impl Publisher {
         }
         if copy.delay.is_zero() {
             let message = Outgoing { queue: &queue.name, properties, body: &original.body };
-            return self.publish_fitted(Patience::Endless, message).await;
+            return self.publish_fitted(GiveUp::Never, message).await;
         }
         let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay: copy.delay };
         self.publish_to(place, MayDrop::Headers, hops::mark(properties, wait, now), &original.body).await
@@ -63,7 +62,7 @@ impl Publisher {
         let (properties, delay) = hops::put_off(properties, wait, UnixMs::now());
         if delay.is_zero() {
             let message = Outgoing { queue: &queue.name, properties, body };
-            return self.publish_fitted(Patience::Endless, message).await;
+            return self.publish_fitted(GiveUp::Never, message).await;
         }
         let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay };
         self.publish_to(place, MayDrop::Headers, properties, body).await
@@ -81,7 +80,7 @@ impl Publisher {
             self.publish_to(Place::Dead(queue), MayDrop::Headers, properties, &original.body).await
         };
         match publish(properties.clone()).await {
-            // Whatever the broker minds may be in what the producer wrote.
+            // The cause may be one of the producer's headers: the letter is published without them.
             Err(PublishError::Unacceptable { .. }) => publish(copy::bare(properties)).await,
             published => published,
         }
@@ -92,7 +91,7 @@ impl Publisher {
     pub async fn reply(&self, original: &Delivery, ended: Ended<'_>) -> Result<(), PublishError> {
         let Some(reply) = reply::reply(&original.properties, &ended, UnixMs::now()) else { return Ok(()) };
         let message = Outgoing { queue: reply.to, properties: reply.properties, body: &reply.body };
-        self.publish_fitted(Patience::Tries(MAX_REPLY_TRIES), message).await
+        self.publish_fitted(GiveUp::AfterTries(MAX_REPLY_TRIES), message).await
     }
 
     /// Publishes the `n`th follow-up (from 1) of the task `parent`, which came from `queue`. A delay is kept to

@@ -15,7 +15,7 @@ use lapin::types::ShortString;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::connection::{Failed, LinkState, Outgoing, PublishingConnection};
+use super::connection::{LinkState, Outgoing, PublishFailure, PublishingConnection};
 use super::copy;
 use super::error::PublishError;
 use crate::broker::dial::Backoff;
@@ -59,16 +59,16 @@ impl Publisher {
     /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
     /// away or blocked. An error means that it can never succeed.
     pub async fn publish(&self, message: Outgoing<'_>) -> Result<(), PublishError> {
-        self.publish_with(Patience::Endless, &message).await
+        self.publish_with(GiveUp::Never, &message).await
     }
 
     /// The same of a copy: where a frame has no room for all of the producer's headers, without the largest.
     pub(super) async fn publish_fitted(
         &self,
-        patience: Patience,
+        give_up: GiveUp,
         message: Outgoing<'_>,
     ) -> Result<(), PublishError> {
-        match self.publish_with(patience, &message).await {
+        match self.publish_with(give_up, &message).await {
             Err(PublishError::TooLarge { bytes, limit, .. }) => {
                 let Outgoing { queue, properties, body } = message;
                 let properties = copy::fit(properties, limit);
@@ -80,14 +80,14 @@ impl Publisher {
                     limit,
                     "a copy has no room for all headers of its task"
                 );
-                self.publish_with(patience, &Outgoing { queue, properties, body }).await
+                self.publish_with(give_up, &Outgoing { queue, properties, body }).await
             }
             published => published,
         }
     }
 
-    /// Given up when the patience is at its end.
-    async fn publish_with(&self, patience: Patience, message: &Outgoing<'_>) -> Result<(), PublishError> {
+    /// Publishes until the broker has confirmed, or until the message is given up.
+    async fn publish_with(&self, give_up: GiveUp, message: &Outgoing<'_>) -> Result<(), PublishError> {
         let queue = ShortString::try_new(message.queue)
             .map_err(|_| QueueError::NameTooLong(message.queue.to_owned()))?;
         let (mut backoff, mut hard, mut tried) = (Backoff::default(), 0, 0_u32);
@@ -98,12 +98,12 @@ impl Publisher {
                 match connection.while_up(connection.publish(&self.0.link, &queue, message)).await {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(failed)) => failed,
-                    Err(lost) => Failed::Now(lost.to_string()),
+                    Err(lost) => PublishFailure::Temporary(lost.to_string()),
                 }
             };
             let why = match failed {
-                Failed::Never(error) => return Err(error),
-                Failed::Hard(why) => {
+                PublishFailure::Permanent(error) => return Err(error),
+                PublishFailure::ConnectionError(why) => {
                     hard += 1;
                     if hard == MAX_HARD_ERRORS {
                         let why = format!("the connection ended each of {hard} times it was sent ({why})");
@@ -111,21 +111,21 @@ impl Publisher {
                     }
                     why
                 }
-                Failed::Now(why) => why,
-                Failed::NotTaken(why) => {
-                    self.tell(patience, message.queue, &why);
+                PublishFailure::Temporary(why) => why,
+                PublishFailure::NotTaken(why) => {
+                    self.tell(give_up, message.queue, &why);
                     why
                 }
-                Failed::Silent(why) => {
-                    self.tell(patience, message.queue, &why);
-                    if matches!(patience, Patience::UntilSilent) {
+                PublishFailure::Silent(why) => {
+                    self.tell(give_up, message.queue, &why);
+                    if matches!(give_up, GiveUp::WhenSilent) {
                         return Err(PublishError::Silent { why });
                     }
                     why
                 }
             };
             tried = tried.saturating_add(1);
-            if matches!(patience, Patience::Tries(tries) if tried >= tries) {
+            if matches!(give_up, GiveUp::AfterTries(tries) if tried >= tries) {
                 return Err(PublishError::Refused { queue: message.queue.to_owned(), why });
             }
             self.wait(&mut backoff, message.queue, &why).await;
@@ -141,17 +141,17 @@ impl Publisher {
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
-        let patience = match place {
-            Place::Dead(_) => Patience::Endless,
-            Place::Delay { .. } => Patience::UntilSilent,
+        let give_up = match place {
+            Place::Dead(_) => GiveUp::Never,
+            Place::Delay { .. } => GiveUp::WhenSilent,
         };
         let mut was_returned = false;
         loop {
             let name = self.ensure(&place).await?;
             let message = Outgoing { queue: &name, properties: properties.clone(), body };
             let published = match may_drop {
-                MayDrop::Headers => self.publish_fitted(patience, message).await,
-                MayDrop::Nothing => self.publish_with(patience, &message).await,
+                MayDrop::Headers => self.publish_fitted(give_up, message).await,
+                MayDrop::Nothing => self.publish_with(give_up, &message).await,
             };
             match published {
                 Ok(()) => {
@@ -187,8 +187,8 @@ impl Publisher {
     }
 
     /// What the broker did not take is told, but not of a message that is soon given up.
-    fn tell(&self, patience: Patience, queue: &str, why: &str) {
-        if !matches!(patience, Patience::Tries(_)) {
+    fn tell(&self, give_up: GiveUp, queue: &str, why: &str) {
+        if !matches!(give_up, GiveUp::AfterTries(_)) {
             (self.0.events)(LinkEvent::NotTaken { queue: queue.to_owned(), why: why.to_owned() });
         }
     }
@@ -292,13 +292,13 @@ impl Pool {
 
 /// When a publish is given up although it might succeed another time.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Patience {
-    /// Never.
-    Endless,
+pub(super) enum GiveUp {
+    /// Not at all.
+    Never,
     /// After so many tries on an open link.
-    Tries(u32),
-    /// When its queue says nothing: there is another one for it.
-    UntilSilent,
+    AfterTries(u32),
+    /// When its queue does not confirm: there is another queue for it.
+    WhenSilent,
 }
 
 /// What may be dropped from a message, so that it fits into a frame.

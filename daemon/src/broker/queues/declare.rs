@@ -1,5 +1,4 @@
-//! Queues at the broker: found as they are, declared where they are missing. Every question that the broker may answer
-//! with an error is asked on a channel of its own, because the error closes it.
+//! Queues at the broker: one that exists is used as it is, a missing one is declared.
 
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
-use super::describe::{HowFar, describe};
+use super::describe::{Detail, describe};
 use super::error::QueueError;
 use super::question::{QuestionError, ask};
 use super::topology;
@@ -136,7 +135,7 @@ async fn declare(connection: &Connection, name: &str, arguments: FieldTable) -> 
 
 /// A passive declare succeeds on a stream as well: the broker is asked for the type.
 async fn refuse_stream(connection: &Connection, name: &str) -> Result<(), QueueError> {
-    match describe(connection, name, HowFar::Type).await {
+    match describe(connection, name, Detail::Type).await {
         Ok(described) if described.kind.as_deref() == Some("stream") => {
             Err(QueueError::Stream(name.to_owned()))
         }

@@ -1,5 +1,5 @@
-//! How a queue of others was declared. AMQP has no question for that: it is declared again, and the broker's refusal
-//! names the first thing that differs, with its value, which is then asked with.
+//! How a queue that somebody else declared was declared. AMQP has no request for that. So the queue is declared again; the
+//! broker refuses and names the first difference with its value, and the next declaration has that value.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::question::{QuestionError, ask};
 
-/// Differences that are asked about one by one, at most: more than a queue has arguments.
+/// The most declarations for one queue: more than a queue has arguments.
 const MAX_DIFFERENCES: usize = 24;
 /// The argument that names the type.
 const TYPE: &str = "x-queue-type";
 
-/// When it is enough.
+/// How much is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::broker) enum HowFar {
-    /// When the type is known.
+pub(in crate::broker) enum Detail {
+    /// The type only.
     Type,
-    /// When the broker agrees with everything.
+    /// The type and every argument.
     All,
 }
 
@@ -48,7 +48,7 @@ enum Difference<'a> {
 pub(in crate::broker) async fn describe(
     connection: &Connection,
     name: &str,
-    how_far: HowFar,
+    detail: Detail,
 ) -> Result<Description, QuestionError> {
     let mut arguments = FieldTable::default();
     arguments.insert(TYPE.into(), text("classic"));
@@ -67,7 +67,7 @@ pub(in crate::broker) async fn describe(
             Some(Difference::Type(real)) if kind.is_none() => {
                 kind = Some(real.to_owned());
                 arguments.insert(TYPE.into(), text(real));
-                if how_far == HowFar::Type {
+                if detail == Detail::Type {
                     break;
                 }
             }

@@ -19,6 +19,6 @@ pub mod topology;
 pub use self::declare::{Ensured, SETTLE, declare_delay_queue, declare_work_queue};
 pub(super) use self::declare::{consumers, declare_dead_queue, depth, exists, is_declared_as};
 pub use self::describe::Description;
-pub(super) use self::describe::{HowFar, describe};
+pub(super) use self::describe::{Detail, describe};
 pub use self::error::QueueError;
 pub(super) use self::question::{QuestionError, ask};

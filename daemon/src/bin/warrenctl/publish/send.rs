@@ -147,7 +147,7 @@ impl Run {
         self.ids.as_ref().map(|ids| std::mem::take(&mut *lock(ids))).unwrap_or_default()
     }
 
-    /// The books, and why the run stopped early, if it did. To be called after [`Run::send`] has ended.
+    /// The report, and why the run stopped early, if it did. To be called after [`Run::send`] has ended.
     pub(super) fn close(&self) -> (Report, Option<Stop>) {
         let reason = lock(&self.reason).take();
         let why = match &reason {
@@ -292,6 +292,6 @@ fn explain(error: &lapin::Error) -> (Code, String) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these; if it did, the books would still be the best there are.
+    // Nothing panics while it holds one of these; if it did, the ledger would still be the best record there is.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
