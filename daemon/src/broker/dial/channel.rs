@@ -38,7 +38,7 @@ pub(in crate::broker) async fn answered<T>(
 pub enum LinkError {
     /// The error of the channel or of the connection.
     Lapin(lapin::Error),
-    /// No answer in 20 s.
+    /// No answer within the bound.
     Silent,
     /// The connection has used up its channel numbers, and has to be replaced.
     Spent,
