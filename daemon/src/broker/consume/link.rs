@@ -302,7 +302,7 @@ impl Machine {
         }
     }
 
-    /// What follows from where everything stands now.
+    /// Starts what is due in the present state: a dial, subscriptions, the end.
     fn go_on(&mut self, now: Duration, todo: &mut Vec<Action>) {
         self.queues.retain(|entry| entry.wanted.is_some() || !matches!(entry.stage, Stage::Idle(_)));
         if self.leaving && self.queues.is_empty() && std::mem::take(&mut self.stopping) {

@@ -187,7 +187,7 @@ impl PublishingConnection {
         ConfirmChannel::open(&self.broker.connection).await
     }
 
-    /// `<queue>.dead` is there.
+    /// Declares `<queue>.dead` where it is missing.
     pub(super) async fn ensure_dead(&self, queue: &Queue) -> Result<Ensured, PublishError> {
         if let Some(known) = self.known(&topology::dead_name(&queue.name)) {
             return Ok(known);
@@ -198,7 +198,7 @@ impl PublishingConnection {
         Ok(ensured)
     }
 
-    /// The delay queue is there, and so is the queue it leads to.
+    /// Declares a delay queue where it is missing. The queue that it leads to has to exist.
     pub(super) async fn ensure_delay(
         &self,
         target: &str,
@@ -220,7 +220,7 @@ impl PublishingConnection {
         Ok(ensured)
     }
 
-    /// The queue turned out to be gone.
+    /// A queue was deleted.
     pub(super) fn forget(&self, name: &str) {
         self.known.borrow_mut().remove(name);
     }

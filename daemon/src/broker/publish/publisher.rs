@@ -56,13 +56,13 @@ impl Publisher {
         }))
     }
 
-    /// Publishes to a queue that has to exist, and waits until the broker confirms it; waits for the link when it is
-    /// away or blocked. An error means that it can never succeed.
+    /// Publishes to a queue that has to exist, and waits until the broker has confirmed the message. Waits for the link when
+    /// there is none, or when the broker blocks publishers. An error means that the publish can never succeed.
     pub async fn publish(&self, message: Outgoing<'_>) -> Result<(), PublishError> {
         self.publish_with(GiveUp::Never, &message).await
     }
 
-    /// The same of a copy: where a frame has no room for all of the producer's headers, without the largest.
+    /// Publishes a copy. Where a frame has no room for all of the producer's headers, the largest are left out.
     pub(super) async fn publish_fitted(
         &self,
         give_up: GiveUp,
@@ -132,8 +132,8 @@ impl Publisher {
         }
     }
 
-    /// Makes sure of a queue of ours, and publishes to it; once more from the start when it was deleted meanwhile, and
-    /// to the queue of a longer delay when that of its own says nothing.
+    /// Declares a queue where it is missing, and publishes to it. Once more from the start, when the queue was deleted
+    /// meanwhile. To the queue of a longer delay, when a delay queue does not confirm.
     pub(super) async fn publish_to(
         &self,
         place: Place<'_>,
@@ -186,7 +186,7 @@ impl Publisher {
         }
     }
 
-    /// What the broker did not take is told, but not of a message that is soon given up.
+    /// Reports that the broker did not take a message, unless the message is given up after a few attempts.
     fn tell(&self, give_up: GiveUp, queue: &str, why: &str) {
         if !matches!(give_up, GiveUp::AfterTries(_)) {
             (self.0.events)(LinkEvent::NotTaken { queue: queue.to_owned(), why: why.to_owned() });
@@ -254,7 +254,7 @@ impl Publisher {
     }
 
     async fn wait(&self, backoff: &mut Backoff, queue: &str, why: &str) {
-        // Told elsewhere: the link by its supervisor, and what the broker does not take by an event.
+        // Reported elsewhere: a lost link by its supervisor, a refused message by an event.
         tracing::debug!(QUEUE = queue, "publishing again: {why}");
         tokio::time::sleep(backoff.failed().max(Duration::from_millis(10))).await;
     }

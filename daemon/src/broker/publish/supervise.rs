@@ -71,7 +71,7 @@ pub(in crate::broker) async fn supervise(
     }
 }
 
-/// There is no connection to close.
+/// Answers a command where there is no connection to close.
 fn answer(command: Option<Command>) {
     if let Some(Command::Close(_, done)) = command {
         // Whoever asked may have stopped waiting.
@@ -79,7 +79,7 @@ fn answer(command: Option<Command>) {
     }
 }
 
-/// Offers the connection to the publishers until it is gone (`Some`: why) or the session ends (`None`).
+/// Has the publishers use the connection until it is lost (`Some`: why) or the session ends (`None`).
 async fn serve(
     connection: &Rc<PublishingConnection>,
     pool: &Rc<Pool>,

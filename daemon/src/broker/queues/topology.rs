@@ -1,5 +1,5 @@
 //! Names and arguments of every queue that Warren declares: one table, because a queue's arguments can never change.
-//! Pure; `declare.rs` talks to the broker.
+//! Pure; `declare.rs` declares them.
 //!
 //! | queue | name | arguments |
 //! | --- | --- | --- |
