@@ -6,14 +6,16 @@ pub mod sameness;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod value;
 
 use std::sync::Arc;
 
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
 use uuid::Uuid;
 
-pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, header_json, is_transport_header};
+pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS, is_transport_header};
+pub(crate) use value::header;
+pub use value::header_json;
 
 use crate::model::{DeadReason, TaskId, UnixMs};
 use crate::router::{Router, split_label, trim_newline};
@@ -156,11 +158,6 @@ impl Refusal {
         };
         Self { reason: DeadReason::Unroutable, message }
     }
-}
-
-/// One header of a message.
-pub(crate) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
-    properties.headers().as_ref()?.inner().get(name)
 }
 
 /// [`identify`] as tests want it.

@@ -1,4 +1,4 @@
-//! The engine's hold on the broker.
+//! The engine's access to the broker: both connections, and what the engine asks of them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,13 +7,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::publisher::Publisher;
-use super::publishing::{Command as PublishCommand, supervise};
-use super::session::{Command, Session};
-use super::settler::Settler;
+use super::consume::{Command, Session, SessionId, Subscriptions};
+use super::event::{ConsumerId, LinkEvents};
+use super::publish::{Command as PublishCommand, Publisher, supervise};
 use super::status::Status;
-use super::subscription::{SessionId, Subscriptions};
-use super::{ConsumerId, LinkEvents};
 use crate::config::{Broker, Queue};
 
 /// How long a drain waits for the end of the consumers: a cancel and what was on its way, at most `prefetch × workers`
@@ -59,12 +56,12 @@ impl Link {
     /// Notes a delivery as done with. Nothing is sent before [`Link::flush`]. A consumer that was lost is ignored: the
     /// broker redelivers.
     pub fn ack(&mut self, consumer: ConsumerId, tag: u64) {
-        self.subscriptions.settle(consumer, tag, Settler::ack);
+        self.subscriptions.ack(consumer, tag);
     }
 
     /// Notes a delivery to go back to its queue.
     pub fn requeue(&mut self, consumer: ConsumerId, tag: u64) {
-        self.subscriptions.settle(consumer, tag, Settler::requeue);
+        self.subscriptions.requeue(consumer, tag);
     }
 
     /// Sends what was noted, with as few frames as the protocol allows. To be called at the end of every turn of the

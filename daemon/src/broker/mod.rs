@@ -1,176 +1,38 @@
-//! All that knows AMQP 0-9-1: dialling, topology, consumers, settling by tag, confirmed copies, delay queues.
+//! All that knows AMQP 0-9-1. A module uses only modules below it in the table. `event` and `server` are used by most of them.
+//!
+//! | module | what it is for | what it uses of the others |
+//! | --- | --- | --- |
+//! | `handle` | [`Link`]: the engine's access to the broker; starts and ends both connections | `consume` `publish` `status` |
+//! | [`dead`] | dead letters: reading them, looking through a dead queue, replaying | `publish` `queues` `dial` |
+//! | [`survey`] | what `warrenctl doctor` asks: which queues are there, and what the user may do | `publish` `queues` `dial` |
+//! | `consume` | the consuming connection: subscriptions, settling by tag, reconnecting, quarantine | `queues` `dial` `wire` `status` |
+//! | `publish` | the publishing connection: confirmed copies, follow-ups and replies | `queues` `dial` `status` |
+//! | `queues` | names and arguments of queues, declaring and describing them; delays by hops over delay queues | `dial` `server` |
+//! | `dial` | opens connections and channels within a bound; says why there is none | `wire` `server` |
+//! | `status` | which of a link's two connections are up | `event` `server` |
+//! | `event` | [`LinkEvent`] and [`Delivery`]: what the engine is told | `wire` |
+//! | `wire` | the filter under a connection, which makes every message readable for lapin | `server` |
+//! | `server` | product and version of the broker, and what decisions follow from them | |
 
-mod backoff;
-pub mod copy;
+mod consume;
 pub mod dead;
-mod declare;
-mod describe;
 mod dial;
-mod dial_error;
+mod event;
 mod handle;
-pub mod hops;
-mod link;
-mod outgoing;
-mod presence;
-mod publish_error;
-mod publisher;
-mod publishing;
-pub mod reply;
+mod publish;
+mod queues;
 mod server;
-mod session;
-mod settler;
-mod silence;
 mod status;
-mod subscription;
 pub mod survey;
-pub mod topology;
 mod wire;
 
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-pub(crate) use backoff::Backoff;
-pub use declare::{Ensured, QueueError, declare_delay_queue, declare_work_queue};
-pub use describe::Description;
-pub use dial::{Dialled, connect, dial};
-pub use dial_error::{DialError, Stage};
+pub(crate) use dial::Backoff;
+pub use dial::{BrokerConnection, DialError, LinkError, Stage, connect, dial};
+pub use event::{ConsumerId, Delivery, LinkEvent, LinkEvents};
 pub use handle::Link;
-pub use publish_error::PublishError;
-pub use publisher::{Outgoing, Publisher, SETTLE};
+pub use publish::{Outgoing, PublishError, Publisher, confirm, copy, reply};
+pub use queues::{
+    Description, Ensured, QueueError, SETTLE, declare_delay_queue, declare_work_queue, hops, topology,
+};
 pub use server::Server;
-use wire::Note;
 pub use wire::{Alteration, LARGE_BODY_ROOM};
-
-use crate::model::UnixMs;
-
-/// Where the link's events go: called on the event loop, never while the link is borrowed.
-pub type LinkEvents = Rc<dyn Fn(LinkEvent)>;
-
-/// One subscription: one queue on one link. A new one is made at each re-subscription and never reused, so that a
-/// tag can never be settled on a link it did not come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConsumerId(pub u32);
-
-/// One hand-over of a task by the broker.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The subscription it came by.
-    pub consumer: ConsumerId,
-    /// The delivery tag, valid on that subscription's channel only.
-    pub tag: u64,
-    /// The broker handed it over before.
-    pub redelivered: bool,
-    /// When it came.
-    pub received: UnixMs,
-    /// The message's properties, headers included.
-    pub properties: lapin::BasicProperties,
-    /// The message's body.
-    pub body: Vec<u8>,
-    /// What the filter under the connection noted of it, and the memory that it gave to a large body.
-    pub(crate) note: Option<Box<Note>>,
-}
-
-impl Delivery {
-    /// What was changed in the message, so that it could be read at all. Its headers tell as well.
-    pub fn altered(&self) -> Option<&Alteration> {
-        self.note.as_ref()?.altered.as_ref()
-    }
-}
-
-/// What the broker link tells the engine.
-#[derive(Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "nearly every event is a delivery; a box would be an allocation per task"
-)]
-pub enum LinkEvent {
-    /// Both connections are up.
-    Connected {
-        /// Host, port and vhost, without credentials.
-        address: String,
-        /// Product and version as the broker gives them.
-        server: String,
-    },
-    /// The broker confirmed the consumer: deliveries follow.
-    Consuming {
-        /// The new subscription.
-        consumer: ConsumerId,
-        /// Its queue.
-        queue: Arc<str>,
-        /// Deliveries that it may have unsettled.
-        window: u16,
-    },
-    /// A delivery.
-    Delivery(Delivery),
-    /// A subscription ended; its unsettled tags are void, the broker redelivers what they stood for.
-    Lost {
-        /// Which.
-        consumer: ConsumerId,
-        /// Why, in the broker's or the system's words.
-        why: String,
-    },
-    /// We cancelled it, for a drain or a changed configuration, and every buffered delivery has been handed over: no
-    /// more will come. What is still open stays valid and is to be settled.
-    Stopped {
-        /// Which.
-        consumer: ConsumerId,
-    },
-    /// The broker has seen everything that was sent on a subscription's channel before then.
-    Seen {
-        /// Which.
-        consumer: ConsumerId,
-        /// When.
-        before: Instant,
-    },
-    /// A delivery goes back without having been handed over, because there is no room for its body now.
-    Withheld {
-        /// By which subscription it came.
-        consumer: ConsumerId,
-    },
-    /// A stopped subscription has come to its end, and the broker has seen every settlement on it.
-    Released {
-        /// Which.
-        consumer: ConsumerId,
-    },
-    /// One queue cannot be consumed; the supervisor keeps trying, the others are not disturbed.
-    Unusable {
-        /// Which.
-        queue: Arc<str>,
-        /// Why, with the remedy (permission, stream queue).
-        why: String,
-    },
-    /// What comes from one queue ends the connection, and with it every other subscription. It is left alone for a while.
-    Quarantined {
-        /// Which.
-        queue: Arc<str>,
-        /// What the connection ended with.
-        why: String,
-        /// It is tried again after this.
-        wait: Duration,
-    },
-    /// No link; the supervisor keeps trying.
-    Away {
-        /// Why the last attempt failed, with the remedy where one is known (login, vhost, TLS, address).
-        why: String,
-    },
-    /// The publishing connection is gone, or cannot be opened; the supervisor keeps trying.
-    NotPublishing {
-        /// Why, with the remedy where one is known.
-        why: String,
-    },
-    /// The broker blocked (`true`) or unblocked publishing, e.g. by a memory alarm.
-    Blocked(bool),
-    /// A queue of ours is gone that was there: it was deleted, with what was in it.
-    Vanished {
-        /// Which.
-        queue: String,
-    },
-    /// The broker did not take a copy; the publisher tries again, and the original stays unacknowledged.
-    NotTaken {
-        /// The queue it was for.
-        queue: String,
-        /// Why, with the remedy.
-        why: String,
-    },
-}

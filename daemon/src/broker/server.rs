@@ -7,13 +7,13 @@
 //! | --- | --- | --- | --- |
 //! | 3.10 | quorum queues take `x-message-ttl` and dead-letter at least once | 3.10.0; `quorum-queues#dead-lettering` | [`Server::has_lossless_delay`] |
 //! | 4.0 | quorum queues drop or dead-letter after 20 returns; -1 lifts that | 4.0.1; `quorum-queues#poison-message-handling` | [`Server::takes_unlimited_deliveries`] |
-//! | 4.0 | `x-death` of a publisher is ignored | 4.0.1; `dlx#effects` | every copy is without it (`copy.rs`) |
+//! | 4.0 | `x-death` of a publisher is ignored | 4.0.1; `dlx#effects` | every copy is without it (`publish/copy.rs`) |
 //! | 4.0 | `max_message_size` is 16 MiB, was 128 | 4.0.1 | `daemon.max_task_bytes` is far below |
-//! | 4.0 | a queue declared without a type shows `x-queue-type` among its arguments | `vhosts#default-queue-type` | a queue of others is only asked for one by one (`declare.rs`) |
+//! | 4.0 | a queue declared without a type shows `x-queue-type` among its arguments | `vhosts#default-queue-type` | a queue of others is only asked for one by one (`queues/declare.rs`) |
 //! | 4.3 | returns count only when the delivery failed; not `basic.nack`; `x-acquired-count` beside `x-delivery-count` | 4.3.0 | attempts are in our own header, both are stripped |
-//! | 4.3 | `consumer_timeout` is the quorum queue's, and ends the consumer rather than the channel | 4.3.0; `consumers#acknowledgement-timeout` | every end leads to a new subscription (`link.rs`) |
+//! | 4.3 | `consumer_timeout` is the quorum queue's, and ends the consumer rather than the channel | 4.3.0; `consumers#acknowledgement-timeout` | every end leads to a new subscription (`consume/link.rs`) |
 //! | 4.3 | transient shared queues and global prefetch are refused; classic queues are all of version 2 | 4.3.0; `deprecated-features` | uses neither |
-//! | 4.3 | metadata need a majority of the nodes: a declaration in a minority is not answered | 4.3.0; `metadata-store` | bounded, tried again (`declare.rs`) |
+//! | 4.3 | metadata need a majority of the nodes: a declaration in a minority is not answered | 4.3.0; `metadata-store` | bounded, tried again (`queues/declare.rs`) |
 
 use std::fmt;
 

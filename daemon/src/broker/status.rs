@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
+use super::event::{LinkEvent, LinkEvents};
 use super::server::Server;
-use super::{LinkEvent, LinkEvents};
 
 /// Shared by the supervisors of both connections of one link.
 pub(super) struct Status {

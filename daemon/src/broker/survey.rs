@@ -14,19 +14,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation, Connection};
+use lapin::{BasicProperties, Connection};
 use tokio::time::timeout;
 
-use super::declare::{Answer, LinkError, QueueError, answered, ask, is_declared_as, open_channel, sort};
-use super::describe::{Description, HowFar, describe};
-use super::dial::{Dialled, connect, dial_one};
-use super::dial_error::DialError;
+use super::dial::{BrokerConnection, DialError, LinkError, answered, connect, dial_one, open_channel};
+use super::publish::confirm::{ConfirmChannel, ConfirmResult};
+use super::queues::{
+    Description, Detail, QuestionError, QueueError, ask, describe, is_declared_as, topology,
+};
 use super::server::Server;
-use super::topology;
 use crate::config::{Broker, Queue, QueueType};
 
 /// Queues that are looked at. Each takes some fifty questions, a fraction of a second together: with more, whoever waits
@@ -63,28 +61,28 @@ pub struct Survey {
 #[derive(Debug)]
 pub struct QueueSurvey {
     pub queue: Arc<str>,
-    pub work: Sight,
+    pub work: SurveyedQueue,
     /// Its dead letters.
-    pub dead: Sight,
+    pub dead: SurveyedQueue,
     /// Whether the daemon could declare and use delay queues.
     pub delay: Rights,
     /// The delay queues that exist.
-    pub delays: Vec<DelaySight>,
+    pub delays: Vec<SurveyedDelayQueue>,
 }
 
 /// What is known of one queue.
 #[derive(Debug)]
-pub struct Sight {
+pub struct SurveyedQueue {
     pub name: String,
     /// The queue, if there is one.
-    pub there: Option<There>,
+    pub there: Option<ExistingQueue>,
     /// What the user may do with it.
     pub rights: Rights,
 }
 
 /// A queue that exists, or may: `RabbitMQ` 4.3 does not even tell that to a user without a permission on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct There {
+pub struct ExistingQueue {
     /// Messages that wait in it; 0 where the user may not know.
     pub ready: u32,
     /// Its consumers; 0 where the user may not know.
@@ -114,7 +112,7 @@ pub enum May {
 
 /// A delay queue that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DelaySight {
+pub struct SurveyedDelayQueue {
     pub name: String,
     /// Tasks that wait in it.
     pub ready: u32,
@@ -195,27 +193,29 @@ async fn look(connection: &Connection, queue: &Queue, server: &Server) -> Result
     Ok(QueueSurvey { queue: queue.name.clone(), work, dead, delay, delays })
 }
 
-async fn sight(connection: &Connection, name: &str, server: &Server) -> Result<Sight, QueueError> {
+async fn sight(connection: &Connection, name: &str, server: &Server) -> Result<SurveyedQueue, QueueError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let there = match ask(connection, name, options, FieldTable::default()).await {
-        Ok(queue) => Some(There {
+        Ok(queue) => Some(ExistingQueue {
             ready: queue.message_count(),
             consumers: queue.consumer_count(),
-            described: match describe(connection, name, HowFar::All).await {
+            described: match describe(connection, name, Detail::All).await {
                 Ok(described) => Some(described),
-                Err(answer @ (Answer::Link(_) | Answer::Silent)) => return Err(answer.about(name)),
+                Err(error @ (QuestionError::Link(_) | QuestionError::Silent)) => {
+                    return Err(error.about(name));
+                }
                 Err(_) => None,
             },
         }),
-        Err(Answer::Missing) => None,
-        Err(Answer::Refused(_)) => Some(There::default()),
-        Err(answer) => return Err(answer.about(name)),
+        Err(QuestionError::Missing) => None,
+        Err(QuestionError::Refused(_)) => Some(ExistingQueue::default()),
+        Err(error) => return Err(error.about(name)),
     };
     let rights = Rights {
         configure: may_configure(connection, name, server).await,
         read: may_read(connection, name, server).await,
     };
-    Ok(Sight { name: name.to_owned(), there, rights })
+    Ok(SurveyedQueue { name: name.to_owned(), there, rights })
 }
 
 async fn delay(
@@ -223,13 +223,13 @@ async fn delay(
     queue: &Queue,
     rung: Duration,
     server: &Server,
-) -> Result<Option<DelaySight>, QueueError> {
+) -> Result<Option<SurveyedDelayQueue>, QueueError> {
     let name = topology::delay_name(&queue.name, rung);
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let ready = match ask(connection, &name, options, FieldTable::default()).await {
         Ok(queue) => queue.message_count(),
-        Err(Answer::Missing | Answer::Refused(_)) => return Ok(None),
-        Err(answer) => return Err(answer.about(&name)),
+        Err(QuestionError::Missing | QuestionError::Refused(_)) => return Ok(None),
+        Err(error) => return Err(error.about(&name)),
     };
     let wanted = topology::delay_type(queue.delay_type, server);
     let other = match wanted {
@@ -246,7 +246,7 @@ async fn delay(
     } else {
         Form::Unknown
     };
-    Ok(Some(DelaySight { name, ready, form }))
+    Ok(Some(SurveyedDelayQueue { name, ready, form }))
 }
 
 /// No broker makes a queue whose messages live for less than no time.
@@ -258,8 +258,8 @@ async fn may_configure(connection: &Connection, name: &str, server: &Server) -> 
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(-1));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     match ask(connection, name, options, arguments).await {
-        Ok(_) | Err(Answer::Different(_)) => May::Yes,
-        Err(answer) => refused(answer, name),
+        Ok(_) | Err(QuestionError::Different(_)) => May::Yes,
+        Err(error) => refused(error, name),
     }
 }
 
@@ -269,9 +269,9 @@ async fn may_read(connection: &Connection, name: &str, server: &Server) -> May {
     }
     match try_to_consume(connection, name).await {
         Ok(()) => May::Yes,
-        Err(error) => match sort(&error) {
-            Answer::Missing | Answer::Different(_) => May::Yes,
-            answer => refused(answer, name),
+        Err(error) => match QuestionError::from(&error) {
+            QuestionError::Missing | QuestionError::Different(_) => May::Yes,
+            error => refused(error, name),
         },
     }
 }
@@ -292,30 +292,27 @@ async fn try_to_consume(connection: &Connection, name: &str) -> Result<(), LinkE
 async fn may_publish(connection: &Connection) -> May {
     let nobody = format!("warrenctl-doctor-{}", uuid::Uuid::now_v7());
     let publishing = async {
-        let channel = open_channel(connection).await?;
-        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default();
-        let confirm =
-            channel.basic_publish("".into(), nobody.as_str().into(), options, b"", properties).await;
-        let confirmed = confirm.map_err(LinkError::Lapin)?.await.map_err(LinkError::Lapin)?;
-        // An error here is of no interest.
-        let _ = answered(channel.close(200, "done".into())).await;
-        Ok::<_, LinkError>(confirmed)
+        let channel = ConfirmChannel::open(connection).await?;
+        let result = channel.publish(&nobody.as_str().into(), true, BasicProperties::default(), b"").await;
+        if let ConfirmResult::Failed(error) = result {
+            return Err(LinkError::Lapin(error));
+        }
+        channel.close().await;
+        Ok(result)
     };
     match timeout(PROBE_CONFIRM_LIMIT, publishing).await {
-        Ok(Ok(Confirmation::Ack(_) | Confirmation::NotRequested)) => May::Yes,
-        Ok(Ok(Confirmation::Nack(_))) => May::Unknown("the broker refused a message for nobody".to_owned()),
-        Ok(Err(error)) => refused(sort(&error), &nobody),
+        Ok(Ok(ConfirmResult::Confirmed | ConfirmResult::Returned(_))) => May::Yes,
+        Ok(Ok(_)) => May::Unknown("the broker refused a message for nobody".to_owned()),
+        Ok(Err(error)) => refused(QuestionError::from(&error), &nobody),
         Err(_) if connection.status().blocked() => May::Blocked,
         Err(_) => May::Unknown(format!("no confirm in {PROBE_CONFIRM_LIMIT:?}")),
     }
 }
 
-fn refused(answer: Answer, name: &str) -> May {
-    match answer {
-        Answer::Refused(why) => May::No(why),
-        answer => May::Unknown(answer.about(name).to_string()),
+fn refused(error: QuestionError, name: &str) -> May {
+    match error {
+        QuestionError::Refused(why) => May::No(why),
+        error => May::Unknown(error.about(name).to_string()),
     }
 }
 
@@ -323,7 +320,7 @@ fn not_asked() -> May {
     May::Unknown("only RabbitMQ can be asked without changing anything".to_owned())
 }
 
-async fn close(dialled: Dialled) {
+async fn close(dialled: BrokerConnection) {
     // What was to be learned has been; an error here is of no interest.
     let _ = timeout(CLOSE_LIMIT, dialled.connection.close(200, "done".into())).await;
 }

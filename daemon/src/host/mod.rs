@@ -1,6 +1,18 @@
-//! Both ends of the plugin host protocol. The daemon side spawns and supervises; the child side (`run`) loads
-//! exactly one plugin and runs one task at a time. The frames between them are private: both ends are always
-//! the same executable.
+//! Both ends of the plugin host protocol. The daemon's end starts and supervises hosts; the host's end (`run`) loads exactly
+//! one plugin and runs one task at a time. The frames between them are private: both ends are always the same executable.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | `spawn` | the daemon's end: the thread that forks hosts, reaps them, and kills processes that a handler left behind |
+//! | `supervise` | the daemon's end of one host: frames, time limits, and the report of its end |
+//! | `trial` | one host without the engine: a probe before a reload, `warrenctl plugin` |
+//! | `run` | the host's end: loads the plugin and calls it |
+//! | `frame` `write_buffer` | the frames between both ends; bytes that a socket takes in parts |
+//! | `ring` | which tasks a host had started and ended, in memory that outlives the host |
+//! | `stage` `death` | how far a host was when it ended; how it ended, and whether by one of its bounds |
+//! | `output` `budget` | lines that a handler prints; how much of them and of its log is kept |
+//! | `cgroup` `bounds` | a control group for each host; which bounds this machine cannot enforce |
+//! | `descendants` | finds and kills the processes that a handler started |
 
 mod bounds;
 mod budget;

@@ -12,10 +12,17 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::snapshot::{FILE, SnapshotError, system};
+use super::snapshot_error::{SnapshotError, system};
 
 /// As many as the kernel follows.
 const MOST_LINKS: usize = 40;
+
+/// How a plugin file is opened: never through a link, and without waiting for the other end of a FIFO.
+pub(super) const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
 
 /// A step on the way.
 enum Step {

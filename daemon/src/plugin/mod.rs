@@ -8,6 +8,7 @@ mod report;
 #[cfg(test)]
 mod sample;
 mod snapshot;
+mod snapshot_error;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use std::time::Duration;
 pub use discover::{DiscoverError, Found, MAX_PLUGINS, Refused, discover};
 pub use inspect::{Abi, Findings, InspectError, MAX_MANIFEST_BYTES, examine, inspect};
 pub use report::{InspectReport, report};
-pub use snapshot::{MAX_PLUGIN_BYTES, SnapshotError};
+pub use snapshot_error::{MAX_PLUGIN_BYTES, SnapshotError};
 pub use targets::{TargetConflict, Targets, target_conflicts};
 pub(crate) use wanted::texts;
 pub use wanted::{WantedHandler, route_entries, wanted_handlers};

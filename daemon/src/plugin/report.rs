@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::snapshot::{MAX_PLUGIN_BYTES, SnapshotError, open_trusted};
+use super::snapshot::open_trusted;
+use super::snapshot_error::{MAX_PLUGIN_BYTES, SnapshotError};
 use super::{Findings, examine};
 use crate::text::hex;
 

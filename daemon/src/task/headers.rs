@@ -1,16 +1,15 @@
 //! AMQP headers as a handler sees them: text, bounded, without what only concerns the transport.
 
-use lapin::types::{AMQPValue, DecimalValue, FieldTable};
-use serde_json::{Map, Number, Value};
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::Value;
 
 use super::own::{NOTES, is_own};
+use super::value::{bytes, header_json};
 
 /// At most this many headers reach a handler: they cross to the plugin host with every task.
 pub const MAX_HEADERS: usize = 64;
 /// Names and values together are at most this many bytes, for the same reason.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Arrays and tables are followed this deep; AMQP itself has no limit.
-const HANDLER_DEPTH: usize = 16;
 
 /// The headers of one task for its handler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,59 +65,4 @@ pub fn is_transport_header(name: &str) -> bool {
     // RabbitMQ 4.3 counts how often a quorum queue handed a message out in x-acquired-count.
     const NAMES: [&str; 5] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"];
     is_own(name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
-}
-
-/// A header's value as JSON, whatever its type.
-pub fn header_json(value: &AMQPValue) -> Value {
-    json(value, HANDLER_DEPTH)
-}
-
-fn json(value: &AMQPValue, depth: usize) -> Value {
-    match value {
-        AMQPValue::Boolean(flag) => (*flag).into(),
-        AMQPValue::ShortShortInt(number) => (*number).into(),
-        AMQPValue::ShortShortUInt(number) => (*number).into(),
-        AMQPValue::ShortInt(number) => (*number).into(),
-        AMQPValue::ShortUInt(number) => (*number).into(),
-        AMQPValue::LongInt(number) => (*number).into(),
-        AMQPValue::LongUInt(number) => (*number).into(),
-        AMQPValue::LongLongInt(number) => (*number).into(),
-        AMQPValue::Timestamp(seconds) => (*seconds).into(),
-        // By its shortest text: 0.1 is to stay 0.1, not the nearest double's 0.10000000149011612.
-        AMQPValue::Float(number) => float(number.to_string().parse().unwrap_or_else(|_| f64::from(*number))),
-        AMQPValue::Double(number) => float(*number),
-        AMQPValue::DecimalValue(number) => float(decimal(*number)),
-        AMQPValue::ShortString(text) => text.as_str().into(),
-        AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
-            Ok(text) => text.into(),
-            Err(_) => bytes(text.as_bytes()),
-        },
-        AMQPValue::ByteArray(array) => bytes(array.as_slice()),
-        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth == 0 => Value::Null,
-        AMQPValue::FieldArray(array) => array.as_slice().iter().map(|item| json(item, depth - 1)).collect(),
-        AMQPValue::FieldTable(table) => Value::Object(
-            table
-                .into_iter()
-                .map(|(name, item)| (name.as_str().to_owned(), json(item, depth - 1)))
-                .collect::<Map<_, _>>(),
-        ),
-        AMQPValue::Void => Value::Null,
-    }
-}
-
-/// Bytes that are no text: an array of numbers loses nothing.
-fn bytes(bytes: &[u8]) -> Value {
-    bytes.iter().copied().collect()
-}
-
-/// JSON has no number for what is not finite: its name.
-fn float(number: f64) -> Value {
-    Number::from_f64(number).map_or_else(|| number.to_string().into(), Value::Number)
-}
-
-/// A decimal as the double next to it. The library has its digits unsigned; on the wire and at the broker they are
-/// signed.
-pub(super) fn decimal(number: DecimalValue) -> f64 {
-    let text = format!("{}e-{}", number.value.cast_signed(), number.scale);
-    text.parse().unwrap_or(f64::NAN)
 }

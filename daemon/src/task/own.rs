@@ -16,8 +16,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::headers::decimal;
-use super::{header, header_json};
+use super::value::{decimal, header, header_json};
 use crate::model::duration::MAX_DURATION;
 use crate::model::{UnixMs, rfc3339};
 use crate::text::cut;

@@ -1,6 +1,6 @@
 //! Reading a delivery, as tables.
 
-use lapin::types::{ByteArray, DecimalValue, FieldArray, FieldTable, ShortString};
+use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable, ShortString};
 use proptest::prelude::*;
 
 use super::own::{HEADER_ATTEMPT, HEADER_ID};

@@ -1,12 +1,10 @@
-//! How `warrenctl` ends: sysexits codes, and one clear message on stderr.
+//! How `warrenctl` ends: why a verb failed, and the exit code (sysexits.h) of that.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use warren::broker::{DialError, QueueError};
 use warren::control::client::ClientError;
-
-use crate::output;
 
 /// Exit codes, as in sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,17 +93,6 @@ impl From<QueueError> for Failure {
             | QueueError::Link(_) => Code::Unavailable,
         };
         Self::new(code, error)
-    }
-}
-
-/// Ends the program: prints the failure, chain included, and gives its code.
-pub(crate) fn code(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::note(&failure.to_string());
-            ExitCode::from(failure.code as u8)
-        }
     }
 }
 

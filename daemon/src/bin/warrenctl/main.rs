@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    exit::code(run(&cli))
+    output::exit_code(run(&cli))
 }
 
 fn run(cli: &Cli) -> Result<(), Failure> {

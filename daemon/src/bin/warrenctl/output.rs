@@ -1,6 +1,7 @@
 //! What is printed: aligned tables, times in words, JSON; and nothing that could drive the reader's terminal.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -53,6 +54,17 @@ pub(crate) fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
 pub(crate) fn note(text: &str) {
     // There is nowhere left to say that stderr is gone.
     let _ = writeln!(io::stderr().lock(), "warrenctl: {}", clean_lines(text));
+}
+
+/// The exit code of a verb. A failure is written to stderr, with all that caused it.
+pub(crate) fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            note(&failure.to_string());
+            ExitCode::from(failure.code() as u8)
+        }
+    }
 }
 
 /// Rows under a head line, each column as wide as its widest cell; numbers to the right.

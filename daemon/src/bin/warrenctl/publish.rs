@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use warren::broker::Dialled;
+use warren::broker::BrokerConnection;
 use warren::config::{Config, Queue};
 use warren::model::UnixMs;
 
@@ -202,7 +202,7 @@ async fn open(
     config: &Config,
     queue: &Queue,
     results: bool,
-) -> Result<(Arc<Dialled>, Option<Inbox>), Failure> {
+) -> Result<(Arc<BrokerConnection>, Option<Inbox>), Failure> {
     let link = link::open(config, queue).await?;
     let inbox = if results { Some(Inbox::open(&link.connection).await?) } else { None };
     Ok((Arc::new(link), inbox))

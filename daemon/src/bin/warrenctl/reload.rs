@@ -61,7 +61,7 @@ mod tests {
     use warren::model::status::{HandlerChange, ReloadRow};
 
     use super::*;
-    use crate::exit;
+    use crate::output;
 
     #[test]
     fn the_exit_code_tells_ok_partial_and_bad_config_apart() {
@@ -88,7 +88,7 @@ mod tests {
             (partial, 75),
             (reply(false, Some("warren.toml:3: unknown key"), &[]), 78),
         ] {
-            let ended = exit::code(verdict(&reply));
+            let ended = output::exit_code(verdict(&reply));
             assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::from(code)));
         }
     }

@@ -9,10 +9,9 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use tokio::time::{sleep, timeout};
 
-use super::super::declare::{QueueError, answered, depth, is_declared_as, open_channel};
-use super::super::dial::Dialled;
-use super::super::topology;
 use super::DeadLetter;
+use crate::broker::dial::{BrokerConnection, answered, open_channel};
+use crate::broker::queues::{QueueError, depth, is_declared_as, topology};
 
 /// Letters that one look holds, unless asked otherwise. Fetching one takes the broker a fraction of a millisecond and
 /// some hundred bytes: this many take seconds, and nobody else gets at them meanwhile.
@@ -32,7 +31,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// One look through a dead queue, from its oldest letter on.
 pub struct Browse {
-    dialled: Dialled,
+    broker: BrokerConnection,
     /// `None`: the queue does not exist, so that there is nothing to look at.
     channel: Option<Channel>,
     name: ShortString,
@@ -78,18 +77,18 @@ impl Looked {
 
 impl Browse {
     /// Begins to look through the dead letters of a work queue; at most `hold` of them are held at one time.
-    pub async fn open(dialled: Dialled, work_queue: &str, hold: u32) -> Result<Self, QueueError> {
+    pub async fn open(broker: BrokerConnection, work_queue: &str, hold: u32) -> Result<Self, QueueError> {
         let name = topology::dead_name(work_queue);
-        let depth = depth(&dialled.connection, &name).await?;
+        let depth = depth(&broker.connection, &name).await?;
         let name = ShortString::try_new(&name).map_err(|_| QueueError::NameTooLong(name))?;
         let channel = match depth {
             Some(_) => {
-                Some(open_channel(&dialled.connection).await.map_err(|error| error.about(name.as_str()))?)
+                Some(open_channel(&broker.connection).await.map_err(|error| error.about(name.as_str()))?)
             }
             None => None,
         };
         let looked = Looked { depth: depth.unwrap_or(0), ..Looked::default() };
-        Ok(Self { dialled, channel, name, hold, looked, wears: None })
+        Ok(Self { broker, channel, name, hold, looked, wears: None })
     }
 
     /// The next letter. `None`: all that were there have been looked at, or no more can be held.
@@ -125,14 +124,14 @@ impl Browse {
 
     /// The broker will discard this letter if it is looked at some more times: it counts, and its queue sets a limit.
     pub async fn is_wearing_out(&mut self, letter: &DeadLetter) -> bool {
-        let server = &self.dialled.server;
+        let server = &self.broker.server;
         if letter.returns < WORN_AT || !server.takes_unlimited_deliveries() {
             return false;
         }
         if self.wears.is_none() {
             let unlimited = topology::quorum_dead_arguments(server);
             let name = self.name.as_str();
-            self.wears = Some(!is_declared_as(&self.dialled.connection, name, unlimited).await);
+            self.wears = Some(!is_declared_as(&self.broker.connection, name, unlimited).await);
         }
         self.wears == Some(true)
     }
@@ -158,9 +157,9 @@ impl Browse {
             }
             None => Ok(()),
         };
-        let closing = self.dialled.connection.close(200, "done".into());
+        let closing = self.broker.connection.close(200, "done".into());
         let _ = timeout(CLOSE_LIMIT, closing).await;
-        self.dialled.line.cut();
+        self.broker.socket.shut_down();
         seen
     }
 
@@ -168,7 +167,7 @@ impl Browse {
     async fn returned(&self) {
         let held = self.looked.seen - self.looked.removed;
         while held > 0
-            && depth(&self.dialled.connection, self.name.as_str())
+            && depth(&self.broker.connection, self.name.as_str())
                 .await
                 .is_ok_and(|ready| ready.is_some_and(|ready| ready < held))
         {

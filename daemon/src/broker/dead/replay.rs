@@ -8,13 +8,10 @@ use lapin::Event;
 use lapin::types::ShortString;
 use tokio::sync::watch;
 
-use super::super::copy;
-use super::super::declare::{QueueError, words};
-use super::super::dial::Dialled;
-use super::super::publish_error::PublishError;
-use super::super::publisher::{Outgoing, Standing};
-use super::super::publishing::{Failed, Open};
 use super::DeadLetter;
+use crate::broker::dial::{BrokerConnection, describe_error};
+use crate::broker::publish::{LinkState, Outgoing, PublishError, PublishFailure, PublishingConnection, copy};
+use crate::broker::queues::QueueError;
 use crate::failpoint::failpoint;
 
 /// Why a letter was not replayed.
@@ -31,12 +28,14 @@ pub enum ReplayError {
     Lost(String),
 }
 
-impl From<Failed> for ReplayError {
-    fn from(failed: Failed) -> Self {
+impl From<PublishFailure> for ReplayError {
+    fn from(failed: PublishFailure) -> Self {
         match failed {
-            Failed::Never(error) => Self::Never(error),
-            Failed::NotTaken(why) => Self::NotTaken(why),
-            Failed::Hard(why) | Failed::Now(why) | Failed::Silent(why) => Self::Lost(why),
+            PublishFailure::Permanent(error) => Self::Never(error),
+            PublishFailure::NotTaken(why) => Self::NotTaken(why),
+            PublishFailure::ConnectionError(why)
+            | PublishFailure::Temporary(why)
+            | PublishFailure::Silent(why) => Self::Lost(why),
         }
     }
 }
@@ -44,16 +43,20 @@ impl From<Failed> for ReplayError {
 /// A connection for replays: not the one that letters are fetched from, because a broker that blocks publishers stops
 /// reading from it.
 pub struct Replay {
-    open: Rc<Open>,
-    standing: watch::Sender<Standing>,
+    connection: Rc<PublishingConnection>,
+    link: watch::Sender<LinkState>,
     reports: Pin<Box<dyn Stream<Item = Event> + Send>>,
 }
 
 impl Replay {
     /// Takes the connection over.
-    pub fn new(dialled: Dialled) -> Self {
-        let reports = Box::pin(dialled.connection.events_listener());
-        Self { open: Open::new(dialled), standing: watch::Sender::new(Standing::default()), reports }
+    pub fn new(broker: BrokerConnection) -> Self {
+        let reports = Box::pin(broker.connection.events_listener());
+        Self {
+            connection: PublishingConnection::new(broker),
+            link: watch::Sender::new(LinkState::default()),
+            reports,
+        }
     }
 
     /// Publishes a letter to a queue as a task that was never tried, and waits for the confirm; as long as it takes
@@ -69,8 +72,8 @@ impl Replay {
         failpoint!("replay::before-copy");
         let mut message =
             Outgoing { queue, properties: copy::replay(&letter.properties), body: &letter.body };
-        message.properties = self.open.fit(queue, message.properties);
-        let publishing = self.open.publish(&self.standing, &name, &message);
+        message.properties = self.connection.fit(queue, message.properties);
+        let publishing = self.connection.publish(&self.link, &name, &message);
         tokio::pin!(publishing);
         loop {
             tokio::select! {
@@ -81,15 +84,15 @@ impl Replay {
                 }
                 Some(report) = self.reports.next() => match report {
                     Event::ConnectionBlocked(_) => {
-                        self.standing.send_modify(|standing| standing.blocked = true);
+                        self.link.send_modify(|state| state.blocked = true);
                         blocked();
                     }
                     Event::ConnectionUnblocked => {
-                        self.standing.send_modify(|standing| standing.blocked = false);
+                        self.link.send_modify(|state| state.blocked = false);
                     }
                     // The confirm of a lost connection may never come.
-                    Event::Error(error) if !self.open.is_connected() => {
-                        return Err(ReplayError::Lost(words(&error)));
+                    Event::Error(error) if !self.connection.is_connected() => {
+                        return Err(ReplayError::Lost(describe_error(&error)));
                     }
                     _ => {}
                 },

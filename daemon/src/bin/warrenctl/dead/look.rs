@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use warren::broker::dead::{Browse, DeadLetter, Found, Tag};
 use warren::broker::topology::dead_name;
-use warren::broker::{Dialled, QueueError, connect};
+use warren::broker::{BrokerConnection, QueueError, connect};
 use warren::config::Broker;
 
 use super::Which;
@@ -148,7 +148,7 @@ impl Look {
     }
 
     /// A further connection to the same broker.
-    pub(super) async fn dial(&self) -> Result<Dialled, Failure> {
+    pub(super) async fn dial(&self) -> Result<BrokerConnection, Failure> {
         dial(&self.broker, &self.client, &self.interrupt).await
     }
 
@@ -263,7 +263,7 @@ impl Tally {
     }
 }
 
-async fn dial(broker: &Broker, client: &str, interrupt: &Interrupt) -> Result<Dialled, Failure> {
+async fn dial(broker: &Broker, client: &str, interrupt: &Interrupt) -> Result<BrokerConnection, Failure> {
     tokio::select! {
         dialled = connect(broker, client) => Ok(dialled?),
         () = interrupt.wait() => Err(Failure::text(Code::Interrupted, "interrupted before the broker answered")),

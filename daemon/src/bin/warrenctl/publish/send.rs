@@ -1,7 +1,5 @@
-//! The sending: a pool of confirm channels that take tasks from one input, each with one publish in flight.
-//!
-//! One in flight, because lapin pairs confirms and returned messages wrongly where several publishes share a
-//! channel. What is waited for is always bounded, but for a broker that says that it blocks publishers.
+//! The sending: a pool of confirm channels that take tasks from one input, each with one publish in flight (see
+//! `warren::broker::confirm`). Every wait has a bound, but for a broker that says that it blocks publishers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation, Connection, ErrorKind, Event};
+use lapin::types::ShortString;
+use lapin::{ErrorKind, Event};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
-use warren::broker::{Dialled, Ensured, SETTLE, declare_delay_queue};
+use warren::broker::confirm::{ConfirmChannel, ConfirmResult, within};
+use warren::broker::{BrokerConnection, Ensured, LinkError, SETTLE, declare_delay_queue};
 use warren::model::UnixMs;
 
 use super::envelope::Envelope;
@@ -102,17 +101,20 @@ impl Run {
     }
 
     /// Sends everything over `channels` channels; ends when the input is used up, or soon after [`Run::stop`].
-    pub(super) async fn send(self: &Arc<Self>, link: &Arc<Dialled>, channels: usize) {
+    pub(super) async fn send(self: &Arc<Self>, link: &Arc<BrokerConnection>, channels: usize) {
         let mut events = link.connection.events_listener();
         let mut workers = JoinSet::new();
         // One stays free for the questions about a delay queue.
         for _ in 0..channels.min(link.channels() - 1).clamp(1, CHANNELS) {
-            match tokio::time::timeout(OPEN_TIMEOUT, open(&link.connection)).await {
+            match tokio::time::timeout(OPEN_TIMEOUT, ConfirmChannel::open(&link.connection)).await {
                 Ok(Ok(channel)) => {
                     workers.spawn(Arc::clone(self).work(Arc::clone(link), channel));
                 }
                 Ok(Err(error)) => {
-                    let (code, why) = explain(&error);
+                    let (code, why) = match &error {
+                        LinkError::Lapin(error) => explain(error),
+                        LinkError::Silent | LinkError::Spent => (Code::TryAgain, error.to_string()),
+                    };
                     self.stop(Stop::Broker(code, format!("cannot open a channel: {why}")));
                     break;
                 }
@@ -145,7 +147,7 @@ impl Run {
         self.ids.as_ref().map(|ids| std::mem::take(&mut *lock(ids))).unwrap_or_default()
     }
 
-    /// The books, and why the run stopped early, if it did. To be called after [`Run::send`] has ended.
+    /// The report, and why the run stopped early, if it did. To be called after [`Run::send`] has ended.
     pub(super) fn close(&self) -> (Report, Option<Stop>) {
         let reason = lock(&self.reason).take();
         let why = match &reason {
@@ -169,7 +171,7 @@ impl Run {
         }
     }
 
-    async fn work(self: Arc<Self>, link: Arc<Dialled>, channel: Channel) {
+    async fn work(self: Arc<Self>, link: Arc<BrokerConnection>, channel: ConfirmChannel) {
         let mut stopped = self.stopped.subscribe();
         loop {
             let next = async {
@@ -206,7 +208,7 @@ impl Run {
 
     /// Where a task goes first: the delay queue that keeps it for so long, or its own. A delay queue is declared when
     /// the first task needs it; the others wait.
-    async fn place(&self, link: &Dialled, wait: Duration) -> Result<Place, Failure> {
+    async fn place(&self, link: &BrokerConnection, wait: Duration) -> Result<Place, Failure> {
         let queue = &self.envelope.queue;
         if wait.is_zero() {
             return Ok(Place { queue: queue.name.to_string(), young_until: None });
@@ -225,8 +227,8 @@ impl Run {
 
     async fn publish(
         &self,
-        link: &Dialled,
-        channel: &Channel,
+        link: &BrokerConnection,
+        channel: &ConfirmChannel,
         body: &[u8],
         id: &str,
     ) -> (Fate, Option<Stop>) {
@@ -238,34 +240,22 @@ impl Run {
                 return (Fate::Refused(why.clone()), Some(Stop::Broker(error.code(), why)));
             }
         };
-        let confirmed = async {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let queue = place.queue.as_str().into();
-            channel.basic_publish("".into(), queue, options, body, properties).await?.await
-        };
-        tokio::pin!(confirmed);
-        let confirmation = loop {
-            match tokio::time::timeout(CONFIRM_TIMEOUT, &mut confirmed).await {
-                Ok(confirmation) => break confirmation,
-                Err(_) if self.is_blocked() => {}
-                Err(_) => {
-                    let why = format!("no confirm in {} s", CONFIRM_TIMEOUT.as_secs());
-                    return (Fate::Unknown(why.clone()), Some(Stop::Broker(Code::TryAgain, why)));
-                }
+        let queue = ShortString::from(place.queue.as_str());
+        let publish = channel.publish(&queue, true, properties, body);
+        let refused = |why: String| (Fate::Refused(why.clone()), Some(Stop::Broker(Code::TryAgain, why)));
+        let unknown = |code, why: String| (Fate::Unknown(why.clone()), Some(Stop::Broker(code, why)));
+        match within(CONFIRM_TIMEOUT, || self.is_blocked(), publish).await {
+            ConfirmResult::Confirmed => place.has_kept_it(channel).await,
+            ConfirmResult::Returned(why) => refused(format!("returned: {why}")),
+            ConfirmResult::Nacked => {
+                refused("refused; the queue is full, or the broker cannot store it".to_owned())
             }
-        };
-        match confirmation {
-            Ok(Confirmation::Ack(None)) => place.has_kept_it(channel).await,
-            Ok(confirmation) => {
-                let why = match confirmation.take_message() {
-                    Some(message) => format!("returned: {} {}", message.reply_code, message.reply_text),
-                    None => "refused; the queue is full, or the broker cannot store it".to_owned(),
-                };
-                (Fate::Refused(why.clone()), Some(Stop::Broker(Code::TryAgain, why)))
-            }
-            Err(error) => {
+            ConfirmResult::Failed(error) => {
                 let (code, why) = explain(&error);
-                (Fate::Unknown(why.clone()), Some(Stop::Broker(code, why)))
+                unknown(code, why)
+            }
+            ConfirmResult::TimedOut => {
+                unknown(Code::TryAgain, format!("no confirm in {} s", CONFIRM_TIMEOUT.as_secs()))
             }
         }
     }
@@ -273,21 +263,15 @@ impl Run {
 
 impl Place {
     /// The queue confirmed a task; in a young one that may be forgotten with the queue, if the broker dies now.
-    async fn has_kept_it(&self, channel: &Channel) -> (Fate, Option<Stop>) {
+    async fn has_kept_it(&self, channel: &ConfirmChannel) -> (Fate, Option<Stop>) {
         let Some(until) = self.young_until else { return (Fate::Confirmed, None) };
         tokio::time::sleep_until(until).await;
-        if channel.status().connected() {
+        if channel.is_open() {
             return (Fate::Confirmed, None);
         }
         let why = "the link to the broker was lost soon after the delay queue was made".to_owned();
         (Fate::Unknown(why.clone()), Some(Stop::Broker(Code::TryAgain, why)))
     }
-}
-
-async fn open(link: &Connection) -> lapin::Result<Channel> {
-    let channel = link.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    Ok(channel)
 }
 
 /// The broker's words, and what a script should make of them.
@@ -308,6 +292,6 @@ fn explain(error: &lapin::Error) -> (Code, String) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these; if it did, the books would still be the best there are.
+    // Nothing panics while it holds one of these; if it did, the ledger would still be the best record there is.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,7 @@ use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use serde::Serialize;
-use warren::broker::reply::{OUTCOME_DONE, Told, told};
+use warren::broker::reply::{OUTCOME_DONE, ReceivedReply, read_reply};
 
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
@@ -75,7 +75,7 @@ pub(super) struct Answer {
     line: u64,
     id: String,
     #[serde(flatten)]
-    told: Told,
+    reply: ReceivedReply,
     content_type: Option<String>,
     #[serde(serialize_with = "text_or_numbers")]
     body: Vec<u8>,
@@ -184,8 +184,8 @@ impl Waiting {
         let Some(task) = self.by_id.get(id).map(|&index| &mut self.tasks[index]) else { return };
         let (line, id) = (task.line, task.id.clone());
         let content_type = properties.content_type().as_ref().map(|text| text.as_str().to_owned());
-        let told = told(properties);
-        task.answer.get_or_insert(Answer { line, id, told, content_type, body });
+        let reply = read_reply(properties);
+        task.answer.get_or_insert(Answer { line, id, reply, content_type, body });
     }
 
     /// The next result in order, once.
@@ -243,11 +243,11 @@ impl Waiting {
 impl Answer {
     /// Done, or answered by another consumer, which says no outcome.
     fn is_done(&self) -> bool {
-        self.told.outcome.as_deref().is_none_or(|outcome| outcome == OUTCOME_DONE)
+        self.reply.outcome.as_deref().is_none_or(|outcome| outcome == OUTCOME_DONE)
     }
 
     fn failure(&self, unit: &str) -> String {
-        let Told { outcome, handler, attempts, code, message } = &self.told;
+        let ReceivedReply { outcome, handler, attempts, code, message } = &self.reply;
         let text = |part: &Option<String>| part.clone().unwrap_or_default();
         let by = handler.as_ref().map(|handler| format!(" by {handler}")).unwrap_or_default();
         let tried = attempts.map(|attempts| format!(", attempt {attempts}")).unwrap_or_default();

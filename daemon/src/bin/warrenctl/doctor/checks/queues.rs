@@ -1,7 +1,9 @@
 //! Every queue and those that belong to it: what they are, what the user may do with them, and what waits in them.
 
 use warren::broker::dead::HOLD;
-use warren::broker::survey::{DelaySight, Form, May, QueueSurvey, Rights, Sight, Survey, There};
+use warren::broker::survey::{
+    ExistingQueue, Form, May, QueueSurvey, Rights, Survey, SurveyedDelayQueue, SurveyedQueue,
+};
 use warren::broker::topology::permission_pattern;
 use warren::broker::{Description, Server};
 use warren::config::{Config, QueueType};
@@ -43,7 +45,7 @@ fn shown(queue: &QueueSurvey) -> String {
     )
 }
 
-fn work(sight: &Sight, server: &Server, config: &Config) -> Vec<Finding> {
+fn work(sight: &SurveyedQueue, server: &Server, config: &Config) -> Vec<Finding> {
     let Some(there) = &sight.there else { return Vec::new() };
     let find = |severity, what: String, remedy: String| {
         Finding::new(severity, Area::Queues, &sight.name, what, remedy)
@@ -140,7 +142,7 @@ fn delivery_limit(name: &str, described: &Description, server: &Server) -> Optio
     }
 }
 
-fn dead(sight: &Sight, server: &Server) -> Vec<Finding> {
+fn dead(sight: &SurveyedQueue, server: &Server) -> Vec<Finding> {
     let Some(there) = &sight.there else { return Vec::new() };
     let find = |severity, what: String, remedy: &str| {
         Finding::new(severity, Area::Queues, &sight.name, what, remedy)
@@ -172,7 +174,7 @@ fn dead(sight: &Sight, server: &Server) -> Vec<Finding> {
 }
 
 /// How many letters there are, and whether there is room for more.
-fn letters(name: &str, there: &There) -> Option<Finding> {
+fn letters(name: &str, there: &ExistingQueue) -> Option<Finding> {
     let find =
         |severity, what: String, remedy: &str| Some(Finding::new(severity, Area::Queues, name, what, remedy));
     let argument = |key: &str| there.described.as_ref().and_then(|described| described.arguments.get(key));
@@ -200,7 +202,7 @@ fn letters(name: &str, there: &There) -> Option<Finding> {
 }
 
 fn delays(queue: &QueueSurvey) -> Vec<Finding> {
-    let one = |delay: &DelaySight| {
+    let one = |delay: &SurveyedDelayQueue| {
         let find = |severity, what: &str, remedy: &str| {
             Some(Finding::new(severity, Area::Queues, &delay.name, what, remedy))
         };

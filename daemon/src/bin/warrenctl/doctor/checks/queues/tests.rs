@@ -35,15 +35,15 @@ fn described(kind: &str, arguments: &[(&str, &str)]) -> Description {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the tables have queues that are not there as well")]
-fn there(ready: u32, consumers: u32, described: Description) -> Option<There> {
-    Some(There { ready, consumers, described: Some(described) })
+fn there(ready: u32, consumers: u32, described: Description) -> Option<ExistingQueue> {
+    Some(ExistingQueue { ready, consumers, described: Some(described) })
 }
 
-fn sight(name: &str, there: Option<There>) -> Sight {
-    Sight { name: name.into(), there, rights: Rights { configure: May::Yes, read: May::Yes } }
+fn sight(name: &str, there: Option<ExistingQueue>) -> SurveyedQueue {
+    SurveyedQueue { name: name.into(), there, rights: Rights { configure: May::Yes, read: May::Yes } }
 }
 
-fn queue(work: Option<There>, dead: Option<There>) -> QueueSurvey {
+fn queue(work: Option<ExistingQueue>, dead: Option<ExistingQueue>) -> QueueSurvey {
     QueueSurvey {
         queue: "q".into(),
         work: sight("q", work),
@@ -92,7 +92,7 @@ fn work_queues_with_a_trap_are_named() {
         (
             1,
             "3.13.0",
-            Some(There { ready: 0, consumers: 1, described: None }),
+            Some(ExistingQueue { ready: 0, consumers: 1, described: None }),
             vec![(Note, "may not configure it")],
         ),
     ];
@@ -136,7 +136,7 @@ fn delay_queues_that_cannot_do_their_work_are_named() {
     ];
     for (form, expected) in table {
         let mut queue = queue(there(0, 1, described("classic", &[])), None);
-        queue.delays = vec![DelaySight { name: "q.retry.5000".into(), ready: 7, form }];
+        queue.delays = vec![SurveyedDelayQueue { name: "q.retry.5000".into(), ready: 7, form }];
         assert_found(&check(&survey("4.1.0", queue), &config(1)), &expected);
     }
 }
