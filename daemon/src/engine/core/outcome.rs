@@ -6,7 +6,7 @@ use crate::model::{CancelCause, DeadReason, FaultCause, Outcome, TaskError};
 use crate::settlement::{self, Settlement};
 use crate::telemetry::Finished;
 
-use super::in_flight::{Decision, Ended, Stage};
+use super::in_flight::{Decision, EndedAttempt, EntryStage};
 use super::keys::EntryKey;
 use super::{Core, Turn};
 
@@ -52,7 +52,7 @@ impl Core {
     ) {
         let Report { outcome, mut error, result, follow_ups, duration, .. } = report;
         let entry = &mut self.in_flight[key];
-        entry.stage = Stage::Arrived;
+        entry.stage = EntryStage::Arrived;
         let Some(pool) = entry.pool().and_then(|pool| self.pools.get(pool)) else {
             unreachable!("a pool outlives its tasks");
         };
@@ -75,7 +75,7 @@ impl Core {
             self.queues[entry.queue].counts.faults += 1;
             self.handlers[handler].counts.faults += 1;
         }
-        let ended = Ended { outcome, error, duration, cancelled };
+        let ended = EndedAttempt { outcome, error, duration, cancelled };
         if matches!(settlement, Settlement::Retry { .. } | Settlement::Dead { .. }) {
             self.record_failure(key, ended.error.as_ref(), turn);
         }
@@ -106,7 +106,7 @@ impl Core {
     pub(super) fn attempt_is_final(
         &mut self,
         key: EntryKey,
-        ended: &Ended,
+        ended: &EndedAttempt,
         settlement: Settlement,
         turn: &mut Turn<'_>,
     ) {
@@ -115,7 +115,13 @@ impl Core {
     }
 
     /// What an outcome says of its handler: hosts that keep dying suspend it, failures may let it rest.
-    fn judge_handler(&mut self, key: EntryKey, ended: &Ended, settlement: Settlement, turn: &mut Turn<'_>) {
+    fn judge_handler(
+        &mut self,
+        key: EntryKey,
+        ended: &EndedAttempt,
+        settlement: Settlement,
+        turn: &mut Turn<'_>,
+    ) {
         let failed = match settlement {
             Settlement::Ack | Settlement::Dead { reason: DeadReason::Rejected } => false,
             Settlement::Retry { .. } | Settlement::Dead { .. } => true,
@@ -142,8 +148,8 @@ impl Core {
         }
     }
 
-    pub(super) fn log_finished(&self, key: EntryKey, ended: &Ended, settlement: Settlement) {
-        let Ended { outcome, ref error, duration, .. } = *ended;
+    pub(super) fn log_finished(&self, key: EntryKey, ended: &EndedAttempt, settlement: Settlement) {
+        let EndedAttempt { outcome, ref error, duration, .. } = *ended;
         self.log
             .finished(self.task_ref(key), Finished { outcome, error: error.as_ref(), settlement, duration });
     }

@@ -19,7 +19,7 @@ pub(super) type FlowIndex = usize;
 
 /// The place of a flow among others. Of equal ones the flow that was served least recently is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct FlowPosition {
     pub(super) start: Virtual,
     served: u64,
     pub(super) flow: FlowIndex,
@@ -44,8 +44,8 @@ struct Account {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Shares {
     accounts: Vec<Account>,
-    waiting: BTreeSet<Place>,
-    running: BTreeSet<Place>,
+    waiting: BTreeSet<FlowPosition>,
+    running: BTreeSet<FlowPosition>,
     /// Where a flow begins that was idle: the virtual start of whoever was served last, or of the first of all that are here.
     now: Virtual,
     starts: u64,
@@ -56,8 +56,8 @@ impl Account {
         Self { start: 0, served: 0, weight: 1, waits: false, running: 0, limited: false }
     }
 
-    fn place(&self, flow: FlowIndex) -> Place {
-        Place { start: self.start, served: self.served, flow }
+    fn place(&self, flow: FlowIndex) -> FlowPosition {
+        FlowPosition { start: self.start, served: self.served, flow }
     }
 
     fn is_active(&self) -> bool {
@@ -131,7 +131,7 @@ impl Shares {
             account.start = account.start.saturating_add(real).saturating_sub(charged);
         });
         // Nobody who begins now is before all who are here already.
-        let least = |places: &BTreeSet<Place>| {
+        let least = |places: &BTreeSet<FlowPosition>| {
             places.iter().find(|place| !self.accounts[place.flow].limited).map(|place| place.start)
         };
         let least = [least(&self.waiting), least(&self.running)].into_iter().flatten().min();
@@ -157,12 +157,12 @@ impl Shares {
     }
 
     /// The first flow that waits, of those that come after `place`.
-    pub(super) fn next_waiting(&self, place: Option<Place>) -> Option<Place> {
+    pub(super) fn next_waiting(&self, place: Option<FlowPosition>) -> Option<FlowPosition> {
         next_in(&self.waiting, place)
     }
 
     /// The first flow that waits and has running tasks, of those that come after `place`.
-    pub(super) fn next_running(&self, mut place: Option<Place>) -> Option<Place> {
+    pub(super) fn next_running(&self, mut place: Option<FlowPosition>) -> Option<FlowPosition> {
         loop {
             place = Some(next_in(&self.running, place)?);
             if place.is_some_and(|place| self.accounts[place.flow].waits) {
@@ -177,7 +177,7 @@ impl Shares {
     }
 
     /// The place of a flow that waits.
-    pub(super) fn place_of(&self, flow: FlowIndex) -> Place {
+    pub(super) fn place_of(&self, flow: FlowIndex) -> FlowPosition {
         self.accounts[flow].place(flow)
     }
 
@@ -224,7 +224,7 @@ impl Shares {
     }
 }
 
-fn next_in(places: &BTreeSet<Place>, after: Option<Place>) -> Option<Place> {
+fn next_in(places: &BTreeSet<FlowPosition>, after: Option<FlowPosition>) -> Option<FlowPosition> {
     match after {
         None => places.first().copied(),
         Some(after) => {
