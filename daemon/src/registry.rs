@@ -54,7 +54,7 @@ pub enum PrefixSource {
     /// The manifest of its plugin, whose file cannot be loaded.
     Manifest,
     /// The same, and others may have written it.
-    Hearsay,
+    Untrusted,
     /// Nowhere, since this time: they are not known.
     Unknown(Instant),
 }

@@ -71,7 +71,7 @@ pub async fn plan(
     rows.extend(removed(current, &slots));
     let (router, conflicts) = Router::build(entries(&slots, current));
     report_conflicts(&conflicts, &slots, &mut rows);
-    let (claims, _) = Router::build(hearsay(&slots));
+    let (claims, _) = Router::build(untrusted_entries(&slots));
     rows.sort_by(|a, b| a.handler.cmp(&b.handler));
     Ok(Plan { registry: Registry { slots, router, claims }, rows })
 }
@@ -164,7 +164,7 @@ fn removed(current: &[Slot], slots: &[Slot]) -> Vec<ReloadRow> {
 /// from a handler that runs.
 fn entries(slots: &[Slot], current: &[Slot]) -> Vec<RouteEntry> {
     let holds = |handler: &str, prefix: &Arc<str>| {
-        let counts = |slot: &&Slot| !is_from(slot, PrefixSource::Hearsay);
+        let counts = |slot: &&Slot| !is_from(slot, PrefixSource::Untrusted);
         current
             .iter()
             .filter(counts)
@@ -176,7 +176,7 @@ fn entries(slots: &[Slot], current: &[Slot]) -> Vec<RouteEntry> {
     };
     let mut entries = Vec::new();
     for (index, slot) in slots.iter().enumerate() {
-        if is_from(slot, PrefixSource::Hearsay) {
+        if is_from(slot, PrefixSource::Untrusted) {
             continue;
         }
         let yields = is_from(slot, PrefixSource::Manifest);
@@ -193,8 +193,8 @@ fn entries(slots: &[Slot], current: &[Slot]) -> Vec<RouteEntry> {
 }
 
 /// What files claim that others may have written. Two that claim the same both want the task to be put aside.
-fn hearsay(slots: &[Slot]) -> Vec<RouteEntry> {
-    let claims = slots.iter().enumerate().filter(|(_, slot)| is_from(slot, PrefixSource::Hearsay));
+fn untrusted_entries(slots: &[Slot]) -> Vec<RouteEntry> {
+    let claims = slots.iter().enumerate().filter(|(_, slot)| is_from(slot, PrefixSource::Untrusted));
     let entry = |(handler, slot): (usize, &Slot)| {
         let queues = slot.queues().map(<[String]>::to_vec);
         let entry = move |prefix: &Arc<str>| RouteEntry {

@@ -28,7 +28,7 @@ const BATCH: usize = 4096;
 /// How long the disk is left alone after a fault.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What the thread is told.
+/// What the thread is asked for.
 #[derive(Debug)]
 enum StoreRequest {
     Load { queue: Arc<str>, window: Duration, reply: oneshot::Sender<Vec<Segment>> },
@@ -43,7 +43,7 @@ pub struct Store {
     thread: Option<StoreThread>,
 }
 
-/// The thread's handle. It ends when this is dropped and everything it was told is done.
+/// The thread's handle. It ends when this is dropped and everything it was sent is done.
 #[derive(Debug)]
 struct StoreThread {
     inbox: mpsc::SyncSender<StoreRequest>,
@@ -66,13 +66,13 @@ impl Store {
         match order {
             StoreOrder::Load { queue, window } => {
                 let (reply, answer) = oneshot::channel();
-                self.tell(StoreRequest::Load { queue, window, reply });
+                self.send(StoreRequest::Load { queue, window, reply });
                 return Some(answer);
             }
             StoreOrder::Record { queue, segment, fingerprint, at } => {
-                self.tell(StoreRequest::Record { queue, segment, fingerprint, at });
+                self.send(StoreRequest::Record { queue, segment, fingerprint, at });
             }
-            StoreOrder::Forget { queue, oldest } => self.tell(StoreRequest::Forget { queue, oldest }),
+            StoreOrder::Forget { queue, oldest } => self.send(StoreRequest::Forget { queue, oldest }),
         }
         None
     }
@@ -91,7 +91,7 @@ impl Store {
     }
 
     /// A message that finds no room is dropped.
-    fn tell(&mut self, message: StoreRequest) {
+    fn send(&mut self, message: StoreRequest) {
         if self.thread.is_none() {
             match StoreThread::start(self.directory.clone()) {
                 Ok(thread) => self.thread = Some(thread),

@@ -54,7 +54,7 @@ fn nanos(duration: Duration) -> u64 {
 /// What a host must know before it can load its plugin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Init {
-    /// The daemon's pid: a host whose parent is another one was orphaned before it could ask to die with it.
+    /// The daemon's pid: a host with another parent lost the daemon before it could ask to die with it.
     pub(super) parent: u32,
     pub(super) handler: String,
     pub(super) settings_json: String,

@@ -249,7 +249,7 @@ async fn live(inner: Rc<SupervisedHost>, spec: HostSpec, spawner: Spawner) {
         () = inner.write_rest(&link) => {}
     }
     let _ = link.pidfd.readable().await;
-    inner.bury(&link).await;
+    inner.report_exit(&link).await;
 }
 
 impl SupervisedHost {
@@ -260,7 +260,7 @@ impl SupervisedHost {
     fn emit(&self, event: HostEvent) {
         if let HostEvent::Output { seq, stderr: true, line } = &event
             && self.bounds.memory > 0
-            && death::tells_of_no_memory(line)
+            && death::is_out_of_memory(line)
         {
             self.short_of_memory.set(Some(*seq));
         }

@@ -156,7 +156,7 @@ fn known(handler: &str, file: Option<&Refused>, current: &[Slot]) -> (Vec<Arc<st
     if let Some(file) = file
         && let Some(claim) = &file.claim
     {
-        let source = if file.is_trusted() { PrefixSource::Manifest } else { PrefixSource::Hearsay };
+        let source = if file.is_trusted() { PrefixSource::Manifest } else { PrefixSource::Untrusted };
         return (texts(&claim.prefixes), source);
     }
     let before = current.iter().filter_map(Slot::absent).find(|old| &*old.handler == handler);

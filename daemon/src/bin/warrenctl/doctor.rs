@@ -1,4 +1,4 @@
-//! `warrenctl doctor`: facts are gathered, then judged, then told.
+//! `warrenctl doctor`: facts are gathered, checked and printed.
 //!
 //! | module | what it is for |
 //! | --- | --- |

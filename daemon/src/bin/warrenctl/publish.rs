@@ -193,7 +193,7 @@ async fn publish(
         let end = inbox.collect(&mut waiting, limit, interrupt, printing).await?;
         results = Some((waiting, end));
     }
-    // Whatever it says, the books are closed.
+    // Whatever it says, the report is complete.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.close(200, "done".into())).await;
     Ok(PublishEnd { report, reason, results })
 }

@@ -1,5 +1,5 @@
 //! Outcomes come in: what an outcome means is decided in [`crate::settlement`]; here the entry's decision is made of it, and
-//! the handler is judged by it.
+//! it counts for the health of the handler.
 
 use crate::host::{HostId, Report};
 use crate::model::{CancelCause, DeadReason, FaultCause, Outcome, TaskError};
@@ -94,7 +94,7 @@ impl Core {
         decision.interrupted = cancelled.is_some();
         if matches!(settlement, Settlement::Dead { .. }) {
             // Logged when it is a dead letter.
-            self.judge_handler(key, &ended, settlement, turn);
+            self.update_health(key, &ended, settlement, turn);
             decision.ended = Some(Box::new(ended));
         } else {
             self.attempt_is_final(key, &ended, settlement, turn);
@@ -102,7 +102,7 @@ impl Core {
         self.carry_out(key, decision, turn);
     }
 
-    /// Nothing can change any more what an attempt came to: it is logged, and its handler is judged by it.
+    /// Nothing can change any more what an attempt came to: it is logged, and it counts for the health of its handler.
     pub(super) fn attempt_is_final(
         &mut self,
         key: EntryKey,
@@ -111,11 +111,11 @@ impl Core {
         turn: &mut Turn<'_>,
     ) {
         self.log_finished(key, ended, settlement);
-        self.judge_handler(key, ended, settlement, turn);
+        self.update_health(key, ended, settlement, turn);
     }
 
     /// What an outcome says of its handler: hosts that keep dying suspend it, failures may let it rest.
-    fn judge_handler(
+    fn update_health(
         &mut self,
         key: EntryKey,
         ended: &EndedAttempt,

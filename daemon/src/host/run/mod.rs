@@ -66,22 +66,22 @@ impl Shared {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = self.gate.running();
         let line = (seq, level, log_bytes(message, fields));
-        let passes = logs.admit(line, Instant::now(), |seq, level, left| self.tell(seq, level, left));
+        let passes = logs.admit(line, Instant::now(), |seq, level, left| self.log_left_out(seq, level, left));
         if passes {
             self.outbox.append(|out| put_log(out, seq, level, message, fields));
         }
         passes
     }
 
-    /// Says what of a task's lines was left out.
-    fn tell(&self, seq: Seq, level: i32, left_out: LeftOut) {
+    /// Logs how much of a task's log was left out.
+    fn log_left_out(&self, seq: Seq, level: i32, left_out: LeftOut) {
         self.outbox.append(|out| put_log::<&str>(out, seq, level, &left_out.message(), &[]));
     }
 
     /// The running task has ended.
     fn settle_logs(&self) {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        logs.settle(|seq, level, left| self.tell(seq, level, left));
+        logs.settle(|seq, level, left| self.log_left_out(seq, level, left));
     }
 }
 
@@ -171,7 +171,7 @@ fn start(
         message: format!("the daemon is gone: {error}"),
         retry_after: None,
     })?;
-    control::tell_withdrawn(shared, &withdrawn);
+    control::send_withdrawn(shared, &withdrawn);
     Ok(plugin)
 }
 

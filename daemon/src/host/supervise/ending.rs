@@ -13,7 +13,7 @@ use crate::model::TaskError;
 impl SupervisedHost {
     /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.
     /// Pipes that a grandchild holds open are closed here all the same.
-    pub(super) async fn bury(&self, link: &Link) {
+    pub(super) async fn report_exit(&self, link: &Link) {
         let mut garbled = None;
         loop {
             match self.pump(link, READS_PER_TURN) {
@@ -36,7 +36,7 @@ impl SupervisedHost {
         self.emit(HostEvent::Exited(self.exit(&death, contents, garbled)));
     }
 
-    /// What is to be told of the end.
+    /// What is reported of the end.
     fn exit(&self, death: &Death, ring: RingContents, garbled: Option<String>) -> Exit {
         let agreed = self.agreed.borrow();
         let (sent, reported) = (agreed.sent(), agreed.reported());

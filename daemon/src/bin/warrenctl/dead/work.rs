@@ -30,7 +30,7 @@ pub(super) struct WorkArgs {
     pub(super) dry_run: bool,
 }
 
-/// The books of a run.
+/// What a run has done.
 #[derive(Debug, Default)]
 pub(super) struct WorkReport {
     /// Letters done with.
@@ -74,7 +74,7 @@ impl WorkReport {
         self.failed.push(Failed { id: name(letter), to: queue.to_owned(), why });
     }
 
-    /// Prints the books, and ends as they say. `word` is what was done to the letters.
+    /// Prints the report, and ends as the report says. `word` is what was done to the letters.
     pub(super) fn conclude(
         self,
         global: &Global,

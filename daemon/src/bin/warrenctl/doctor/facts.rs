@@ -1,4 +1,4 @@
-//! What the checks judge. Gathered in `gather`, made up by the tests.
+//! What the checks examine. Gathered in `gather`, made up by the tests.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};

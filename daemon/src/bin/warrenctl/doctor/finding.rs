@@ -102,7 +102,7 @@ impl FindingCounts {
     }
 
     /// `2 errors, 1 warning, 3 notes, 14 checks without a finding`.
-    fn words(self) -> String {
+    fn summary(self) -> String {
         let some = |count: usize, word: &str| match count {
             0 => None,
             1 => Some(format!("1 {word}")),
@@ -133,7 +133,7 @@ pub(super) fn verdict(findings: &[Finding], strict: bool) -> Result<(), VerbErro
             finding.code,
             format!(
                 "{}; the first: {}: {}",
-                FindingCounts::of(findings).words(),
+                FindingCounts::of(findings).summary(),
                 finding.place,
                 finding.what
             ),
@@ -167,7 +167,7 @@ pub(super) fn text(findings: &[Finding]) -> String {
             let _ = writeln!(text, "{:19}  -> {}", "", clean_lines(&finding.remedy));
         }
     }
-    let _ = writeln!(text, "{}", FindingCounts::of(findings).words());
+    let _ = writeln!(text, "{}", FindingCounts::of(findings).summary());
     text
 }
 

@@ -20,7 +20,7 @@ use crate::{Global, place};
 /// What the broker shows as the connection's name.
 const CLIENT: &str = "warrenctl doctor";
 
-/// Everything that the checks judge.
+/// Everything that the checks examine.
 pub(super) fn facts(global: &Global) -> Result<Facts, VerbError> {
     let config_file = place::config_file(global);
     let config = Config::load(&config_file, &Environment::of_process());

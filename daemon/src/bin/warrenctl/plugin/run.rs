@@ -10,7 +10,7 @@ use warren::plugin::{WantedHandler, route_entries};
 use warren::router::Router;
 
 use super::show;
-use super::trial::{Trial, TrialArgs, not_created, spawner, words};
+use super::trial::{Trial, TrialArgs, describe_error, not_created, spawner};
 use crate::Global;
 use crate::exit::{Code, VerbError};
 use crate::interrupt::Interrupt;
@@ -94,7 +94,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), VerbError> {
             if global.json {
                 events.extend(show::event_json(&event));
             } else {
-                show::tell(&event);
+                show::emit(&event);
             }
         });
         tokio::select! {
@@ -150,7 +150,7 @@ fn conclude(global: &Global, report: &Report, events: &[Value]) -> Result<(), Ve
     } else {
         print(&show::report_text(report))?;
     }
-    let why = report.error.as_ref().map(words).unwrap_or_default();
+    let why = report.error.as_ref().map(describe_error).unwrap_or_default();
     let (code, what) = match report.outcome {
         Outcome::Done => return Ok(()),
         Outcome::Retry => (Code::TryAgain, "the handler asks for another attempt"),

@@ -90,11 +90,11 @@ pub(super) fn not_created(spec: &HostSpec, error: &TaskError) -> VerbError {
     let is_fault = ["abi", "crash", "load", "panic", "spawn", "timeout"].contains(&&*error.code);
     let code = if is_fault { Code::Software } else { Code::Config };
     let path = spec.plugin.path.display();
-    VerbError::text(code, format!("{path} does not start: {}", words(error)))
+    VerbError::text(code, format!("{path} does not start: {}", describe_error(error)))
 }
 
 /// An error in one line.
-pub(super) fn words(error: &TaskError) -> String {
+pub(super) fn describe_error(error: &TaskError) -> String {
     match (&*error.code, &*error.message) {
         ("", message) => message.to_owned(),
         (code, "") => code.to_owned(),

@@ -16,7 +16,8 @@ pub(super) enum Fate {
     Unknown(String),
 }
 
-/// The books of one run. Lines are numbered from 1 and taken in order; those never taken in between were blank.
+/// What is known of each line of one run. Lines are numbered from 1 and taken in order; those never taken in between
+/// were blank.
 #[derive(Debug, Default)]
 pub(super) struct PublishLedger {
     /// Confirmed lines, and blank ones between them, as first → last. At most one more entry than there are open
@@ -84,7 +85,7 @@ impl PublishLedger {
         self.confirmed
     }
 
-    /// Closes the books; lines still open are unknown, for this reason.
+    /// Closes the ledger; lines still open are unknown, for this reason.
     pub(super) fn report(mut self, why_open: &str) -> PublishReport {
         for (line, id) in std::mem::take(&mut self.open) {
             self.unknown.push(Unconfirmed { line, id, why: why_open.to_owned() });

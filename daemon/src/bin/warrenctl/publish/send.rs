@@ -145,7 +145,7 @@ impl PublishRun {
         self.ids.as_ref().map(|ids| std::mem::take(&mut *lock(ids))).unwrap_or_default()
     }
 
-    /// The books, and why the run stopped early, if it did. To be called after [`PublishRun::send`] has ended.
+    /// The report, and why the run stopped early, if it did. To be called after [`PublishRun::send`] has ended.
     pub(super) fn close(&self) -> (PublishReport, Option<Stop>) {
         let reason = lock(&self.reason).take();
         let why = match &reason {
@@ -308,6 +308,6 @@ fn explain(error: &lapin::Error) -> (Code, String) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these; if it did, the books would still be the best there are.
+    // Nothing panics while it holds one of these; if it did, what it guards would still be the best there is.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
