@@ -212,9 +212,10 @@ impl Scheduler {
     /// The flows of a queue that have tasks waiting, in the order of their turns.
     pub(super) fn flows_of(&self, queue: QueueKey) -> impl Iterator<Item = FlowKey> {
         let shares = self.queues.get(queue).map(|queue| &queue.shares);
-        let next = move |place: &FlowPosition| shares.and_then(|shares| shares.next_waiting(Some(*place)));
+        let next =
+            move |position: &FlowPosition| shares.and_then(|shares| shares.next_waiting(Some(*position)));
         let first = shares.and_then(|shares| shares.next_waiting(None));
-        std::iter::successors(first, next).map(move |place| FlowKey { handler: place.flow, queue })
+        std::iter::successors(first, next).map(move |position| FlowKey { handler: position.flow, queue })
     }
 
     /// A new round: every flow may be asked for again.
@@ -238,8 +239,8 @@ impl Scheduler {
                 None => shares.next_waiting(self.round.passed),
                 Some(_) => shares.next_running(self.round.passed),
             };
-            if let Some(place) = next {
-                return Some(FlowKey { handler: place.flow, queue });
+            if let Some(position) = next {
+                return Some(FlowKey { handler: position.flow, queue });
             }
             let Round { first, queues, .. } = self.round;
             self.round = Round { first, queues: queues + 1, ..Round::default() };
@@ -253,7 +254,7 @@ impl Scheduler {
         let Some(contender) = self.round.contender else { return true };
         let Some(QueueFlows { shares, .. }) = self.queues.get(flow.queue) else { return true };
         let ahead = contender.saturating_add(shares.price(flow.handler, AHEAD));
-        shares.place_of(flow.handler).start <= ahead
+        shares.position_of(flow.handler).start <= ahead
     }
 
     /// Whether a flow of this queue waits for a worker, and comes before the flow that [`next`](Self::next) named.
@@ -292,11 +293,11 @@ impl Scheduler {
     /// No task of the flow that [`next`](Self::next) named can start in this round.
     pub(super) fn pass_over(&mut self, flow: FlowKey, why: Blocked) {
         let Some(queue) = self.queues.get_mut(flow.queue) else { return };
-        let place = queue.shares.place_of(flow.handler);
-        self.round.passed = Some(place);
+        let position = queue.shares.position_of(flow.handler);
+        self.round.passed = Some(position);
         match why {
             Blocked::NoWorker => {
-                self.round.contender.get_or_insert(place.start);
+                self.round.contender.get_or_insert(position.start);
             }
             Blocked::Itself => queue.shares.limited(flow.handler),
         }
