@@ -39,7 +39,7 @@ pub struct Absent {
     /// The prefixes it claims.
     pub prefixes: Vec<Arc<str>>,
     /// Where those are known from.
-    pub source: Source,
+    pub source: PrefixSource,
     /// The queues it is narrowed to; `None`: all.
     pub queues: Option<Vec<String>>,
     /// Why it does not run.
@@ -48,13 +48,13 @@ pub struct Absent {
 
 /// Where the prefixes of a handler that does not run are known from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum PrefixSource {
     /// The configuration.
     Stated,
     /// The manifest of its plugin, whose file cannot be loaded.
     Manifest,
     /// The same, and others may have written it.
-    Hearsay,
+    Untrusted,
     /// Nowhere, since this time: they are not known.
     Unknown(Instant),
 }
@@ -165,7 +165,7 @@ impl Slot {
 impl Absent {
     /// Whether a task from this queue that no route takes may be its own.
     fn may_want(&self, queue: &str, now: Instant) -> bool {
-        let Source::Unknown(since) = self.source else { return false };
+        let PrefixSource::Unknown(since) = self.source else { return false };
         let takes = |queues: &Vec<String>| queues.iter().any(|name| name == queue);
         self.queues.as_ref().is_none_or(takes) && now < since + UNKNOWN_LIFE
     }

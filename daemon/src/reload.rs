@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::host::{Spawner, probe};
 use crate::model::status::{HandlerChange, ReloadRow};
 use crate::plugin::{DiscoverError, discover, target_conflicts};
-use crate::registry::{Absent, Generation, Registry, Slot, Source};
-use crate::router::{Conflict, Entry, Router};
+use crate::registry::{Absent, Generation, PrefixSource, Registry, Slot};
+use crate::router::{Conflict, RouteEntry, Router};
 
-use self::wanted::{Found, Wanted, wanted};
+use self::wanted::{PluginsOnDisk, Wanted, wanted};
 
 /// What a reload would put in force, and how it compares.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub async fn plan(
     if found.is_empty() && had_plugins {
         return Err(DiscoverError::SuddenlyEmpty { dirs: config.plugins.dirs.clone() });
     }
-    let found = Found::new(found, current);
+    let found = PluginsOnDisk::new(found, current);
     for conflict in target_conflicts(&config.handlers, &found.manifests()) {
         tracing::warn!(handler = %conflict.handler, "{conflict}");
     }
@@ -71,7 +71,7 @@ pub async fn plan(
     rows.extend(removed(current, &slots));
     let (router, conflicts) = Router::build(entries(&slots, current));
     report_conflicts(&conflicts, &slots, &mut rows);
-    let (claims, _) = Router::build(hearsay(&slots));
+    let (claims, _) = Router::build(untrusted_entries(&slots));
     rows.sort_by(|a, b| a.handler.cmp(&b.handler));
     Ok(Plan { registry: Registry { slots, router, claims }, rows })
 }
@@ -132,7 +132,7 @@ async fn realize(
         return (Some(Slot::Active(old)), kept);
     }
     let why = match source {
-        Source::Unknown(_) => format!("{why}; {UNKNOWN}"),
+        PrefixSource::Unknown(_) => format!("{why}; {UNKNOWN}"),
         _ => why,
     };
     let refused = row(HandlerChange::Refused, 0, Some(why.clone()));
@@ -162,9 +162,9 @@ fn removed(current: &[Slot], slots: &[Slot]) -> Vec<ReloadRow> {
 
 /// The claims to prefixes. Who has one now is its incumbent. What a file says that cannot be loaded never takes anything
 /// from a handler that runs.
-fn entries(slots: &[Slot], current: &[Slot]) -> Vec<Entry> {
+fn entries(slots: &[Slot], current: &[Slot]) -> Vec<RouteEntry> {
     let holds = |handler: &str, prefix: &Arc<str>| {
-        let counts = |slot: &&Slot| !is_from(slot, Source::Hearsay);
+        let counts = |slot: &&Slot| !is_from(slot, PrefixSource::Untrusted);
         current
             .iter()
             .filter(counts)
@@ -176,12 +176,12 @@ fn entries(slots: &[Slot], current: &[Slot]) -> Vec<Entry> {
     };
     let mut entries = Vec::new();
     for (index, slot) in slots.iter().enumerate() {
-        if is_from(slot, Source::Hearsay) {
+        if is_from(slot, PrefixSource::Untrusted) {
             continue;
         }
-        let yields = is_from(slot, Source::Manifest);
+        let yields = is_from(slot, PrefixSource::Manifest);
         for prefix in slot.prefixes().iter().filter(|prefix| !(yields && runs(slot, prefix))) {
-            entries.push(Entry {
+            entries.push(RouteEntry {
                 prefix: prefix.clone(),
                 handler: index,
                 queues: slot.queues().map(<[String]>::to_vec),
@@ -193,11 +193,11 @@ fn entries(slots: &[Slot], current: &[Slot]) -> Vec<Entry> {
 }
 
 /// What files claim that others may have written. Two that claim the same both want the task to be put aside.
-fn hearsay(slots: &[Slot]) -> Vec<Entry> {
-    let claims = slots.iter().enumerate().filter(|(_, slot)| is_from(slot, Source::Hearsay));
+fn untrusted_entries(slots: &[Slot]) -> Vec<RouteEntry> {
+    let claims = slots.iter().enumerate().filter(|(_, slot)| is_from(slot, PrefixSource::Untrusted));
     let entry = |(handler, slot): (usize, &Slot)| {
         let queues = slot.queues().map(<[String]>::to_vec);
-        let entry = move |prefix: &Arc<str>| Entry {
+        let entry = move |prefix: &Arc<str>| RouteEntry {
             prefix: prefix.clone(),
             handler,
             queues: queues.clone(),
@@ -208,7 +208,7 @@ fn hearsay(slots: &[Slot]) -> Vec<Entry> {
     claims.flat_map(entry).collect()
 }
 
-fn is_from(slot: &Slot, source: Source) -> bool {
+fn is_from(slot: &Slot, source: PrefixSource) -> bool {
     slot.absent().is_some_and(|absent| absent.source == source)
 }
 

@@ -21,7 +21,7 @@ pub use warren_plugin::hosting::{split_label, trim_newline};
 
 /// One handler's claim to one prefix, as the registry states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct RouteEntry {
     /// The prefix. White space at its ends does not count.
     pub prefix: Arc<str>,
     /// The handler, as an index that only the caller interprets.
@@ -58,7 +58,7 @@ pub enum ConflictKind {
 #[derive(Debug, Clone, Default)]
 pub struct Router {
     /// In byte order of the prefixes, each prefix once.
-    nodes: Vec<Node>,
+    nodes: Vec<PrefixNode>,
 }
 
 /// Where a task goes.
@@ -75,7 +75,7 @@ pub struct Match<'r> {
 }
 
 #[derive(Debug, Clone)]
-struct Node {
+struct PrefixNode {
     prefix: Arc<str>,
     /// The longest other registered prefix that this one begins with.
     parent: Option<usize>,
@@ -93,9 +93,9 @@ impl Router {
     /// Builds the table. Of two claims to one prefix in overlapping queues the incumbent keeps it and two newcomers
     /// are both refused; of two incumbents (a reload widened the queues of one) the earlier entry keeps it. Every
     /// refused claim is a row of the second result; all others are in force.
-    pub fn build(entries: impl IntoIterator<Item = Entry>) -> (Self, Vec<Conflict>) {
+    pub fn build(entries: impl IntoIterator<Item = RouteEntry>) -> (Self, Vec<Conflict>) {
         let mut conflicts = Vec::new();
-        let mut entries: Vec<Entry> = entries
+        let mut entries: Vec<RouteEntry> = entries
             .into_iter()
             .filter_map(|entry| match entry.prefix.trim_ascii() {
                 "" => {
@@ -104,17 +104,17 @@ impl Router {
                     None
                 }
                 trimmed if trimmed.len() == entry.prefix.len() => Some(entry),
-                trimmed => Some(Entry { prefix: trimmed.into(), ..entry }),
+                trimmed => Some(RouteEntry { prefix: trimmed.into(), ..entry }),
             })
             .collect();
         entries.sort_by(|a, b| a.prefix.cmp(&b.prefix)); // stable: entries of one prefix stay in the caller's order
-        let mut nodes: Vec<Node> = Vec::new();
+        let mut nodes: Vec<PrefixNode> = Vec::new();
         for group in entries.chunk_by(|a, b| a.prefix == b.prefix) {
             let claims = admit(group, &mut conflicts);
             if !claims.is_empty() {
                 let prefix = Arc::clone(&group[0].prefix);
                 let parent = parent_of(&nodes, prefix.as_bytes());
-                nodes.push(Node { prefix, parent, claims });
+                nodes.push(PrefixNode { prefix, parent, claims });
             }
         }
         (Self { nodes }, conflicts)
@@ -158,7 +158,7 @@ impl Router {
     /// The registered prefixes that `body` begins with, longest first. All of them are the greatest prefix that is
     /// not above `body`, or one of its ancestors: whatever sorts between a prefix and a text that begins with it
     /// begins with it too.
-    fn prefixes_of<'r>(&'r self, body: &[u8]) -> impl Iterator<Item = &'r Node> {
+    fn prefixes_of<'r>(&'r self, body: &[u8]) -> impl Iterator<Item = &'r PrefixNode> {
         let above = self.nodes.partition_point(|node| node.prefix.as_bytes() <= body);
         let first = above.checked_sub(1);
         std::iter::successors(first, |&at| self.nodes[at].parent)
@@ -167,7 +167,7 @@ impl Router {
     }
 }
 
-impl Node {
+impl PrefixNode {
     fn handler_for(&self, queue: &str) -> Option<usize> {
         self.claims.iter().find(|claim| claim.takes(queue)).map(|claim| claim.handler)
     }
@@ -214,9 +214,9 @@ impl fmt::Display for ConflictKind {
 }
 
 /// Decides the claims to one prefix.
-fn admit(group: &[Entry], conflicts: &mut Vec<Conflict>) -> Vec<Claim> {
+fn admit(group: &[RouteEntry], conflicts: &mut Vec<Conflict>) -> Vec<Claim> {
     let mut claims: Vec<Claim> = Vec::new();
-    let mut refuse = |entry: &Entry, kind| {
+    let mut refuse = |entry: &RouteEntry, kind| {
         let prefix = Arc::clone(&entry.prefix);
         conflicts.push(Conflict { prefix, handler: entry.handler, kind });
     };
@@ -226,7 +226,7 @@ fn admit(group: &[Entry], conflicts: &mut Vec<Conflict>) -> Vec<Claim> {
             None => claims.push(Claim::of(entry)),
         }
     }
-    let newcomers: Vec<&Entry> = group
+    let newcomers: Vec<&RouteEntry> = group
         .iter()
         .filter(|entry| !entry.incumbent)
         .filter(|entry| match holder(&claims, entry) {
@@ -247,14 +247,14 @@ fn admit(group: &[Entry], conflicts: &mut Vec<Conflict>) -> Vec<Claim> {
 }
 
 /// The other handler that already has a claim overlapping this entry's.
-fn holder(claims: &[Claim], entry: &Entry) -> Option<usize> {
+fn holder(claims: &[Claim], entry: &RouteEntry) -> Option<usize> {
     let collides = |claim: &&Claim| {
         claim.handler != entry.handler && queues_overlap(claim.queues.as_deref(), entry.queues.as_deref())
     };
     claims.iter().find(collides).map(|claim| claim.handler)
 }
 
-fn overlap(a: &Entry, b: &Entry) -> bool {
+fn overlap(a: &RouteEntry, b: &RouteEntry) -> bool {
     queues_overlap(a.queues.as_deref(), b.queues.as_deref())
 }
 
@@ -266,13 +266,13 @@ fn queues_overlap(a: Option<&[String]>, b: Option<&[String]>) -> bool {
 }
 
 impl Claim {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &RouteEntry) -> Self {
         Self { handler: entry.handler, queues: entry.queues.clone() }
     }
 }
 
 /// The longest prefix among `nodes`, all of which sort below `prefix`, that `prefix` begins with.
-fn parent_of(nodes: &[Node], prefix: &[u8]) -> Option<usize> {
+fn parent_of(nodes: &[PrefixNode], prefix: &[u8]) -> Option<usize> {
     std::iter::successors(nodes.len().checked_sub(1), |&at| nodes[at].parent)
         .find(|&at| prefix.starts_with(nodes[at].prefix.as_bytes()))
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use tokio::sync::{mpsc, oneshot};
 use warren::config::SocketMode;
-use warren::control::server::{Request, Server};
+use warren::control::server::{ControlServer, Request};
 use warren::model::status::{HandlerStatus, ReloadReply, RouteReply, Status};
 
 /// Every verb, as words of the command line.
@@ -67,7 +67,7 @@ fn with_daemon(mut answer: impl FnMut(Request) + Send + 'static, body: impl FnOn
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
-            let server = Server::bind(&socket, SocketMode::Group).unwrap();
+            let server = ControlServer::bind(&socket, SocketMode::Group).unwrap();
             bound.send(()).unwrap();
             let (requests, mut inbox) = mpsc::channel(8);
             let main_loop = async {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use warren::config::SocketMode;
 use warren::control::client::{Client, ClientError};
-use warren::control::server::{Request, Server};
+use warren::control::server::{ControlServer, Request};
 use warren::engine::PauseTarget;
 use warren::model::status::{
     ActiveTask, CancelReply, CancelledTask, CancelledWhile, HandlerStatus, PauseReply, ReloadReply,
@@ -37,7 +37,7 @@ impl Daemon {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let server = Server::bind(&path, SocketMode::Group).unwrap();
+                let server = ControlServer::bind(&path, SocketMode::Group).unwrap();
                 let server = server.monitor("127.0.0.1:0".parse().unwrap()).unwrap();
                 bound.send(server.monitor_address().unwrap()).unwrap();
                 let (requests, mut inbox) = mpsc::channel(8);

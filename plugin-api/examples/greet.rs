@@ -1,4 +1,4 @@
-//! A whole plugin in Rust, the twin of `hello.c`: greets whom the task names.
+//! A whole plugin in Rust, the same as `hello.c`: greets whom the task names.
 //!
 //! ```sh
 //! cargo build -p warren-plugin --example greet

@@ -142,8 +142,8 @@ fn a_task_is_not_done_before_its_follow_ups_are() {
 }
 
 #[test]
-fn a_twin_of_a_running_task_waits_for_its_end() {
-    let (home, broker) = stage("dedup_twin", "deduplicate = \"1h\"\nworkers = 4");
+fn a_duplicate_of_a_running_task_waits_for_its_end() {
+    let (home, broker) = stage("dedup_duplicate", "deduplicate = \"1h\"\nworkers = 4");
     let mut daemon = Daemon::start(&home);
     for _ in 0..3 {
         broker.publish(home.queue(), "t", "Ledger hold gate");
@@ -159,7 +159,7 @@ fn a_twin_of_a_running_task_waits_for_its_end() {
     daemon.wait_count("deduplicated", 2);
     assert_eq!(starts(&home, "t").len(), 1);
 
-    // Twins that wait are given back with everything else.
+    // Duplicates that wait are given back with everything else.
     for _ in 0..2 {
         broker.publish(home.queue(), "v", "Ledger hold second");
     }
@@ -175,7 +175,7 @@ fn a_twin_of_a_running_task_waits_for_its_end() {
 }
 
 #[test]
-fn a_task_is_cancelled_with_its_twins() {
+fn a_task_is_cancelled_with_its_duplicates() {
     let (home, broker) = stage("dedup_cancelled", "deduplicate = \"1h\"\nworkers = 4");
     let daemon = Daemon::start(&home);
     for _ in 0..3 {
@@ -195,7 +195,7 @@ fn a_task_is_cancelled_with_its_twins() {
 }
 
 #[test]
-fn a_twin_of_a_task_that_failed_is_run_and_then_the_retry_is_not() {
+fn a_duplicate_of_a_task_that_failed_is_run_and_then_the_retry_is_not() {
     let (home, broker) = stage("dedup_retry", "deduplicate = \"1h\"\nworkers = 4");
     let daemon = Daemon::start(&home);
     broker.publish(home.queue(), "t", "Ledger until 2");

@@ -165,7 +165,7 @@ fn assert_each_ran_once(home: &Home, tasks: usize) {
 #[test]
 fn two_hundred_swaps_under_load_lose_nothing_and_leave_the_daemon_as_it_was() {
     const SWAPS: u32 = 200;
-    // The twin in C: a daemon digests its 20 kB in no time.
+    // The same in C: a daemon digests its 20 kB in no time.
     let home = Home::new(&Node::shared().uri(), "reload_swaps");
     let versions = Versions::of(&home.install_c("scenario-c", "scenario.c", &[]));
     let rest = home.scenario("scenario", "scenario-c", "idle_timeout = \"1s\"");

@@ -1,4 +1,4 @@
-//! What handlers can do, well or badly: the same table for the fixture in Rust and for its twin in C. Whatever a task
+//! What handlers can do, well or badly: the same table for the fixture in Rust and for the same in C. Whatever a task
 //! does to its host, the daemon stays the same process and other tasks are done.
 
 use std::path::Path;

@@ -138,14 +138,14 @@ fn a_broker_that_wants_a_certificate_says_so() {
     let mut broker = rig::broker(&format!("amqps://localhost:{}/%2f", node.tls_port()));
     broker.ca_file = Some(files.write("ca.pem", authority.certificate()));
     // Its alert, unless the end of the connection was faster.
-    let assert_judged = |error: &DialError| {
+    let assert_explained = |error: &DialError| {
         assert_tls(error, &["`broker.cert_file`"]);
         let text = error.to_string();
         assert!(text.contains("fatal alert") || text.contains("the broker hung up"), "{text}");
     };
-    assert_judged(&refused(&broker));
+    assert_explained(&refused(&broker));
     broker.client_cert = Some(files.client(&Authority::new().issue("warren")));
-    assert_judged(&refused(&broker));
+    assert_explained(&refused(&broker));
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn settings_that_a_plugin_refuses_or_dies_of_keep_the_old_generation() {
             let rest = format!("{table}start = \"{start}\"\n");
             home.configure(Keys { plugins: "probe_timeout = \"1s\"", rest: &rest, ..Keys::default() });
         };
-        // Only one of the twins is to take the prefix.
+        // Only one of the two fixtures is to take the prefix.
         let other = if plugin == "scenario" { "scenario-c" } else { "fixture-scenario" };
         remove(&plugin_path(&home, other));
         configure("");

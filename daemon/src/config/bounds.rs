@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Bounds;
-use super::reader::Reader;
+use super::reader::TableReader;
 use crate::model::duration::MAX_DURATION;
 
 /// What a host needs before it has loaded anything, and some.
@@ -27,7 +27,7 @@ pub(super) fn memory_for(max_task_bytes: u64) -> u64 {
     MIN_MEMORY.saturating_add(max_task_bytes.saturating_mul(2))
 }
 
-pub(super) fn read(table: &mut Reader) -> Bounds {
+pub(super) fn read(table: &mut TableReader) -> Bounds {
     let default = Bounds::default();
     let memory = table.size("memory", 0..=1 << 50);
     at_least(
@@ -51,7 +51,7 @@ pub(super) fn read(table: &mut Reader) -> Bounds {
 }
 
 /// Reports a bound under which no host could live.
-fn at_least(table: &mut Reader, key: &str, too_low: bool, least: &str, none: &str) {
+fn at_least(table: &mut TableReader, key: &str, too_low: bool, least: &str, none: &str) {
     if let (true, Some(node)) = (too_low, table.node(key)) {
         let remedy = format!("write at least {least}, or {none} for no bound");
         table.error(&node.place, key, "is too low for a host to live", remedy);

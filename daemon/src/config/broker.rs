@@ -7,7 +7,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::diagnostic::{Place, Problems};
-use super::reader::Reader;
+use super::reader::TableReader;
 use super::tree::{Node, Table};
 use super::{Broker, ClientCert, Environment, MAX_FILE_BYTES, Secret, keys, uri};
 use crate::text;
@@ -19,7 +19,7 @@ pub(super) const CREDENTIAL: &str = "broker-uri";
 
 /// Reads the table.
 pub(super) fn read(tree: &Table, environment: &Environment, problems: &mut Problems) -> Broker {
-    let mut table = Reader::open(tree.get("broker"), "broker", keys::BROKER, problems);
+    let mut table = TableReader::open(tree.get("broker"), "broker", keys::BROKER, problems);
     let default = Broker::default();
     let hours = |n: u64| Duration::from_secs(n * 3600);
     let zero = Duration::ZERO;
@@ -54,7 +54,7 @@ pub(super) fn read(tree: &Table, environment: &Environment, problems: &mut Probl
     broker
 }
 
-fn heartbeat(table: &mut Reader) -> Option<Duration> {
+fn heartbeat(table: &mut TableReader) -> Option<Duration> {
     let heartbeat = table.duration("heartbeat", Duration::ZERO..=Duration::from_secs(65_535))?;
     if heartbeat.subsec_nanos() == 0 {
         return Some(heartbeat);
@@ -70,7 +70,7 @@ fn heartbeat(table: &mut Reader) -> Option<Duration> {
 }
 
 /// The environment's URI, else the systemd credential, else the files'; and the file they were alone in.
-fn uris(table: &mut Reader, environment: &Environment) -> Option<(Vec<Secret>, Option<PathBuf>)> {
+fn uris(table: &mut TableReader, environment: &Environment) -> Option<(Vec<Secret>, Option<PathBuf>)> {
     let stated: Vec<(&str, &Node)> =
         ["uri", "uris", "uri_file"].into_iter().filter_map(|k| table.node(k).map(|n| (k, n))).collect();
     if let [(first, _), (second, node), ..] = stated[..] {
@@ -114,7 +114,7 @@ fn credential(environment: &Environment) -> Option<PathBuf> {
 }
 
 /// One URI per line; empty lines and lines that begin with `#` do not count.
-fn from_file(table: &mut Reader, file: &Path, key: &str, place: &Place) -> Option<Vec<Secret>> {
+fn from_file(table: &mut TableReader, file: &Path, key: &str, place: &Place) -> Option<Vec<Secret>> {
     let bytes = read_file(table, file, key, place)?;
     let Ok(text) = String::from_utf8(bytes) else {
         table.error(
@@ -133,7 +133,12 @@ fn from_file(table: &mut Reader, file: &Path, key: &str, place: &Place) -> Optio
     check_all(table, &texts, key, place)
 }
 
-fn check_all(table: &mut Reader, texts: &[(String, Place)], key: &str, place: &Place) -> Option<Vec<Secret>> {
+fn check_all(
+    table: &mut TableReader,
+    texts: &[(String, Place)],
+    key: &str,
+    place: &Place,
+) -> Option<Vec<Secret>> {
     if texts.is_empty() || texts.len() > MAX_URIS {
         let message = format!("names {} AMQP URIs", texts.len());
         table.error(place, key, message, format!("name 1 to {MAX_URIS}"));
@@ -143,16 +148,16 @@ fn check_all(table: &mut Reader, texts: &[(String, Place)], key: &str, place: &P
     uris.into_iter().collect()
 }
 
-fn check(table: &mut Reader, text: &str, key: &str, place: &Place) -> Option<Secret> {
+fn check(table: &mut TableReader, text: &str, key: &str, place: &Place) -> Option<Secret> {
     uri::check(text).map_err(|(message, remedy)| table.error(place, key, message, remedy)).ok()
 }
 
-fn ca_file(table: &mut Reader) -> Option<PathBuf> {
+fn ca_file(table: &mut TableReader) -> Option<PathBuf> {
     let (file, place) = table.path("ca_file")?;
     certificates(table, "ca_file", &file, &place).then_some(file)
 }
 
-fn client_cert(table: &mut Reader) -> Option<ClientCert> {
+fn client_cert(table: &mut TableReader) -> Option<ClientCert> {
     let cert = table.path("cert_file");
     let key = table.path("key_file");
     for (one, other, missing) in [(&cert, &key, "key_file"), (&key, &cert, "cert_file")] {
@@ -170,7 +175,7 @@ fn client_cert(table: &mut Reader) -> Option<ClientCert> {
 
 /// Whether the file holds certificates and nothing broken. TLS libraries accept a file without any and fail
 /// later, at the first connection.
-fn certificates(table: &mut Reader, key: &str, file: &Path, place: &Place) -> bool {
+fn certificates(table: &mut TableReader, key: &str, file: &Path, place: &Place) -> bool {
     let Some(bytes) = read_file(table, file, key, place) else { return false };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     // DER of a certificate is a SEQUENCE; that tells a certificate from other bytes in PEM armour.
@@ -182,7 +187,7 @@ fn certificates(table: &mut Reader, key: &str, file: &Path, place: &Place) -> bo
     good
 }
 
-fn private_key(table: &mut Reader, file: &Path, place: &Place) -> bool {
+fn private_key(table: &mut TableReader, file: &Path, place: &Place) -> bool {
     let Some(bytes) = read_file(table, file, "key_file", place) else { return false };
     let good = PrivateKeyDer::from_pem_slice(&bytes).is_ok();
     if !good {
@@ -197,7 +202,7 @@ fn private_key(table: &mut Reader, file: &Path, place: &Place) -> bool {
     good
 }
 
-fn read_file(table: &mut Reader, file: &Path, key: &str, place: &Place) -> Option<Vec<u8>> {
+fn read_file(table: &mut TableReader, file: &Path, key: &str, place: &Place) -> Option<Vec<u8>> {
     let why = match text::read_bounded(file, MAX_FILE_BYTES) {
         Ok(Some(bytes)) => return Some(bytes),
         Ok(None) => format!("{} is over 4 MiB", file.display()),

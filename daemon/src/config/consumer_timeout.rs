@@ -1,7 +1,7 @@
 //! Whether the broker may take deliveries away from handlers that are only slow.
 //!
-//! The plugins' own limits are not in the files: [`Config::load`] judges the handlers whose `timeout` is stated,
-//! [`Config::consumer_timeout_risks`] judges what is loaded.
+//! The plugins' own limits are not in the files: [`Config::load`] checks the handlers whose `timeout` is stated,
+//! [`Config::consumer_timeout_risks`] checks what is loaded.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Config {
         limits: &Limits,
         timeout: Duration,
     ) -> Vec<String> {
-        if self.judged(handler, queues, limits, timeout) {
+        if self.was_checked(handler, queues, limits, timeout) {
             return Vec::new();
         }
         let takes =
@@ -34,9 +34,9 @@ impl Config {
         self.queues.iter().filter(takes).filter_map(risk).collect()
     }
 
-    /// Whether the files state all that matters here, so that it was judged with them. A handler that a failed
+    /// Whether the files state all that matters here, so that it was checked with them. A handler that a failed
     /// reload left running may have other bounds than the files now give it.
-    fn judged(&self, name: &str, queues: Option<&[String]>, limits: &Limits, timeout: Duration) -> bool {
+    fn was_checked(&self, name: &str, queues: Option<&[String]>, limits: &Limits, timeout: Duration) -> bool {
         self.handlers.iter().any(|stated| {
             &*stated.name == name
                 && stated.queues.as_deref() == queues

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::diagnostic::{Place, Problems, did_you_mean};
-use super::reader::{Reader, as_table};
+use super::reader::{TableReader, as_table};
 use super::tree::{Node, Table, Value};
 use super::{Breaker, Handler, Limits, Queue, Retry, bounds, consumer_timeout, keys, rate, task_key};
 use crate::model::duration::{MAX_DURATION, format_size};
@@ -89,7 +89,7 @@ pub(super) fn warn_of_memory(drafts: &[Draft], max_task_bytes: u64, problems: &m
 fn read_one(name: &str, node: &Node, problems: &mut Problems) -> Draft {
     let path = format!("handlers.{name}");
     check_name(name, &path, &node.place, problems);
-    let mut table = Reader::open(Some(node), &path, keys::HANDLER, problems);
+    let mut table = TableReader::open(Some(node), &path, keys::HANDLER, problems);
     let plugin = plugin(&mut table).unwrap_or_else(|| name.to_owned());
     let (prefixes, prefix_places) = unzip(prefixes(&mut table));
     let (queues, queue_places) = unzip(queue_names(&mut table));
@@ -128,7 +128,7 @@ fn bad_name(name: &str) -> Option<&'static str> {
     }
 }
 
-fn plugin(table: &mut Reader) -> Option<String> {
+fn plugin(table: &mut TableReader) -> Option<String> {
     let (name, node) = table.text("plugin", "the plugin's name as text")?;
     if let Some(why) = bad_name(name) {
         let remedy = format!("{NAME_FORM}; it is the name the plugin states, not its file");
@@ -138,7 +138,7 @@ fn plugin(table: &mut Reader) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn prefixes(table: &mut Reader) -> Option<Vec<(String, Place)>> {
+fn prefixes(table: &mut TableReader) -> Option<Vec<(String, Place)>> {
     let prefixes = table.texts("prefixes", "a list of text, such as [\"Backup database\"]")?;
     if prefixes.is_empty() {
         let place = table.node("prefixes")?.place.clone();
@@ -165,7 +165,7 @@ fn prefixes(table: &mut Reader) -> Option<Vec<(String, Place)>> {
     Some(prefixes)
 }
 
-fn queue_names(table: &mut Reader) -> Option<Vec<(String, Place)>> {
+fn queue_names(table: &mut TableReader) -> Option<Vec<(String, Place)>> {
     let queues = table.texts("queues", "a list of queue names")?;
     if queues.is_empty() {
         let place = table.node("queues")?.place.clone();
@@ -179,7 +179,7 @@ fn queue_names(table: &mut Reader) -> Option<Vec<(String, Place)>> {
     Some(queues)
 }
 
-fn limits(table: &mut Reader) -> Limits {
+fn limits(table: &mut TableReader) -> Limits {
     let default = Limits::default();
     let second = Duration::from_secs(1);
     Limits {
@@ -203,10 +203,10 @@ fn limits(table: &mut Reader) -> Limits {
     }
 }
 
-fn breaker(table: &mut Reader) -> Option<Breaker> {
+fn breaker(table: &mut TableReader) -> Option<Breaker> {
     let path = table.dotted("breaker");
     let node = table.node("breaker")?;
-    let mut table = Reader::open(Some(node), &path, keys::BREAKER, table.problems);
+    let mut table = TableReader::open(Some(node), &path, keys::BREAKER, table.problems);
     let default = Breaker::default();
     let second = Duration::from_secs(1);
     Some(Breaker {
@@ -217,11 +217,11 @@ fn breaker(table: &mut Reader) -> Option<Breaker> {
     })
 }
 
-fn retry(table: &mut Reader) -> Retry {
+fn retry(table: &mut TableReader) -> Retry {
     let default = Retry::default();
     let path = table.dotted("retry");
     let Some(node) = table.node("retry") else { return default };
-    let mut table = Reader::open(Some(node), &path, keys::RETRY, table.problems);
+    let mut table = TableReader::open(Some(node), &path, keys::RETRY, table.problems);
     let delays = Duration::ZERO..=MAX_RETRY_DELAY;
     let delay = table.duration("delay", delays.clone());
     let max_delay = table.duration("max_delay", delays);

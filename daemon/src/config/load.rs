@@ -11,7 +11,7 @@ use crate::model::queue_name::{dead_name, work_queue_of};
 use crate::text;
 
 use super::diagnostic::{ConfigErrors, Diagnostic, Place, Problems};
-use super::reader::{Reader, as_table};
+use super::reader::{TableReader, as_table};
 use super::tree::{self, Node, Table};
 use super::{
     Config, Daemon, Environment, Log, LogTarget, MAX_FILE_BYTES, Plugins, Queue, QueueType, SocketMode,
@@ -133,7 +133,7 @@ fn validate(
     problems: &mut Problems,
 ) -> Config {
     let root = Node { place: Place::file(&files[0]), value: tree::Value::Table(tree.clone()) };
-    Reader::open(Some(&root), "", keys::TOP, problems);
+    TableReader::open(Some(&root), "", keys::TOP, problems);
     let broker = broker::read(tree, environment, problems);
     let queues = queues(tree, &root.place, complete, problems);
     let drafts = handlers::read(tree, problems);
@@ -197,7 +197,7 @@ fn queue(name: &str, node: &Node, problems: &mut Problems) -> Queue {
     if let Some(fault) = fault {
         problems.error(&node.place, &path, fault, "name the queue as the broker does");
     }
-    let mut table = Reader::open(Some(node), &path, keys::QUEUE, problems);
+    let mut table = TableReader::open(Some(node), &path, keys::QUEUE, problems);
     let mut count = |key: &str, default: u16| table.integer(key, 1..=65_535).unwrap_or(default);
     let (prefetch, workers) = (count("prefetch", 1), count("workers", 4));
     let window = u32::from(prefetch) * u32::from(workers);
@@ -217,7 +217,7 @@ fn queue(name: &str, node: &Node, problems: &mut Problems) -> Queue {
 }
 
 fn plugins(tree: &Table, problems: &mut Problems) -> Plugins {
-    let mut table = Reader::open(tree.get("plugins"), "plugins", keys::PLUGINS, problems);
+    let mut table = TableReader::open(tree.get("plugins"), "plugins", keys::PLUGINS, problems);
     let default = Plugins::default();
     if let (Some(_), Some(dirs)) = (table.node("dir"), table.node("dirs")) {
         table.error(&dirs.place, "dirs", "dir is stated as well", "keep one of dir and dirs");
@@ -245,7 +245,7 @@ fn plugins(tree: &Table, problems: &mut Problems) -> Plugins {
 fn daemon(tree: &Table, environment: &Environment, problems: &mut Problems) -> Daemon {
     const MODES: [(&str, SocketMode); 3] =
         [("0600", SocketMode::User), ("0660", SocketMode::Group), ("0666", SocketMode::Everybody)];
-    let mut table = Reader::open(tree.get("daemon"), "daemon", keys::DAEMON, problems);
+    let mut table = TableReader::open(tree.get("daemon"), "daemon", keys::DAEMON, problems);
     let default = Daemon::new(environment);
     let day = Duration::from_secs(24 * 3600);
     let socket = table.path("socket");
@@ -272,7 +272,7 @@ fn daemon(tree: &Table, environment: &Environment, problems: &mut Problems) -> D
 }
 
 /// What is served there is nobody's secret, but it has no login: it stays on this machine.
-fn monitor(table: &mut Reader) -> Option<SocketAddr> {
+fn monitor(table: &mut TableReader) -> Option<SocketAddr> {
     let (text, node) = table.text("monitor", "a loopback address and a port, such as \"127.0.0.1:9464\"")?;
     let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
     if address.is_none() {
@@ -287,7 +287,7 @@ fn monitor(table: &mut Reader) -> Option<SocketAddr> {
 fn log(tree: &Table, problems: &mut Problems) -> Log {
     const TARGETS: [(&str, LogTarget); 3] =
         [("auto", LogTarget::Auto), ("journald", LogTarget::Journald), ("stderr", LogTarget::Stderr)];
-    let mut table = Reader::open(tree.get("log"), "log", keys::LOG, problems);
+    let mut table = TableReader::open(tree.get("log"), "log", keys::LOG, problems);
     let default = Log::default();
     let target = table.choice("target", &TARGETS).unwrap_or(default.target);
     let level =

@@ -13,7 +13,7 @@ pub(crate) const HANDLER: &str = "handler";
 const OWN: [&str; 3] = ["warren", TASK, HANDLER];
 
 /// A parsed `log.level`.
-pub(crate) struct Filter {
+pub(crate) struct LogFilter {
     pub(crate) targets: Targets,
     pub(crate) task: LevelFilter,
     pub(crate) handler: LevelFilter,
@@ -24,10 +24,10 @@ pub(crate) struct Filter {
 /// # Errors
 /// What is wrong with it, in words for an operator.
 pub fn check_level(text: &str) -> Result<(), String> {
-    Filter::parse(text).map(drop)
+    LogFilter::parse(text).map(drop)
 }
 
-impl Filter {
+impl LogFilter {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut own = LevelFilter::INFO;
         let mut named = Vec::new();
@@ -80,10 +80,10 @@ mod tests {
             ("off", "warren", Level::ERROR, false),
         ];
         for (text, target, level, passes) in table {
-            let filter = Filter::parse(text).expect(text);
+            let filter = LogFilter::parse(text).expect(text);
             assert_eq!(filter.targets.would_enable(target, &level), passes, "{text} {target} {level}");
         }
-        let filter = Filter::parse("info,task=off,handler=trace").expect("good");
+        let filter = LogFilter::parse("info,task=off,handler=trace").expect("good");
         assert_eq!((filter.task, filter.handler), (LevelFilter::OFF, LevelFilter::TRACE));
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Rate;
-use super::reader::Reader;
+use super::reader::TableReader;
 
 /// What a rate may look like, for messages.
 const FORMS: &str = r#"a whole number from 1 and a unit of time, such as "10/s", "300/m" or "1000/h""#;
@@ -11,7 +11,7 @@ const UNITS: [(&str, u32); 3] = [("s", 1), ("m", 60), ("h", 3600)];
 /// More than one daemon starts in a second.
 const MAX_PER_SECOND: u32 = 100_000;
 
-pub(super) fn read(table: &mut Reader) -> Option<Rate> {
+pub(super) fn read(table: &mut TableReader) -> Option<Rate> {
     let burst = table.integer::<u32>("burst", 1..=1_000_000);
     let Some((text, node)) = table.text("rate", &format!("a rate as text: {FORMS}")) else {
         if let (Some(_), Some(node), None) = (burst, table.node("burst"), table.node("rate")) {

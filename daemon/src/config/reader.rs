@@ -12,13 +12,13 @@ use crate::model::duration::{
 };
 
 /// One table being read.
-pub(super) struct Reader<'a> {
+pub(super) struct TableReader<'a> {
     table: Option<&'a Table>,
     path: String,
     pub(super) problems: &'a mut Problems,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> TableReader<'a> {
     /// Opens the table at `path`, an absent one as empty, and reports every key that is not in `known`.
     pub(super) fn open(
         node: Option<&'a Node>,

@@ -236,7 +236,7 @@ fn mask_texts(value: &mut Value) {
     match value {
         Value::Object(table) => table.values_mut().for_each(mask_texts),
         Value::Array(list) => list.iter_mut().for_each(mask_texts),
-        Value::String(text) if tells_a_secret(text) => MASK.clone_into(text),
+        Value::String(text) if contains_secret(text) => MASK.clone_into(text),
         Value::String(text) => *text = mask_userinfo(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
@@ -249,7 +249,7 @@ fn is_secret(name: &str) -> bool {
 }
 
 /// Whether a secret is in the text by name, as in `--password=…`, `?access_token=…` and `Authorization: …`.
-fn tells_a_secret(text: &str) -> bool {
+fn contains_secret(text: &str) -> bool {
     let text = text.to_lowercase().replace('-', "_");
     let named = |sign| {
         text.match_indices(sign).any(|(end, _)| {

@@ -1,14 +1,14 @@
 //! `fair_by` and `exclusive_by` of `[handlers.NAME]`: what tells the tasks of one handler apart.
 
 use super::TaskKey;
-use super::reader::Reader;
+use super::reader::TableReader;
 
 /// What a key may look like, for messages.
 const FORMS: &str = r#""argument" or "header:" and the name of a message header, such as "header:tenant""#;
 /// Of a name in an AMQP table.
 const MAX_NAME: usize = 255;
 
-pub(super) fn read(table: &mut Reader, key: &str) -> Option<TaskKey> {
+pub(super) fn read(table: &mut TableReader, key: &str) -> Option<TaskKey> {
     let (text, node) = table.text(key, &format!("text: {FORMS}"))?;
     let parsed = parse(text);
     if parsed.is_none() {

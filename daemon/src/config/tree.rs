@@ -50,7 +50,7 @@ impl Value {
 
 /// Parses one file. A file that does not parse contributes its syntax errors and no keys.
 pub(super) fn parse(path: &Path, text: &str, problems: &mut Problems) -> Table {
-    let lines = Lines::new(path, text);
+    let lines = LineIndex::new(path, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         // Never the error's `Display`: it quotes the line, which may hold a credential.
@@ -68,7 +68,7 @@ pub(super) fn parse(path: &Path, text: &str, problems: &mut Problems) -> Table {
 /// Parses one TOML value, for text from the environment; `None` when it is not one.
 pub(super) fn parse_value(text: &str, place: &Place) -> Option<Value> {
     let parsed = DeValue::parse(text).ok()?;
-    let lines = Lines { text, starts: vec![0], path: Path::new("").into() };
+    let lines = LineIndex { text, starts: vec![0], path: Path::new("").into() };
     let mut value = value(&lines, parsed.get_ref());
     relocate(&mut value, place);
     Some(value)
@@ -101,7 +101,7 @@ fn merge_by_key(base: &mut Table, over: Table) {
     }
 }
 
-fn table(lines: &Lines, parsed: &DeTable) -> Table {
+fn table(lines: &LineIndex, parsed: &DeTable) -> Table {
     let node = |(key, value_): (&toml::Spanned<_>, &toml::Spanned<DeValue>)| {
         let key: &toml::Spanned<std::borrow::Cow<str>> = key;
         let place = lines.place(key.span().start);
@@ -110,7 +110,7 @@ fn table(lines: &Lines, parsed: &DeTable) -> Table {
     parsed.iter().map(node).collect()
 }
 
-fn value(lines: &Lines, parsed: &DeValue) -> Value {
+fn value(lines: &LineIndex, parsed: &DeValue) -> Value {
     match parsed {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(n) => Value::Integer(i64::from_str_radix(n.as_str(), n.radix()).ok()),
@@ -127,13 +127,13 @@ fn value(lines: &Lines, parsed: &DeValue) -> Value {
 }
 
 /// Byte offsets → lines and columns of one file.
-struct Lines<'a> {
+struct LineIndex<'a> {
     path: Arc<Path>,
     text: &'a str,
     starts: Vec<usize>,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> LineIndex<'a> {
     fn new(path: &Path, text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
         Self { path: path.into(), text, starts }

@@ -37,15 +37,15 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The listening control socket, and the monitoring address if there is one. Dropping it (or the future of
-/// [`Server::run`]) removes the socket file, if it is still the one that was bound.
+/// [`ControlServer::run`]) removes the socket file, if it is still the one that was bound.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     listener: UnixListener,
     monitor: Option<TcpListener>,
     file: SocketFile,
 }
 
-impl Server {
+impl ControlServer {
     /// Listens at `path`. Needs a tokio runtime with I/O. A stale socket is replaced; the error for a living daemon
     /// names its pid, the one for a missing directory the remedy.
     pub fn bind(path: &Path, mode: SocketMode) -> io::Result<Self> {

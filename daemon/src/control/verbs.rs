@@ -78,7 +78,7 @@ async fn hold(request: &hyper::Request<Incoming>, requests: &mpsc::Sender<Reques
     let paused = request.uri().path() == "/v1/pause";
     info!(peer, what, name, paused, "pause or resume asked for on the control socket");
     let what = if what == "queue" { PauseTarget::Queue(name) } else { PauseTarget::Handler(name) };
-    judged(ask(requests, |reply| Request::SetPaused { what, paused, reply }).await)
+    reply_or_refusal(ask(requests, |reply| Request::SetPaused { what, paused, reply }).await)
 }
 
 async fn cancel(
@@ -91,7 +91,7 @@ async fn cancel(
         Err(message) => return error(StatusCode::BAD_REQUEST, message),
     };
     info!(peer, task, "cancel asked for on the control socket");
-    judged(ask(requests, |reply| Request::Cancel { task, reply }).await)
+    reply_or_refusal(ask(requests, |reply| Request::Cancel { task, reply }).await)
 }
 
 /// The one parameter of a request: which of the names, and its value.
@@ -108,7 +108,7 @@ fn parameter<'n>(request: &hyper::Request<Incoming>, names: &[&'n str]) -> Resul
 }
 
 /// As [`reply`], for what the main loop may refuse: 422, so that it is not taken for a path that is not there.
-fn judged<T: Serialize>(answer: Result<Result<T, String>, Silence>) -> Response {
+fn reply_or_refusal<T: Serialize>(answer: Result<Result<T, String>, Silence>) -> Response {
     match answer {
         Ok(Err(message)) => error(StatusCode::UNPROCESSABLE_ENTITY, message),
         Ok(Ok(value)) => reply(Ok(value)),

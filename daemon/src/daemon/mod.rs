@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::config::{Config, ConfigErrors, Environment};
-use crate::control::server::{Request, Server};
-use crate::engine::{Command, EngineHandle, Health};
+use crate::control::server::{ControlServer, Request};
+use crate::engine::{EngineCommand, EngineHandle, Health};
 use crate::host::{Groups, Spawner};
 use crate::model::UnixMs;
 use crate::plugin::DiscoverError;
@@ -49,7 +49,7 @@ mod exit {
 }
 
 /// Everything the main loop works with.
-struct Daemon {
+struct MainLoop {
     path: PathBuf,
     config: Arc<Config>,
     started: Instant,
@@ -66,7 +66,7 @@ struct Daemon {
 }
 
 /// Why the daemon does not start, with its exit code.
-struct Refusal(u8, anyhow::Error);
+struct StartError(u8, anyhow::Error);
 
 /// Runs the daemon until it is told to stop. Errors before logging is set up go to stderr, one per line.
 pub fn run(path: &Path) -> ExitCode {
@@ -109,7 +109,7 @@ pub fn run(path: &Path) -> ExitCode {
     let result = LocalSet::new().block_on(&runtime, start(path, loaded.config, guard.clone(), &environment));
     let code = match result {
         Ok(code) => code,
-        Err(Refusal(code, error)) => {
+        Err(StartError(code, error)) => {
             tracing::error!("not started: {error:#}");
             code
         }
@@ -124,22 +124,22 @@ async fn start(
     config: Config,
     telemetry: Rc<telemetry::Guard>,
     environment: &Environment,
-) -> Result<u8, Refusal> {
+) -> Result<u8, StartError> {
     let started = Instant::now();
-    let software = |error: anyhow::Error| Refusal(exit::SOFTWARE, error);
+    let software = |error: anyhow::Error| StartError(exit::SOFTWARE, error);
     let config = Arc::new(config);
     let signals = signals::listen().context("signal handlers").map_err(software)?;
     crate::host::become_subreaper().context("child subreaper").map_err(software)?;
     let spawner = spawner().context("the thread that starts plugin hosts").map_err(software)?;
-    let taken = |error: std::io::Error| Refusal(exit::TEMPFAIL, error.into());
-    let mut server = Server::bind(&config.daemon.socket, config.daemon.socket_mode).map_err(taken)?;
+    let taken = |error: std::io::Error| StartError(exit::TEMPFAIL, error.into());
+    let mut server = ControlServer::bind(&config.daemon.socket, config.daemon.socket_mode).map_err(taken)?;
     if let Some(address) = config.daemon.monitor {
         server = server.monitor(address).map_err(taken)?;
     }
     let mut numbers = 0;
     let plan = reload::plan(&config, &[], &mut numbers, &spawner).await.map_err(|error| match error {
         DiscoverError::NotLooked(_) => software(error.into()),
-        error => Refusal(exit::CONFIG, error.into()),
+        error => StartError(exit::CONFIG, error.into()),
     })?;
     reloads::log_rows(&plan.rows);
     reloads::warn_of_consumer_timeout(&config, &plan.registry.slots);
@@ -151,7 +151,7 @@ async fn start(
     let (requests, receiver) = mpsc::channel(REQUESTS);
     let serving = tokio::task::spawn_local(server.run(requests));
     let notifier = Notifier::from_environment(environment);
-    let daemon = Daemon {
+    let daemon = MainLoop {
         path: path.to_owned(),
         reloads: Reloads::new(slots, numbers, spawner),
         pulse: Pulse::new(engine.clone(), notifier.watchdog_interval()),
@@ -193,7 +193,7 @@ fn spawner() -> std::io::Result<Spawner> {
     }
 }
 
-impl Daemon {
+impl MainLoop {
     async fn run(mut self, mut signals: mpsc::Receiver<Signal>, mut requests: mpsc::Receiver<Request>) -> u8 {
         let give_ready = tokio::time::sleep(self.start_wait());
         tokio::pin!(give_ready);
@@ -237,7 +237,7 @@ impl Daemon {
             self.notifier.extend_timeout(MORE_TIME);
         }
         self.draining = true;
-        self.engine.send(Command::Drain);
+        self.engine.send(EngineCommand::Drain);
     }
 
     fn on_health(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::engine::{Command, EngineHandle};
+use crate::engine::{EngineCommand, EngineHandle};
 
 /// How much more time a start, a reload or a drain asks for at each beat. What is asked for last is all that remains
 /// when a loop stops; several beats fit in, so that a slow one does no harm.
@@ -40,7 +40,7 @@ impl Pulse {
         let engine = &self.engine;
         let asked = self.asked.get_or_insert_with(|| {
             let (reply, answer) = oneshot::channel();
-            engine.send(Command::Ping(reply));
+            engine.send(EngineCommand::Ping(reply));
             answer
         });
         if asked.await.is_err() {
@@ -66,13 +66,13 @@ mod tests {
         let mut pulse = Pulse::new(engine, Some(STEP));
         for _ in 0..3 {
             let answer = async {
-                let Some(Command::Ping(reply)) = commands.recv().await else { panic!("a ping") };
+                let Some(EngineCommand::Ping(reply)) = commands.recv().await else { panic!("a ping") };
                 reply.send(()).expect("somebody waits");
             };
             tokio::join!(pulse.answered(), answer);
         }
         assert!(tokio::time::timeout(MANY_BEATS, pulse.answered()).await.is_err());
-        let Ok(Command::Ping(late)) = commands.try_recv() else { panic!("a ping") };
+        let Ok(EngineCommand::Ping(late)) = commands.try_recv() else { panic!("a ping") };
         assert!(commands.try_recv().is_err(), "one that is not answered is not asked again");
         late.send(()).expect("somebody waits");
         pulse.answered().await;

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::blocking;
 use crate::config::Config;
-use crate::engine::Command;
+use crate::engine::EngineCommand;
 use crate::failpoint::failpoint;
 use crate::host::{self, Spawner};
 use crate::model::UnixMs;
@@ -16,7 +16,7 @@ use crate::model::status::{HandlerChange, ReloadReply, ReloadRow};
 use crate::registry::{Generation, Slot};
 use crate::reload::{self, Plan};
 
-use super::Daemon;
+use super::MainLoop;
 
 /// The reload state of the daemon.
 pub(super) struct Reloads {
@@ -73,7 +73,7 @@ impl Reloads {
     }
 }
 
-impl Daemon {
+impl MainLoop {
     /// Starts a reload, or notes that another one is wanted after the one under way.
     pub(super) fn request_reload(&mut self, reply: Option<oneshot::Sender<ReloadReply>>) {
         if self.reloads.running.is_some() {
@@ -147,7 +147,7 @@ impl Daemon {
         self.config = config.clone();
         failpoint!("reload::before-swap");
         let (swapped, done) = oneshot::channel();
-        self.engine.send(Command::Swap(config, plan.registry, swapped));
+        self.engine.send(EngineCommand::Swap(config, plan.registry, swapped));
         let swapped = done.await;
         failpoint!("reload::after-swap");
         let error = swapped.err().map(|_| "the daemon is ending".to_owned());

@@ -3,12 +3,12 @@
 use tokio::sync::oneshot;
 
 use crate::control::server::Request;
-use crate::engine::{Command, EngineStatus};
+use crate::engine::{EngineCommand, EngineStatus};
 use crate::model::status::{DaemonState, Status};
 
-use super::Daemon;
+use super::MainLoop;
 
-impl Daemon {
+impl MainLoop {
     pub(super) fn on_request(&mut self, request: Request) {
         match request {
             Request::Reload(reply) => self.request_reload(Some(reply)),
@@ -16,13 +16,13 @@ impl Daemon {
                 let health = self.health.borrow();
                 let _ = reply.send(if health.ready { Ok(()) } else { Err(health.unready.clone()) });
             }
-            Request::Active(reply) => self.engine.send(Command::Active(reply)),
+            Request::Active(reply) => self.engine.send(EngineCommand::Active(reply)),
             Request::SetPaused { what, paused, reply } => {
-                self.engine.send(Command::SetPaused(what, paused, reply));
+                self.engine.send(EngineCommand::SetPaused(what, paused, reply));
             }
-            Request::Cancel { task, reply } => self.engine.send(Command::Cancel(task, reply)),
+            Request::Cancel { task, reply } => self.engine.send(EngineCommand::Cancel(task, reply)),
             Request::Route { text, queue, message_type, reply } => {
-                self.engine.send(Command::Route { text, queue, message_type, reply });
+                self.engine.send(EngineCommand::Route { text, queue, message_type, reply });
             }
             Request::Status(reply) => {
                 let mine = self.own_status();
@@ -45,7 +45,7 @@ impl Daemon {
 
     fn ask_engine(&self, then: impl FnOnce(EngineStatus) + 'static) {
         let (reply, answer) = oneshot::channel();
-        self.engine.send(Command::Status(reply));
+        self.engine.send(EngineCommand::Status(reply));
         tokio::task::spawn_local(async move {
             if let Ok(status) = answer.await {
                 then(status);

@@ -1,4 +1,4 @@
-//! One generation on disk: a magic word, then a record for each fingerprint, 16 bytes of it and 8 of its time, both
+//! One segment on disk: a magic word, then a record for each fingerprint, 16 bytes of it and 8 of its time, both
 //! little-endian. Records are only appended, their times never fall. What does not fit that is damage, from the end of
 //! the machine or of the disk's room: what stands before it is used.
 
@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
-use super::window::Generation;
+use super::window::Segment;
 
 /// What a file begins with.
 pub(super) const MAGIC: [u8; 16] = *b"warren: done 1\n\0";
@@ -18,8 +18,8 @@ const SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// What a file holds.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) generation: Generation,
+pub(super) struct SegmentFile {
+    pub(super) segment: Segment,
     /// Bytes that could be read; what is after them cannot.
     pub(super) good: u64,
     /// How many bytes cannot.
@@ -41,11 +41,11 @@ pub(super) fn whole_records(length: u64) -> u64 {
 }
 
 /// Reads a file, as far as it can be read.
-pub(super) fn read(path: &Path, number: u64, now: u64) -> io::Result<Found> {
+pub(super) fn read(path: &Path, number: u64, now: u64) -> io::Result<SegmentFile> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut file = BufReader::with_capacity(1 << 16, file);
-    let mut generation = Generation { number, ..Generation::default() };
+    let mut segment = Segment { number, ..Segment::default() };
     let mut good = 0;
     let mut magic = [0; MAGIC.len()];
     if length >= MAGIC.len() as u64 {
@@ -58,18 +58,18 @@ pub(super) fn read(path: &Path, number: u64, now: u64) -> io::Result<Found> {
         for _ in 0..(length - good) / RECORD as u64 {
             file.read_exact(&mut record)?;
             let (fingerprint, at) = parse(&record);
-            if at < generation.newest.max(1) || at > latest {
+            if at < segment.newest.max(1) || at > latest {
                 break;
             }
-            if generation.fingerprints.is_empty() {
-                generation.first = at;
+            if segment.fingerprints.is_empty() {
+                segment.first = at;
             }
-            generation.newest = at;
-            generation.fingerprints.insert(fingerprint);
+            segment.newest = at;
+            segment.fingerprints.insert(fingerprint);
             good += RECORD as u64;
         }
     }
-    Ok(Found { generation, good, bad: length - good })
+    Ok(SegmentFile { segment, good, bad: length - good })
 }
 
 fn parse(record: &[u8; RECORD]) -> (u128, u64) {
@@ -83,7 +83,7 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000_000;
 
-    fn written(records: &[(u128, u64)], tail: &[u8]) -> Found {
+    fn written(records: &[(u128, u64)], tail: &[u8]) -> SegmentFile {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("q.1");
         let mut bytes = MAGIC.to_vec();
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         let found = written(&[(1, NOW - 9), (u128::MAX, NOW - 9), (2, NOW)], &[]);
-        let Generation { number, first, newest, fingerprints } = found.generation;
+        let Segment { number, first, newest, fingerprints } = found.segment;
         assert_eq!((number, first, newest, fingerprints.len()), (1, NOW - 9, NOW, 3));
         assert!(fingerprints.contains(&u128::MAX));
         assert_eq!((found.good, found.bad), (16 + 3 * 24, 0));
@@ -109,7 +109,7 @@ mod tests {
         let tails = [&[0; 23][..], &[0; 48], &garbage, &lower, &record(3, NOW * 2)];
         for tail in tails {
             let found = written(&[(1, NOW - 9), (2, NOW - 7)], tail);
-            assert_eq!(found.generation.fingerprints.len(), 2, "{tail:?}");
+            assert_eq!(found.segment.fingerprints.len(), 2, "{tail:?}");
             assert_eq!((found.good, found.bad), (16 + 2 * 24, tail.len() as u64), "{tail:?}");
         }
     }
@@ -122,7 +122,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let found = read(&path, 1, NOW).unwrap();
             assert_eq!((found.good, found.bad), (0, text.len() as u64));
-            assert!(found.generation.fingerprints.is_empty());
+            assert!(found.segment.fingerprints.is_empty());
         }
     }
 

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`Memories`] | which task was done, queue by queue; pure |
 //! | `window` | what is remembered of one queue, and for how long; pure |
-//! | `file` | a generation of it on disk |
+//! | `file` | a segment of it on disk |
 //! | [`Store`] | the thread that owns the files |
 //!
 //! A task is known by its `message_id`, its body and all that its handler or its sender sees of it (see
@@ -18,7 +18,7 @@
 //!
 //! What is not: a daemon that dies between the end of a handler and that record runs the task again; a machine that
 //! dies takes the last seconds of the page cache along; other daemons and consumers have their own memory, or none; and
-//! above `MAX_PER_GENERATION` tasks in half a window the oldest are forgotten early.
+//! above `MAX_PER_SEGMENT` tasks in half a window the oldest are forgotten early.
 
 mod file;
 mod store;
@@ -33,9 +33,9 @@ use lapin::types::ShortString;
 use sha2::{Digest as _, Sha256};
 
 pub use store::Store;
-pub use window::Generation;
+pub use window::Segment;
 
-use self::window::{MAX_PER_GENERATION, Window};
+use self::window::{MAX_PER_SEGMENT, Window};
 use crate::model::UnixMs;
 use crate::task::sameness;
 
@@ -45,7 +45,7 @@ pub struct Fingerprint(u128);
 
 /// What the memory says of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum DuplicateCheck {
     /// It was done.
     Done,
     /// Not as far as is known.
@@ -56,7 +56,7 @@ pub enum Answer {
 
 /// What is to be done with what is on disk.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum StoreOrder {
     /// A queue is to be remembered: what is there of it is for [`Memories::loaded`].
     Load {
         /// The queue.
@@ -68,14 +68,14 @@ pub enum Order {
     Record {
         /// The queue.
         queue: Arc<str>,
-        /// The generation that has the task.
-        generation: u64,
+        /// The segment that has the task.
+        segment: u64,
         /// The task.
         fingerprint: u128,
         /// When.
         at: u64,
     },
-    /// Generations before this one are forgotten.
+    /// Segments before this one are forgotten.
     Forget {
         /// The queue.
         queue: Arc<str>,
@@ -84,7 +84,7 @@ pub enum Order {
     },
 }
 
-/// The memories of all queues that have one. Pure: what is to be done on disk is handed out as [`Order`]s.
+/// The memories of all queues that have one. Pure: what is to be done on disk is handed out as [`StoreOrder`]s.
 #[derive(Debug, Default)]
 pub struct Memories(HashMap<Arc<str>, Memory>);
 
@@ -93,7 +93,7 @@ struct Memory {
     length: Duration,
     /// `None` until what was left is read.
     window: Option<Window>,
-    /// The oldest generation that the store was told to keep.
+    /// The oldest segment that the store was told to keep.
     oldest: u64,
     /// It was said that there is too little room.
     crowded: bool,
@@ -118,7 +118,7 @@ impl Fingerprint {
         digest.finalize().first_chunk().map(|front| Self(u128::from_le_bytes(*front)))
     }
 
-    /// As it stands in an [`Order::Record`].
+    /// As it stands in a [`StoreOrder::Record`].
     #[cfg(any(test, feature = "simulate"))]
     pub(crate) fn value(self) -> u128 {
         self.0
@@ -130,7 +130,7 @@ impl Memories {
     pub fn configure(
         &mut self,
         queues: impl Iterator<Item = (Arc<str>, Duration)>,
-        mut order: impl FnMut(Order),
+        mut order: impl FnMut(StoreOrder),
     ) {
         let wanted: Vec<(Arc<str>, Duration)> = queues.filter(|(_, length)| !length.is_zero()).collect();
         self.0.retain(|queue, _| wanted.iter().any(|(name, _)| name == queue));
@@ -144,25 +144,25 @@ impl Memories {
             }
             let memory = Memory { length, window: None, oldest: 0, crowded: false };
             self.0.insert(queue.clone(), memory);
-            order(Order::Load { queue, window: length });
+            order(StoreOrder::Load { queue, window: length });
         }
     }
 
     /// What an earlier daemon left of a queue was read.
-    pub fn loaded(&mut self, queue: &str, found: Vec<Generation>) {
+    pub fn loaded(&mut self, queue: &str, found: Vec<Segment>) {
         let Some(memory) = self.0.get_mut(queue) else { return };
-        let window = Window::new(memory.length, MAX_PER_GENERATION, found);
+        let window = Window::new(memory.length, MAX_PER_SEGMENT, found);
         tracing::info!(queue, tasks = window.len(), "finished tasks are remembered");
         memory.window = Some(window);
     }
 
     /// Whether a task of this queue was done.
-    pub fn ask(&self, queue: &str, fingerprint: Fingerprint, now: UnixMs) -> Answer {
-        let Some(memory) = self.0.get(queue) else { return Answer::New };
+    pub fn ask(&self, queue: &str, fingerprint: Fingerprint, now: UnixMs) -> DuplicateCheck {
+        let Some(memory) = self.0.get(queue) else { return DuplicateCheck::New };
         match &memory.window {
-            None => Answer::Wait,
-            Some(window) if window.contains(fingerprint.0, now.0) => Answer::Done,
-            Some(_) => Answer::New,
+            None => DuplicateCheck::Wait,
+            Some(window) if window.contains(fingerprint.0, now.0) => DuplicateCheck::Done,
+            Some(_) => DuplicateCheck::New,
         }
     }
 
@@ -172,7 +172,7 @@ impl Memories {
         queue: &Arc<str>,
         fingerprint: Fingerprint,
         now: UnixMs,
-        mut order: impl FnMut(Order),
+        mut order: impl FnMut(StoreOrder),
     ) {
         let Some(memory) = self.0.get_mut(queue) else { return };
         let Some(window) = &mut memory.window else { return };
@@ -180,18 +180,18 @@ impl Memories {
         if recorded.crowded && !std::mem::replace(&mut memory.crowded, true) {
             tracing::warn!(
                 %queue,
-                "more than {MAX_PER_GENERATION} tasks in half of `deduplicate`: the oldest are forgotten earlier"
+                "more than {MAX_PER_SEGMENT} tasks in half of `deduplicate`: the oldest are forgotten earlier"
             );
         }
         let forget = recorded.oldest != std::mem::replace(&mut memory.oldest, recorded.oldest);
-        order(Order::Record {
+        order(StoreOrder::Record {
             queue: queue.clone(),
-            generation: recorded.generation,
+            segment: recorded.segment,
             fingerprint: fingerprint.0,
             at: recorded.at,
         });
         if forget {
-            order(Order::Forget { queue: queue.clone(), oldest: recorded.oldest });
+            order(StoreOrder::Forget { queue: queue.clone(), oldest: recorded.oldest });
         }
     }
 
@@ -242,23 +242,23 @@ mod tests {
         memories.configure([(on.clone(), hour), (off.clone(), Duration::ZERO)].into_iter(), |order| {
             orders.push(order);
         });
-        assert_eq!(orders, [Order::Load { queue: on.clone(), window: hour }]);
+        assert_eq!(orders, [StoreOrder::Load { queue: on.clone(), window: hour }]);
         let task = fingerprint("1", "", "x").unwrap();
         let ask = |memories: &Memories| (memories.ask(&on, task, NOW), memories.ask(&off, task, NOW));
-        assert_eq!(ask(&memories), (Answer::Wait, Answer::New));
+        assert_eq!(ask(&memories), (DuplicateCheck::Wait, DuplicateCheck::New));
         memories.loaded(&on, Vec::new());
-        assert_eq!(ask(&memories), (Answer::New, Answer::New));
+        assert_eq!(ask(&memories), (DuplicateCheck::New, DuplicateCheck::New));
         orders.clear();
         memories.record(&on, task, NOW, |order| orders.push(order));
         memories.record(&off, task, NOW, |order| orders.push(order));
-        assert_eq!(ask(&memories), (Answer::Done, Answer::New));
-        let record = Order::Record { queue: on.clone(), generation: 1, fingerprint: task.0, at: NOW.0 };
-        assert_eq!(orders, [record, Order::Forget { queue: on.clone(), oldest: 1 }]);
+        assert_eq!(ask(&memories), (DuplicateCheck::Done, DuplicateCheck::New));
+        let record = StoreOrder::Record { queue: on.clone(), segment: 1, fingerprint: task.0, at: NOW.0 };
+        assert_eq!(orders, [record, StoreOrder::Forget { queue: on.clone(), oldest: 1 }]);
         let shown = Shown { length: hour, tasks: 1 };
         assert_eq!((memories.shown(&on), memories.shown(&off)), (Some(shown), None));
         memories
             .configure([(on.clone(), hour)].into_iter(), |order| panic!("nothing is read again: {order:?}"));
         memories.configure(std::iter::empty(), |order| panic!("{order:?}"));
-        assert_eq!(memories.ask(&on, task, NOW), Answer::New);
+        assert_eq!(memories.ask(&on, task, NOW), DuplicateCheck::New);
     }
 }

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::Order;
+use super::StoreOrder;
 use super::file::{self, MAGIC};
-use super::window::Generation;
+use super::window::Segment;
 use crate::config::MAX_DEDUPLICATE;
 use crate::model::UnixMs;
 
@@ -28,25 +28,25 @@ const BATCH: usize = 4096;
 /// How long the disk is left alone after a fault.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What the thread is told.
+/// What the thread is asked for.
 #[derive(Debug)]
-enum Message {
-    Load { queue: Arc<str>, window: Duration, reply: oneshot::Sender<Vec<Generation>> },
-    Record { queue: Arc<str>, generation: u64, fingerprint: u128, at: u64 },
+enum StoreRequest {
+    Load { queue: Arc<str>, window: Duration, reply: oneshot::Sender<Vec<Segment>> },
+    Record { queue: Arc<str>, segment: u64, fingerprint: u128, at: u64 },
     Forget { queue: Arc<str>, oldest: u64 },
 }
 
-/// Carries out [`Order`]s on a thread of its own, which starts with the first one. Nothing here blocks.
+/// Carries out [`StoreOrder`]s on a thread of its own, which starts with the first one. Nothing here blocks.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    thread: Option<Thread>,
+    thread: Option<StoreThread>,
 }
 
-/// The thread's handle. It ends when this is dropped and everything it was told is done.
+/// The thread's handle. It ends when this is dropped and everything it was sent is done.
 #[derive(Debug)]
-struct Thread {
-    inbox: mpsc::SyncSender<Message>,
+struct StoreThread {
+    inbox: mpsc::SyncSender<StoreRequest>,
     fault: Fault,
     ended: oneshot::Receiver<()>,
 }
@@ -62,17 +62,17 @@ impl Store {
     }
 
     /// Carries out an order. `Some`: what was asked for comes here; an error: the store has ended.
-    pub fn carry_out(&mut self, order: Order) -> Option<oneshot::Receiver<Vec<Generation>>> {
+    pub fn carry_out(&mut self, order: StoreOrder) -> Option<oneshot::Receiver<Vec<Segment>>> {
         match order {
-            Order::Load { queue, window } => {
+            StoreOrder::Load { queue, window } => {
                 let (reply, answer) = oneshot::channel();
-                self.tell(Message::Load { queue, window, reply });
+                self.send(StoreRequest::Load { queue, window, reply });
                 return Some(answer);
             }
-            Order::Record { queue, generation, fingerprint, at } => {
-                self.tell(Message::Record { queue, generation, fingerprint, at });
+            StoreOrder::Record { queue, segment, fingerprint, at } => {
+                self.send(StoreRequest::Record { queue, segment, fingerprint, at });
             }
-            Order::Forget { queue, oldest } => self.tell(Message::Forget { queue, oldest }),
+            StoreOrder::Forget { queue, oldest } => self.send(StoreRequest::Forget { queue, oldest }),
         }
         None
     }
@@ -84,16 +84,16 @@ impl Store {
 
     /// Waits until everything is written.
     pub async fn close(self) {
-        if let Some(Thread { inbox, ended, .. }) = self.thread {
+        if let Some(StoreThread { inbox, ended, .. }) = self.thread {
             drop(inbox);
             let _ = ended.await;
         }
     }
 
     /// A message that finds no room is dropped.
-    fn tell(&mut self, message: Message) {
+    fn send(&mut self, message: StoreRequest) {
         if self.thread.is_none() {
-            match Thread::start(self.directory.clone()) {
+            match StoreThread::start(self.directory.clone()) {
                 Ok(thread) => self.thread = Some(thread),
                 // As without memory for a thread nothing else would start either, this is not shown anywhere else.
                 Err(error) => return tracing::error!(%error, "finished tasks are remembered in memory only"),
@@ -107,7 +107,7 @@ impl Store {
     }
 }
 
-impl Thread {
+impl StoreThread {
     /// For a directory that need not exist.
     fn start(directory: PathBuf) -> io::Result<Self> {
         let (inbox, messages) = mpsc::sync_channel(MAX_WAITING);
@@ -150,7 +150,7 @@ struct Files {
     rests: Option<Instant>,
 }
 
-/// The file of a queue's newest generation.
+/// The file of a queue's newest segment.
 #[derive(Debug, Default)]
 struct Open {
     number: u64,
@@ -159,19 +159,19 @@ struct Open {
 }
 
 impl Files {
-    fn run(mut self, inbox: &mpsc::Receiver<Message>) {
+    fn run(mut self, inbox: &mpsc::Receiver<StoreRequest>) {
         while let Ok(first) = inbox.recv() {
             for message in std::iter::once(first).chain(inbox.try_iter().take(BATCH - 1)) {
                 match message {
-                    Message::Record { queue, generation, fingerprint, at } => {
-                        self.note(queue, generation, file::record(fingerprint, at));
+                    StoreRequest::Record { queue, segment, fingerprint, at } => {
+                        self.note(queue, segment, file::record(fingerprint, at));
                     }
-                    Message::Load { queue, window, reply } => {
+                    StoreRequest::Load { queue, window, reply } => {
                         self.write_all();
                         let found = self.attempt(|files| files.load(&queue, window)).unwrap_or_default();
                         let _ = reply.send(found);
                     }
-                    Message::Forget { queue, oldest } => {
+                    StoreRequest::Forget { queue, oldest } => {
                         self.attempt(|files| files.forget(&queue, oldest));
                     }
                 }
@@ -227,10 +227,10 @@ impl Files {
         Ok(())
     }
 
-    /// The generations of a queue that are within its window; what is older is removed.
-    fn load(&mut self, queue: &str, window: Duration) -> io::Result<Vec<Generation>> {
+    /// The segments of a queue that are within its window; what is older is removed.
+    fn load(&mut self, queue: &str, window: Duration) -> io::Result<Vec<Segment>> {
         let now = UnixMs::now().0;
-        let mut generations = Vec::new();
+        let mut segments = Vec::new();
         for (number, path) in self.files_of(queue)? {
             let found = file::read(&path, number, now)?;
             if found.bad > 0 {
@@ -238,14 +238,14 @@ impl Files {
                 tracing::warn!(%path, bytes = bad, "the end of a file of finished tasks cannot be read; ignored");
                 OpenOptions::new().write(true).open(path.to_string())?.set_len(found.good)?;
             }
-            if found.generation.is_over(window.as_millis() as u64, now) {
+            if found.segment.is_over(window.as_millis() as u64, now) {
                 fs::remove_file(&path)?;
             } else {
-                generations.push(found.generation);
+                segments.push(found.segment);
             }
         }
         self.open.remove(queue);
-        Ok(generations)
+        Ok(segments)
     }
 
     fn forget(&mut self, queue: &str, oldest: u64) -> io::Result<()> {
@@ -268,12 +268,12 @@ impl Files {
         Ok(files)
     }
 
-    fn note(&mut self, queue: Arc<str>, generation: u64, record: [u8; file::RECORD]) {
-        if self.open.get(&queue).is_some_and(|open| open.number != generation) {
+    fn note(&mut self, queue: Arc<str>, segment: u64, record: [u8; file::RECORD]) {
+        if self.open.get(&queue).is_some_and(|open| open.number != segment) {
             self.write_all();
             self.open.remove(&queue);
         }
-        let open = self.open.entry(queue).or_insert_with(|| Open { number: generation, ..Open::default() });
+        let open = self.open.entry(queue).or_insert_with(|| Open { number: segment, ..Open::default() });
         open.pending.extend(record);
     }
 

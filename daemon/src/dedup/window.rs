@@ -1,6 +1,6 @@
 //! What is remembered of one queue, and for how long. Pure: the time is passed in.
 //!
-//! Fingerprints are kept in generations. A new one begins after half the window, or when the newest is full; one is
+//! Fingerprints are kept in segments. A new one begins after half the window, or when the newest is full; one is
 //! forgotten whole when its newest fingerprint is older than the window. So each is remembered for the window at
 //! least, for one and a half at most, and none has to be looked at to be forgotten.
 
@@ -8,27 +8,27 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
-/// Fingerprints in a generation: what a hash table of 2^20 places holds, 18 MB. Twenty million bytes on disk.
-pub(super) const MAX_PER_GENERATION: usize = 7 << 17;
+/// Fingerprints in a segment: what a hash table of 2^20 places holds, 18 MB. Twenty million bytes on disk.
+pub(super) const MAX_PER_SEGMENT: usize = 7 << 17;
 
-/// Generations that can be within the window at the same time; more there are only when they fill up early, and then
+/// Segments that can be within the window at the same time; more there are only when they fill up early, and then
 /// the oldest goes before its time.
-const GENERATIONS: usize = 3;
+const SEGMENTS: usize = 3;
 
 /// The memory of one queue. Times are in milliseconds since 1970, so that they mean the same after a restart.
 #[derive(Debug)]
 pub(super) struct Window {
     length: u64,
-    max_per_generation: usize,
+    max_per_segment: usize,
     /// The newest last.
-    generations: VecDeque<Generation>,
-    /// The number of the next generation.
+    segments: VecDeque<Segment>,
+    /// The number of the next segment.
     next: u64,
 }
 
 /// Fingerprints that are forgotten together.
 #[derive(Debug, Default)]
-pub struct Generation {
+pub struct Segment {
     /// Counts up over the life of a queue's memory; its file is named by it.
     pub(super) number: u64,
     /// When the first one was recorded.
@@ -41,11 +41,11 @@ pub struct Generation {
 /// Where a fingerprint went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Recorded {
-    /// The generation that has it.
-    pub(super) generation: u64,
-    /// The clock as it was taken: it never runs backwards within a generation.
+    /// The segment that has it.
+    pub(super) segment: u64,
+    /// The clock as it was taken: it never runs backwards within a segment.
     pub(super) at: u64,
-    /// The oldest generation that is left.
+    /// The oldest segment that is left.
     pub(super) oldest: u64,
     /// One was forgotten before its time, for want of room.
     pub(super) crowded: bool,
@@ -53,13 +53,13 @@ pub(super) struct Recorded {
 
 impl Window {
     /// With what an earlier daemon left, in any order.
-    pub(super) fn new(length: Duration, max_per_generation: usize, mut found: Vec<Generation>) -> Self {
-        found.sort_unstable_by_key(|generation| generation.number);
+    pub(super) fn new(length: Duration, max_per_segment: usize, mut found: Vec<Segment>) -> Self {
+        found.sort_unstable_by_key(|segment| segment.number);
         let next = found.last().map_or(1, |newest| newest.number + 1);
-        let mut window = Self { length: 0, max_per_generation, generations: found.into(), next };
+        let mut window = Self { length: 0, max_per_segment, segments: found.into(), next };
         window.resize(length);
-        while window.generations.len() > GENERATIONS {
-            window.generations.pop_front();
+        while window.segments.len() > SEGMENTS {
+            window.segments.pop_front();
         }
         window
     }
@@ -71,54 +71,43 @@ impl Window {
 
     /// How many fingerprints are remembered.
     pub(super) fn len(&self) -> usize {
-        self.generations.iter().map(|generation| generation.fingerprints.len()).sum()
+        self.segments.iter().map(|segment| segment.fingerprints.len()).sum()
     }
 
     /// Whether this one is.
     pub(super) fn contains(&self, fingerprint: u128, now: u64) -> bool {
-        let live = |generation: &&Generation| !generation.is_over(self.length, now);
-        self.generations
-            .iter()
-            .rev()
-            .filter(live)
-            .any(|generation| generation.fingerprints.contains(&fingerprint))
+        let live = |segment: &&Segment| !segment.is_over(self.length, now);
+        self.segments.iter().rev().filter(live).any(|segment| segment.fingerprints.contains(&fingerprint))
     }
 
     /// Remembers one.
     pub(super) fn record(&mut self, fingerprint: u128, now: u64) -> Recorded {
-        let now = self.generations.back().map_or(now, |newest| now.max(newest.newest));
-        while self.generations.front().is_some_and(|oldest| oldest.is_over(self.length, now)) {
-            self.generations.pop_front();
+        let now = self.segments.back().map_or(now, |newest| now.max(newest.newest));
+        while self.segments.front().is_some_and(|oldest| oldest.is_over(self.length, now)) {
+            self.segments.pop_front();
         }
-        let fits = |newest: &Generation| {
+        let fits = |newest: &Segment| {
             now < newest.first.saturating_add(self.length / 2)
-                && newest.fingerprints.len() < self.max_per_generation
+                && newest.fingerprints.len() < self.max_per_segment
         };
-        if !self.generations.back().is_some_and(fits) {
+        if !self.segments.back().is_some_and(fits) {
             let number = self.next;
             self.next += 1;
-            self.generations.push_back(Generation {
-                number,
-                first: now,
-                newest: now,
-                ..Generation::default()
-            });
+            self.segments.push_back(Segment { number, first: now, newest: now, ..Segment::default() });
         }
-        let crowded = self.generations.len() > GENERATIONS;
+        let crowded = self.segments.len() > SEGMENTS;
         if crowded {
-            self.generations.pop_front();
+            self.segments.pop_front();
         }
-        let oldest = self.generations.front().map_or(self.next, |oldest| oldest.number);
-        let Some(newest) = self.generations.back_mut() else {
-            unreachable!("one was made if there was none")
-        };
+        let oldest = self.segments.front().map_or(self.next, |oldest| oldest.number);
+        let Some(newest) = self.segments.back_mut() else { unreachable!("one was made if there was none") };
         newest.fingerprints.insert(fingerprint);
         newest.newest = now;
-        Recorded { generation: newest.number, at: now, oldest, crowded }
+        Recorded { segment: newest.number, at: now, oldest, crowded }
     }
 }
 
-impl Generation {
+impl Segment {
     /// As it is read from a store.
     #[cfg(any(test, feature = "simulate"))]
     pub(crate) fn found(
@@ -170,7 +159,7 @@ mod tests {
         window.record(7, 5_000);
         assert!(window.contains(7, 5_999) && !window.contains(8, 5_000));
         assert!(!window.contains(7, 6_000));
-        assert_eq!(window.record(8, 6_000), Recorded { generation: 2, at: 6_000, oldest: 2, crowded: false });
+        assert_eq!(window.record(8, 6_000), Recorded { segment: 2, at: 6_000, oldest: 2, crowded: false });
         assert_eq!(window.len(), 1);
     }
 
@@ -185,17 +174,17 @@ mod tests {
 
     #[test]
     fn what_was_found_is_continued_under_its_numbers() {
-        let generation = |number, first, fingerprint: u128| Generation {
+        let segment = |number, first, fingerprint: u128| Segment {
             number,
             first,
             newest: first + 100,
             fingerprints: [fingerprint].into_iter().collect(),
         };
-        let found = vec![generation(8, 5_000, 2), generation(7, 4_400, 1)];
+        let found = vec![segment(8, 5_000, 2), segment(7, 4_400, 1)];
         let mut window = Window::new(Duration::from_millis(LENGTH), 100, found);
         assert!(window.contains(1, 5_200) && window.contains(2, 5_200));
-        assert_eq!(window.record(3, 5_200), Recorded { generation: 8, at: 5_200, oldest: 7, crowded: false });
-        assert_eq!(window.record(4, 5_500), Recorded { generation: 9, at: 5_500, oldest: 8, crowded: false });
+        assert_eq!(window.record(3, 5_200), Recorded { segment: 8, at: 5_200, oldest: 7, crowded: false });
+        assert_eq!(window.record(4, 5_500), Recorded { segment: 9, at: 5_500, oldest: 8, crowded: false });
     }
 
     #[test]
@@ -228,7 +217,7 @@ mod tests {
                     prop_assert!(!recorded.crowded && recorded.at == now);
                     last.insert(fingerprint, now);
                 }
-                prop_assert!(window.generations.len() <= GENERATIONS);
+                prop_assert!(window.segments.len() <= SEGMENTS);
             }
         }
 
@@ -237,7 +226,7 @@ mod tests {
             let mut window = window(10);
             for fingerprint in fingerprints {
                 window.record(fingerprint, 10_000);
-                prop_assert!(window.contains(fingerprint, 10_000) && window.len() <= 10 * GENERATIONS);
+                prop_assert!(window.contains(fingerprint, 10_000) && window.len() <= 10 * SEGMENTS);
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::registry::Registry;
 use crate::telemetry::TaskLog;
 
 use super::core::{Action, Core, Event, Now};
-use super::{Command, EngineStatus, Health};
+use super::{EngineCommand, EngineStatus, Health};
 
 /// Inputs handled in one turn before hosts and the broker get what the turn decided. Large enough that a full
 /// window costs one write per host and one ack, small enough that a turn stays under a millisecond.
@@ -35,9 +35,9 @@ const RECORDS_WITHIN: Duration = Duration::from_secs(5);
     clippy::large_enum_variant,
     reason = "nearly every input is a delivery; a box would be an allocation per task"
 )]
-enum Input {
+enum DriverInput {
     Event(Event),
-    Command(Command),
+    Command(EngineCommand),
 }
 
 /// Owned by the data thread.
@@ -51,8 +51,8 @@ struct Driver {
     hosts: BTreeMap<HostId, Host>,
     store: Store,
     /// Everything arrives here: at most a window of deliveries per queue, a few events per host, and commands.
-    inputs: mpsc::UnboundedReceiver<Input>,
-    sender: mpsc::UnboundedSender<Input>,
+    inputs: mpsc::UnboundedReceiver<DriverInput>,
+    sender: mpsc::UnboundedSender<DriverInput>,
     health: watch::Sender<Health>,
     drained: bool,
 }
@@ -63,14 +63,14 @@ pub async fn run(
     registry: Registry,
     spawner: Spawner,
     log: TaskLog,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    mut commands: mpsc::UnboundedReceiver<EngineCommand>,
     health: watch::Sender<Health>,
 ) {
     let (sender, inputs) = mpsc::unbounded_channel();
     let forward = sender.clone();
     tokio::task::spawn_local(async move {
         while let Some(command) = commands.recv().await {
-            if forward.send(Input::Command(command)).is_err() {
+            if forward.send(DriverInput::Command(command)).is_err() {
                 break;
             }
         }
@@ -81,7 +81,7 @@ pub async fn run(
         &config.queues,
         config.daemon.max_task_bytes,
         Rc::new(move |event| {
-            let _ = to_link.send(Input::Event(Event::Link(event)));
+            let _ = to_link.send(DriverInput::Event(Event::Link(event)));
         }),
     );
     let mut actions = Vec::new();
@@ -118,9 +118,9 @@ pub async fn run(
 }
 
 /// After the last turn, for as long as this is polled.
-async fn answer_pings(mut inputs: mpsc::UnboundedReceiver<Input>) {
+async fn answer_pings(mut inputs: mpsc::UnboundedReceiver<DriverInput>) {
     while let Some(input) = inputs.recv().await {
-        if let Input::Command(Command::Ping(reply)) = input {
+        if let DriverInput::Command(EngineCommand::Ping(reply)) = input {
             let _ = reply.send(());
         }
     }
@@ -151,8 +151,8 @@ impl Driver {
             let now = clock();
             for input in batch.drain(..) {
                 match input {
-                    Input::Event(event) => self.on_event(event, now),
-                    Input::Command(command) => self.on_command(command, now),
+                    DriverInput::Event(event) => self.on_event(event, now),
+                    DriverInput::Command(command) => self.on_command(command, now),
                 }
                 self.perform();
             }
@@ -179,38 +179,38 @@ impl Driver {
         }
     }
 
-    fn on_command(&mut self, command: Command, now: Now) {
+    fn on_command(&mut self, command: EngineCommand, now: Now) {
         let (core, hosts, actions) = (&mut self.core, &self.hosts, &mut self.actions);
         let pid_of = |host| hosts.get(&host).and_then(Host::pid);
         // A reply that nobody waits for any more is no error.
         match command {
-            Command::Swap(config, registry, reply) => {
+            EngineCommand::Swap(config, registry, reply) => {
                 core.swap(config, registry, now, actions);
                 self.perform();
                 let _ = reply.send(());
             }
-            Command::Drain => {
+            EngineCommand::Drain => {
                 core.drain(now, actions);
                 self.perform();
                 failpoint!("drain::started");
             }
-            Command::Ping(reply) => {
+            EngineCommand::Ping(reply) => {
                 let _ = reply.send(());
             }
-            Command::Status(reply) => {
+            EngineCommand::Status(reply) => {
                 let status = core.status(now.instant, &pid_of);
                 let _ = reply.send(with_fault(status, self.store.fault().as_ref()));
             }
-            Command::Active(reply) => {
+            EngineCommand::Active(reply) => {
                 let _ = reply.send(core.active(now.instant, &pid_of));
             }
-            Command::SetPaused(what, paused, reply) => {
+            EngineCommand::SetPaused(what, paused, reply) => {
                 let _ = reply.send(core.set_paused(&what, paused, now, actions));
             }
-            Command::Cancel(id, reply) => {
+            EngineCommand::Cancel(id, reply) => {
                 let _ = reply.send(core.cancel(&id, now, actions));
             }
-            Command::Route { text, queue, message_type, reply } => {
+            EngineCommand::Route { text, queue, message_type, reply } => {
                 let (queue, message_type) = (queue.as_deref(), message_type.as_deref());
                 let _ = reply.send(core.explain_route(&text, queue, message_type, now.instant));
             }

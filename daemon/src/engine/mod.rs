@@ -23,7 +23,7 @@ pub use driver::run;
 
 /// What the rest of the daemon asks of the engine.
 #[derive(Debug)]
-pub enum Command {
+pub enum EngineCommand {
     /// Routes, handlers, limits and queues of a reload that succeeded.
     Swap(Arc<Config>, Registry, oneshot::Sender<()>),
     /// Finish what runs, give back the rest, close. A second one gives everything back now.
@@ -93,18 +93,18 @@ pub struct Health {
 /// Sends commands to the engine from any thread.
 #[derive(Debug, Clone)]
 pub struct EngineHandle {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<EngineCommand>,
 }
 
 impl EngineHandle {
     /// Hands over a command. A command to an engine that has ended is dropped, and with it its reply channel.
-    pub fn send(&self, command: Command) {
+    pub fn send(&self, command: EngineCommand) {
         let _ = self.commands.send(command);
     }
 }
 
 /// A channel pair for [`run`].
-pub fn channel() -> (EngineHandle, mpsc::UnboundedReceiver<Command>) {
+pub fn channel() -> (EngineHandle, mpsc::UnboundedReceiver<EngineCommand>) {
     let (commands, receiver) = mpsc::unbounded_channel();
     (EngineHandle { commands }, receiver)
 }

@@ -54,8 +54,8 @@ struct Spent {
     left_out: LeftOut,
 }
 
-/// The level at which is told what was left out, by kind.
-const TOLD_AT: [i32; 3] = [abi::LOG_WARN, abi::LOG_WARN, abi::LOG_DEBUG];
+/// The level of the line that says how much was left out, by kind.
+const LEFT_OUT_AT: [i32; 3] = [abi::LOG_WARN, abi::LOG_WARN, abi::LOG_DEBUG];
 
 impl LogBudgets {
     pub(super) fn new(bounds: OutputBounds, now: Instant) -> Self {
@@ -91,12 +91,12 @@ impl LogBudgets {
         passes
     }
 
-    /// The task has ended: tells what was left out.
-    pub(super) fn settle(&mut self, mut tell: impl FnMut(Seq, i32, LeftOut)) {
-        for (kind, level) in self.kinds.iter_mut().zip(TOLD_AT) {
+    /// The task has ended: emits what was left out.
+    pub(super) fn settle(&mut self, mut emit: impl FnMut(Seq, i32, LeftOut)) {
+        for (kind, level) in self.kinds.iter_mut().zip(LEFT_OUT_AT) {
             let left_out = std::mem::take(&mut kind.left_out);
             if left_out.lines > 0 {
-                tell(self.seq, level, left_out);
+                emit(self.seq, level, left_out);
             }
         }
     }

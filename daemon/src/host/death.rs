@@ -48,7 +48,7 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Option<Death> {
 }
 
 /// Whether a line on standard error says that there was no memory to be had.
-pub(super) fn tells_of_no_memory(line: &str) -> bool {
+pub(super) fn is_out_of_memory(line: &str) -> bool {
     NO_MEMORY.iter().any(|words| line.contains(words))
 }
 
@@ -136,8 +136,8 @@ mod tests {
             "malloc: Cannot allocate memory",
             "fatal error: runtime: out of memory",
         ] {
-            assert!(tells_of_no_memory(line), "{line}");
+            assert!(is_out_of_memory(line), "{line}");
         }
-        assert!(!tells_of_no_memory("thread 'main' panicked at src/lib.rs:7:5: memory of an elephant"));
+        assert!(!is_out_of_memory("thread 'main' panicked at src/lib.rs:7:5: memory of an elephant"));
     }
 }

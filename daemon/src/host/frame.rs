@@ -8,7 +8,7 @@ mod fields;
 use std::time::Duration;
 
 use fields::put_part;
-pub(super) use fields::{Buffer, Malformed, Reader, put_bytes, put_frame};
+pub(super) use fields::{Buffer, FieldReader, Malformed, put_bytes, put_frame};
 
 use super::{HostTask, OutputBounds, Report, Seq};
 use crate::model::{FaultCause, FollowUp, Outcome, TaskError, TaskResult};
@@ -54,7 +54,7 @@ fn nanos(duration: Duration) -> u64 {
 /// What a host must know before it can load its plugin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Init {
-    /// The daemon's pid: a host whose parent is another one was orphaned before it could ask to die with it.
+    /// The daemon's pid: a host with another parent lost the daemon before it could ask to die with it.
     pub(super) parent: u32,
     pub(super) handler: String,
     pub(super) settings_json: String,
@@ -88,7 +88,7 @@ impl Init {
     }
 
     pub(super) fn parse(payload: &[u8]) -> Result<Self, Malformed> {
-        let mut r = Reader(payload);
+        let mut r = FieldReader(payload);
         let init = Self {
             parent: r.u32()?,
             create_timeout: Duration::from_nanos(r.u64()?),
@@ -201,12 +201,12 @@ pub(super) struct TaskFrame<'a> {
     pub(super) body: &'a [u8],
     pub(super) n_headers: u32,
     /// Keys and values in turn.
-    pub(super) headers: Reader<'a>,
+    pub(super) headers: FieldReader<'a>,
 }
 
 impl<'a> TaskFrame<'a> {
     pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
-        let mut r = Reader(payload);
+        let mut r = FieldReader(payload);
         let (seq, timeout, attempt, flags) = (r.u64()?, Duration::from_nanos(r.u64()?), r.u32()?, r.u8()?);
         let (id, queue, prefix, content_type) = (r.bytes()?, r.bytes()?, r.bytes()?, r.bytes()?);
         let body = r.bytes()?;
@@ -268,7 +268,7 @@ impl ReportFrame<'_> {
 }
 
 pub(super) fn parse_report(payload: &[u8]) -> Result<Report, Malformed> {
-    let mut r = Reader(payload);
+    let mut r = FieldReader(payload);
     let outcome = parse_outcome(r.u8()?)?;
     let flags = r.u8()?;
     let seq = r.u64()?;
@@ -317,7 +317,7 @@ impl FollowUpFrame<'_> {
     }
 }
 
-fn parse_follow_up(r: &mut Reader<'_>) -> Result<FollowUp, Malformed> {
+fn parse_follow_up(r: &mut FieldReader<'_>) -> Result<FollowUp, Malformed> {
     Ok(FollowUp {
         id: r.text()?,
         queue: r.text()?,
@@ -338,7 +338,7 @@ pub(super) fn put_error(out: &mut Vec<u8>, error: &TaskError) {
     out.extend_from_slice(&retry_after.to_le_bytes());
 }
 
-pub(super) fn parse_error(r: &mut Reader<'_>) -> Result<TaskError, Malformed> {
+pub(super) fn parse_error(r: &mut FieldReader<'_>) -> Result<TaskError, Malformed> {
     let (code, message, retry_after) = (r.text()?, r.text()?, r.i64()?);
     Ok(TaskError { code, message, retry_after: u64::try_from(retry_after).ok().map(Duration::from_millis) })
 }

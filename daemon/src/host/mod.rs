@@ -42,7 +42,7 @@ pub use budget::OutputBounds;
 pub use cgroup::{Controllers, Groups};
 pub use run::run_if_host;
 pub use spawn::{Spawner, become_subreaper};
-pub use stage::Stage;
+pub use stage::HostStage;
 pub use supervise::Host;
 pub use trial::{probe, run_one};
 
@@ -179,7 +179,7 @@ pub enum HostEvent {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exit {
     /// How far it was.
-    pub stage: Stage,
+    pub stage: HostStage,
     /// It was asked to end, had nothing left to do, and ended by itself and without an error.
     pub orderly: bool,
     /// Human words: `signal 11 (SIGSEGV)`, `exit status 0`, `create failed: …`.

@@ -7,7 +7,7 @@ const MAX_LINE: usize = 8 << 10;
 
 /// One of a host's two output streams.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct OutputStream {
     stderr: bool,
     /// What a task may have in the log.
     max: OutputBounds,
@@ -20,7 +20,7 @@ pub(super) struct Lines {
     partial: Vec<u8>,
 }
 
-impl Lines {
+impl OutputStream {
     pub(super) fn new(stderr: bool, max: OutputBounds) -> Self {
         Self { stderr, max, seq: 0, passed: 0, made: 0, dropped: 0, partial: Vec::new() }
     }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     fn lines_within(max: OutputBounds, chunks: &[(Seq, &[u8])]) -> Vec<(Seq, String)> {
-        let mut lines = Lines::new(false, max);
+        let mut lines = OutputStream::new(false, max);
         let mut out = Vec::new();
         let mut emit = |event| match event {
             HostEvent::Output { seq, line, .. } => out.push((seq, line)),

@@ -1,5 +1,5 @@
 //! What a host started and ended, in a page of memory that survives it. The host maps the page and stores
-//! into it (`run::ledger`); the daemon reads it with `pread` once the host is dead, so that only the task
+//! into it (`run::ring_page`); the daemon reads it with `pread` once the host is dead, so that only the task
 //! that was running pays for the death. Reports alone cannot tell: they are written in batches, and a batch
 //! dies with its host.
 
@@ -28,7 +28,7 @@ pub(super) const OTHER_END: u64 = 2;
 
 /// What the page says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Ledger {
+pub(super) struct RingContents {
     /// Highest task started; 0: none.
     pub(super) started: Seq,
     /// Highest task ended; 0: none.
@@ -37,7 +37,7 @@ pub(super) struct Ledger {
     pub(super) plain_done: Vec<Seq>,
 }
 
-impl Ledger {
+impl RingContents {
     /// What it says, as far as a host that was given `sent` tasks can say it: a handler may have written over the page.
     pub(super) fn within(self, sent: Seq) -> Self {
         if self.ended <= self.started && self.started <= sent { self } else { Self::default() }
@@ -59,7 +59,7 @@ pub(super) fn counters(fd: impl AsFd) -> std::io::Result<(Seq, Seq)> {
 }
 
 /// Reads it all. Sensible only once the host is dead.
-pub(super) fn read(fd: impl AsFd) -> std::io::Result<Ledger> {
+pub(super) fn read(fd: impl AsFd) -> std::io::Result<RingContents> {
     let mut page = [0; LEN];
     read_exact(fd, &mut page)?;
     let (started, ended) = (word(&page, STARTED_AT), word(&page, ENDED_AT));
@@ -70,7 +70,7 @@ pub(super) fn read(fd: impl AsFd) -> std::io::Result<Ledger> {
         .filter(|&seq| seq > 0 && seq <= ended)
         .collect();
     plain_done.sort_unstable();
-    Ok(Ledger { started, ended, plain_done })
+    Ok(RingContents { started, ended, plain_done })
 }
 
 fn word(page: &[u8], at: usize) -> u64 {
@@ -90,17 +90,17 @@ mod tests {
 
     #[test]
     fn a_new_page_says_that_nothing_happened() {
-        assert_eq!(read(create().unwrap()).unwrap(), Ledger::default());
+        assert_eq!(read(create().unwrap()).unwrap(), RingContents::default());
     }
 
     #[test]
     fn a_page_that_cannot_be_true_says_nothing() {
-        let ledger = |started, ended| Ledger { started, ended, plain_done: vec![1] };
+        let contents = |started, ended| RingContents { started, ended, plain_done: vec![1] };
         for (started, ended, sent, is_true) in
             [(0, 0, 0, true), (3, 2, 3, true), (3, 3, 9, true), (4, 3, 3, false), (2, 3, 9, false)]
         {
-            let expected = if is_true { ledger(started, ended) } else { Ledger::default() };
-            assert_eq!(ledger(started, ended).within(sent), expected, "{started} {ended} {sent}");
+            let expected = if is_true { contents(started, ended) } else { RingContents::default() };
+            assert_eq!(contents(started, ended).within(sent), expected, "{started} {ended} {sent}");
         }
     }
 
@@ -118,6 +118,6 @@ mod tests {
         }
         rustix::io::pwrite(&fd, &page, 0).unwrap();
         assert_eq!(counters(&fd).unwrap(), (36, 35));
-        assert_eq!(read(&fd).unwrap(), Ledger { started: 36, ended: 35, plain_done: vec![33, 35] });
+        assert_eq!(read(&fd).unwrap(), RingContents { started: 36, ended: 35, plain_done: vec![33, 35] });
     }
 }

@@ -46,7 +46,7 @@ pub fn become_subreaper() -> io::Result<()> {
 /// The handle of the spawning thread, which ends with the last handle and the last host.
 #[derive(Debug, Clone)]
 pub struct Spawner {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<SpawnRequest>,
     controllers: Controllers,
 }
 
@@ -71,16 +71,16 @@ pub(super) struct Process {
     pid: Pid,
     /// `None` once reaped.
     pidfd: Option<OwnedFd>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<SpawnRequest>,
 }
 
 #[derive(Debug)]
-enum Request {
+enum SpawnRequest {
     Start {
         handler: Arc<str>,
         plugin: Arc<Snapshot>,
         bounds: Bounds,
-        requests: mpsc::Sender<Request>,
+        requests: mpsc::Sender<SpawnRequest>,
         reply: oneshot::Sender<io::Result<Spawned>>,
     },
     /// The host was reaped; `sweep`: it may have left processes behind. Answered when they are dead: whether the
@@ -111,9 +111,9 @@ impl Spawner {
     fn new(executable: PathBuf, groups: Option<Groups>) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         let controllers = groups.as_ref().map(Groups::controllers).unwrap_or_default();
-        std::thread::Builder::new()
-            .name("spawner".into())
-            .spawn(move || Thread { executable, groups, hosts: HashMap::new(), last: 0 }.run(&inbox))?;
+        std::thread::Builder::new().name("spawner".into()).spawn(move || {
+            SpawnerThread { executable, groups, hosts: HashMap::new(), last: 0 }.run(&inbox)
+        })?;
         Ok(Self { requests, controllers })
     }
 
@@ -130,7 +130,7 @@ impl Spawner {
     ) -> io::Result<Spawned> {
         let (reply, answer) = oneshot::channel();
         let requests = self.requests.clone();
-        let _ = self.requests.send(Request::Start { handler, plugin, bounds, requests, reply });
+        let _ = self.requests.send(SpawnRequest::Start { handler, plugin, bounds, requests, reply });
         answer.await.unwrap_or_else(|_| Err(io::Error::other("the spawning thread has ended")))
     }
 }
@@ -167,7 +167,7 @@ impl Process {
         };
         let (reply, answer) = oneshot::channel();
         let sweep = !(asked_to_end && death.success);
-        let _ = self.requests.send(Request::Reaped { ticket: self.ticket, sweep, reply });
+        let _ = self.requests.send(SpawnRequest::Reaped { ticket: self.ticket, sweep, reply });
         Death { out_of_memory: answer.await.unwrap_or(false), ..death }
     }
 }
@@ -176,7 +176,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if let Some(pidfd) = self.pidfd.take() {
             kill_group(self.pid);
-            let _ = self.requests.send(Request::Abandoned { ticket: self.ticket, pid: self.pid, pidfd });
+            let _ = self.requests.send(SpawnRequest::Abandoned { ticket: self.ticket, pid: self.pid, pidfd });
         }
     }
 }
@@ -188,7 +188,7 @@ fn kill_group(pid: Pid) {
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
-struct Thread {
+struct SpawnerThread {
     executable: PathBuf,
     groups: Option<Groups>,
     /// Hosts that are not reaped. Not by pid: one may be reused before the old host's end is reported here.
@@ -201,18 +201,18 @@ struct Child {
     group: Option<Group>,
 }
 
-impl Thread {
-    fn run(mut self, inbox: &mpsc::Receiver<Request>) {
+impl SpawnerThread {
+    fn run(mut self, inbox: &mpsc::Receiver<SpawnRequest>) {
         while let Ok(request) = inbox.recv() {
             match request {
-                Request::Start { handler, plugin, bounds, requests, reply } => {
+                SpawnRequest::Start { handler, plugin, bounds, requests, reply } => {
                     // When nobody waits for it any more, dropping it abandons it.
                     let _ = reply.send(self.start(&handler, &plugin, &bounds, requests));
                 }
-                Request::Reaped { ticket, sweep, reply } => {
+                SpawnRequest::Reaped { ticket, sweep, reply } => {
                     let _ = reply.send(self.forget(ticket, sweep));
                 }
-                Request::Abandoned { ticket, pid, pidfd } => self.abandoned(ticket, pid, &pidfd),
+                SpawnRequest::Abandoned { ticket, pid, pidfd } => self.abandoned(ticket, pid, &pidfd),
             }
         }
     }
@@ -222,7 +222,7 @@ impl Thread {
         handler: &str,
         plugin: &Snapshot,
         bounds: &Bounds,
-        requests: mpsc::Sender<Request>,
+        requests: mpsc::Sender<SpawnRequest>,
     ) -> io::Result<Spawned> {
         let pair = |kind| {
             rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)

@@ -2,11 +2,11 @@
 //! them who answers for it.
 
 use super::Seq;
-use super::ring::Ledger;
+use super::ring::RingContents;
 
 /// How far a host was when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum HostStage {
     /// There was no process, or it could not be set up: no code of the plugin's had run.
     Spawning,
     /// The plugin was being loaded, or `create` ran.
@@ -25,7 +25,7 @@ pub enum Stage {
 
 /// What the daemon knows of a host that has ended.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
+pub(super) struct ExitFacts<'a> {
     /// It could not set itself up, as it says.
     pub(super) unusable: bool,
     pub(super) ready: bool,
@@ -33,20 +33,20 @@ pub(super) struct Facts<'a> {
     /// The last task that it was given and the last that it reported.
     pub(super) sent: Seq,
     pub(super) reported: Seq,
-    pub(super) ledger: &'a Ledger,
+    pub(super) ring: &'a RingContents,
 }
 
-impl Stage {
+impl HostStage {
     /// `owes`: whether something is still to be reported between two tasks, the first excluded.
-    pub(super) fn of(facts: &Facts<'_>, owes: impl Fn(Seq, Seq) -> bool) -> Self {
-        let Facts { unusable, ready, quitting, sent, reported, ledger } = *facts;
-        let ended = ledger.ended.max(reported);
-        let plain = |seq| ledger.plain_done.contains(&seq);
+    pub(super) fn of(facts: &ExitFacts<'_>, owes: impl Fn(Seq, Seq) -> bool) -> Self {
+        let ExitFacts { unusable, ready, quitting, sent, reported, ring } = *facts;
+        let ended = ring.ended.max(reported);
+        let plain = |seq| ring.plain_done.contains(&seq);
         if unusable {
             Self::Spawning
         } else if !ready {
             Self::Creating
-        } else if ledger.started > ledger.ended {
+        } else if ring.started > ring.ended {
             Self::Running
         } else if (reported + 1..=ended).any(|seq| !plain(seq) && owes(seq - 1, seq)) {
             Self::Reporting
@@ -66,36 +66,39 @@ mod tests {
 
     #[test]
     fn every_end_of_a_host_is_in_one_stage() {
-        let ledger =
-            |started, ended, plain_done: &[Seq]| Ledger { started, ended, plain_done: plain_done.to_vec() };
-        let ready = |sent, reported, quitting, ledger| (false, true, quitting, sent, reported, ledger);
-        // Unusable, ready, quitting, sent, reported, ledger; withdrawn; stage.
+        let ring = |started, ended, plain_done: &[Seq]| RingContents {
+            started,
+            ended,
+            plain_done: plain_done.to_vec(),
+        };
+        let ready = |sent, reported, quitting, ring| (false, true, quitting, sent, reported, ring);
+        // Unusable, ready, quitting, sent, reported, ring; withdrawn; stage.
         let table = [
-            ((true, false, false, 0, 0, ledger(0, 0, &[])), 0, Stage::Spawning),
-            ((true, false, false, 2, 0, ledger(0, 0, &[])), 0, Stage::Spawning),
-            ((false, false, false, 0, 0, ledger(0, 0, &[])), 0, Stage::Creating),
-            ((false, false, true, 2, 0, ledger(0, 0, &[])), 0, Stage::Creating),
-            (ready(0, 0, false, ledger(0, 0, &[])), 0, Stage::Idle),
-            (ready(3, 3, false, ledger(3, 3, &[3])), 0, Stage::Idle),
+            ((true, false, false, 0, 0, ring(0, 0, &[])), 0, HostStage::Spawning),
+            ((true, false, false, 2, 0, ring(0, 0, &[])), 0, HostStage::Spawning),
+            ((false, false, false, 0, 0, ring(0, 0, &[])), 0, HostStage::Creating),
+            ((false, false, true, 2, 0, ring(0, 0, &[])), 0, HostStage::Creating),
+            (ready(0, 0, false, ring(0, 0, &[])), 0, HostStage::Idle),
+            (ready(3, 3, false, ring(3, 3, &[3])), 0, HostStage::Idle),
             // Done, and the report is not missed.
-            (ready(3, 2, false, ledger(3, 3, &[3])), 0, Stage::Idle),
-            (ready(1, 0, false, ledger(0, 0, &[])), 0, Stage::Reading),
-            (ready(5, 3, false, ledger(3, 3, &[])), 0, Stage::Reading),
-            (ready(5, 3, true, ledger(3, 3, &[])), 0, Stage::Reading),
-            (ready(5, 3, false, ledger(4, 4, &[4])), 0, Stage::Reading),
+            (ready(3, 2, false, ring(3, 3, &[3])), 0, HostStage::Idle),
+            (ready(1, 0, false, ring(0, 0, &[])), 0, HostStage::Reading),
+            (ready(5, 3, false, ring(3, 3, &[])), 0, HostStage::Reading),
+            (ready(5, 3, true, ring(3, 3, &[])), 0, HostStage::Reading),
+            (ready(5, 3, false, ring(4, 4, &[4])), 0, HostStage::Reading),
             // The only one that it had was taken back.
-            (ready(4, 3, false, ledger(3, 3, &[])), 4, Stage::Idle),
-            (ready(4, 3, true, ledger(3, 3, &[])), 4, Stage::Quitting),
-            (ready(5, 3, false, ledger(4, 3, &[])), 0, Stage::Running),
-            (ready(4, 3, true, ledger(4, 3, &[])), 0, Stage::Running),
-            (ready(4, 3, false, ledger(4, 4, &[])), 0, Stage::Reporting),
-            (ready(6, 3, false, ledger(5, 5, &[5])), 0, Stage::Reporting),
-            (ready(3, 3, true, ledger(3, 3, &[])), 0, Stage::Quitting),
+            (ready(4, 3, false, ring(3, 3, &[])), 4, HostStage::Idle),
+            (ready(4, 3, true, ring(3, 3, &[])), 4, HostStage::Quitting),
+            (ready(5, 3, false, ring(4, 3, &[])), 0, HostStage::Running),
+            (ready(4, 3, true, ring(4, 3, &[])), 0, HostStage::Running),
+            (ready(4, 3, false, ring(4, 4, &[])), 0, HostStage::Reporting),
+            (ready(6, 3, false, ring(5, 5, &[5])), 0, HostStage::Reporting),
+            (ready(3, 3, true, ring(3, 3, &[])), 0, HostStage::Quitting),
         ];
-        for ((unusable, ready, quitting, sent, reported, ledger), withdrawn, expected) in table {
-            let facts = Facts { unusable, ready, quitting, sent, reported, ledger: &ledger };
+        for ((unusable, ready, quitting, sent, reported, ring), withdrawn, expected) in table {
+            let facts = ExitFacts { unusable, ready, quitting, sent, reported, ring: &ring };
             let owes = |after: Seq, to: Seq| (after + 1..=to).any(|seq| seq != withdrawn);
-            assert_eq!(Stage::of(&facts, owes), expected, "{facts:?}, withdrawn: {withdrawn}");
+            assert_eq!(HostStage::of(&facts, owes), expected, "{facts:?}, withdrawn: {withdrawn}");
         }
     }
 }

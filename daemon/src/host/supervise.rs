@@ -21,9 +21,9 @@ use self::link::{Link, register};
 use super::budget::LogBudgets;
 use super::death;
 use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST};
-use super::output::Lines;
+use super::output::OutputStream;
 use super::ring;
-use super::stage::Stage;
+use super::stage::HostStage;
 use super::write_buffer::WriteBuffer;
 use super::{Exit, HostEvent, HostEvents, HostId, HostSpec, HostTask, Seq, Spawner};
 use crate::config::Bounds;
@@ -40,9 +40,9 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 const RSS_EVERY: Duration = Duration::from_secs(1);
 
 /// One plugin host. Dropping it kills the process; no event comes after that.
-pub struct Host(Rc<Inner>);
+pub struct Host(Rc<SupervisedHost>);
 
-struct Inner {
+struct SupervisedHost {
     id: HostId,
     events: HostEvents,
     grace: Duration,
@@ -53,8 +53,8 @@ struct Inner {
     input: RefCell<Buffer>,
     /// `None` before the process is there, and after its end.
     link: RefCell<Option<Rc<Link>>>,
-    stdout: RefCell<Lines>,
-    stderr: RefCell<Lines>,
+    stdout: RefCell<OutputStream>,
+    stderr: RefCell<OutputStream>,
     logs: RefCell<LogBudgets>,
     agreed: RefCell<Agreed>,
     quitting: Cell<bool>,
@@ -94,7 +94,7 @@ impl Host {
             output: spec.output,
         };
         init.put(out.end());
-        let inner = Rc::new(Inner {
+        let inner = Rc::new(SupervisedHost {
             id,
             events,
             grace: spec.grace,
@@ -103,8 +103,8 @@ impl Host {
             out: RefCell::new(out),
             input: RefCell::new(Buffer::new(REPORT_CHUNK, MAX_FROM_HOST)),
             link: RefCell::default(),
-            stdout: RefCell::new(Lines::new(false, spec.output)),
-            stderr: RefCell::new(Lines::new(true, spec.output)),
+            stdout: RefCell::new(OutputStream::new(false, spec.output)),
+            stderr: RefCell::new(OutputStream::new(true, spec.output)),
             logs: RefCell::new(LogBudgets::new(spec.output.most_that_arrives(), Instant::now())),
             agreed: RefCell::default(),
             quitting: Cell::new(false),
@@ -206,7 +206,7 @@ impl fmt::Debug for Host {
 }
 
 /// The life of a host, from its start to its last event.
-async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
+async fn live(inner: Rc<SupervisedHost>, spec: HostSpec, spawner: Spawner) {
     let link = match spawner.spawn(spec.handler, spec.plugin, spec.bounds).await.and_then(Link::new) {
         Ok(link) => Rc::new(link),
         Err(error) => {
@@ -214,7 +214,7 @@ async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
             let create_error =
                 Some(TaskError { code: "spawn".into(), message: message.clone(), retry_after: None });
             inner.emit(HostEvent::Exited(Exit {
-                stage: Stage::Spawning,
+                stage: HostStage::Spawning,
                 orderly: false,
                 why: message,
                 create_error,
@@ -249,10 +249,10 @@ async fn live(inner: Rc<Inner>, spec: HostSpec, spawner: Spawner) {
         () = inner.write_rest(&link) => {}
     }
     let _ = link.pidfd.readable().await;
-    inner.bury(&link).await;
+    inner.report_exit(&link).await;
 }
 
-impl Inner {
+impl SupervisedHost {
     fn link(&self) -> Option<Rc<Link>> {
         self.link.borrow().clone()
     }
@@ -260,7 +260,7 @@ impl Inner {
     fn emit(&self, event: HostEvent) {
         if let HostEvent::Output { seq, stderr: true, line } = &event
             && self.bounds.memory > 0
-            && death::tells_of_no_memory(line)
+            && death::is_out_of_memory(line)
         {
             self.short_of_memory.set(Some(*seq));
         }

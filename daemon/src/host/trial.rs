@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{Exit, Host, HostEvent, HostId, HostSpec, HostTask, Report, Spawner, Stage};
+use super::{Exit, Host, HostEvent, HostId, HostSpec, HostStage, HostTask, Report, Spawner};
 use crate::model::TaskError;
 
 /// Lines of a host's output that a failed probe quotes: a crash often says why on standard error.
@@ -25,7 +25,7 @@ pub async fn probe(spec: &HostSpec, spawner: &Spawner) -> Result<(), TaskError> 
     let mut pause = FIRST_SHORTAGE_PAUSE;
     loop {
         let exit = try_once(spec, spawner).await;
-        let short = exit.as_ref().is_some_and(|exit| exit.stage == Stage::Spawning);
+        let short = exit.as_ref().is_some_and(|exit| exit.stage == HostStage::Spawning);
         if !short || Instant::now() + pause >= until {
             return exit.and_then(|exit| exit.create_error).map_or(Ok(()), Err);
         }

@@ -52,7 +52,7 @@ pub enum DiscoverError {
 }
 
 /// What discovery says of one file.
-pub type Found = Result<Snapshot, Box<Refused>>;
+pub type Discovered = Result<Snapshot, Box<Refused>>;
 
 /// A file that cannot be taken as a plugin.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Refused {
 /// Takes a snapshot of every `*.so` in the directories: directories in the order given, files in name order. Names
 /// that begin with a dot and names with anything after `.so` (`x.so.part`, `x.so.tmp`, `x.so~`) are copies under way and
 /// left alone. Of two files that are a plugin of the same name the first one has it, the later one is an error row.
-pub fn discover(directories: &[PathBuf]) -> Result<Vec<Found>, DiscoverError> {
+pub fn discover(directories: &[PathBuf]) -> Result<Vec<Discovered>, DiscoverError> {
     let mut paths = Vec::new();
     for directory in directories {
         paths.append(&mut candidates(directory)?);
@@ -116,7 +116,7 @@ pub fn discover(directories: &[PathBuf]) -> Result<Vec<Found>, DiscoverError> {
         .collect())
 }
 
-fn admit(snapshot: Snapshot, first: &mut HashMap<String, PathBuf>) -> Found {
+fn admit(snapshot: Snapshot, first: &mut HashMap<String, PathBuf>) -> Discovered {
     let name = snapshot.manifest.name.clone();
     if let Some(first) = first.get(&name).cloned() {
         return Err(Refused::new(snapshot.path, SnapshotError::Duplicate { name, first }));

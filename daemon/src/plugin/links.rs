@@ -25,7 +25,7 @@ pub(super) const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY);
 
 /// A step on the way.
-enum Step {
+enum PathStep {
     Root,
     Up,
     Name(OsString),
@@ -42,20 +42,20 @@ struct Way {
 pub(super) fn open(path: &Path) -> Result<File, SnapshotError> {
     let path =
         std::path::absolute(path).map_err(|error| SnapshotError::System { doing: "name it", error })?;
-    let mut ahead: VecDeque<Step> = steps(&path).collect();
+    let mut ahead: VecDeque<PathStep> = steps(&path).collect();
     let mut way = Way::root()?;
     let mut links = 0;
     while let Some(step) = ahead.pop_front() {
         let name = match step {
-            Step::Root => {
+            PathStep::Root => {
                 way = Way::root()?;
                 continue;
             }
-            Step::Up => {
+            PathStep::Up => {
                 way = way.enter(OsStr::new(".."))?;
                 continue;
             }
-            Step::Name(name) => name,
+            PathStep::Name(name) => name,
         };
         let stat = way.look_at(&name)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -81,11 +81,11 @@ pub(super) fn open(path: &Path) -> Result<File, SnapshotError> {
     Err(SnapshotError::NotRegular("a directory"))
 }
 
-fn steps(path: &Path) -> impl Iterator<Item = Step> {
+fn steps(path: &Path) -> impl Iterator<Item = PathStep> {
     path.components().filter_map(|component| match component {
-        Component::RootDir => Some(Step::Root),
-        Component::ParentDir => Some(Step::Up),
-        Component::Normal(name) => Some(Step::Name(name.to_owned())),
+        Component::RootDir => Some(PathStep::Root),
+        Component::ParentDir => Some(PathStep::Up),
+        Component::Normal(name) => Some(PathStep::Name(name.to_owned())),
         Component::CurDir | Component::Prefix(_) => None,
     })
 }

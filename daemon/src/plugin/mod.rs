@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use discover::{DiscoverError, Found, MAX_PLUGINS, Refused, discover};
+pub use discover::{DiscoverError, Discovered, MAX_PLUGINS, Refused, discover};
 pub use inspect::{Abi, Findings, InspectError, MAX_MANIFEST_BYTES, examine, inspect};
 pub use report::{InspectReport, report};
 pub use snapshot_error::{MAX_PLUGIN_BYTES, SnapshotError};

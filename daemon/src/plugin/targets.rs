@@ -48,12 +48,12 @@ impl std::fmt::Display for TargetConflict {
 
 /// Every pair of configured handlers that are on one target, or of which one deletes what the other keeps.
 pub fn target_conflicts(handlers: &[Handler], manifests: &[&Manifest]) -> Vec<TargetConflict> {
-    let claims: Vec<Claim<'_>> = handlers
+    let claims: Vec<TargetClaim<'_>> = handlers
         .iter()
         .filter_map(|handler| {
             let manifest = manifests.iter().find(|manifest| manifest.name == handler.plugin)?;
             let settings = serde_json::from_str(&handler.settings_json).unwrap_or_default();
-            Some(Claim { handler, targets: &manifest.targets, settings })
+            Some(TargetClaim { handler, targets: &manifest.targets, settings })
         })
         .collect();
     let mut conflicts = Vec::new();
@@ -72,13 +72,13 @@ const APART: &str = "give each a target of its own, or make them one handler wit
 const MOVE: &str = "move one of the two directories out of the other";
 
 /// A configured handler, with what its plugin says of its settings.
-struct Claim<'a> {
+struct TargetClaim<'a> {
     handler: &'a Handler,
     targets: &'a Targets,
     settings: Map<String, Value>,
 }
 
-impl Claim<'_> {
+impl TargetClaim<'_> {
     fn conflict(&self, what: String, remedy: &'static str) -> TargetConflict {
         let Handler { name, origin, .. } = self.handler;
         TargetConflict { handler: name.to_string(), origin: origin.clone(), what, remedy }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Manifest;
 use crate::config::{Handler, Limits};
-use crate::router::Entry;
+use crate::router::RouteEntry;
 
 /// One handler that is asked for.
 #[derive(Debug, Clone)]
@@ -29,8 +29,8 @@ pub struct WantedHandler {
 }
 
 impl WantedHandler {
-    fn claims(&self, index: usize) -> impl Iterator<Item = Entry> {
-        self.prefixes.iter().map(move |prefix| Entry {
+    fn claims(&self, index: usize) -> impl Iterator<Item = RouteEntry> {
+        self.prefixes.iter().map(move |prefix| RouteEntry {
             prefix: prefix.clone(),
             handler: index,
             queues: self.queues.clone(),
@@ -82,7 +82,7 @@ pub fn wanted_handlers(handlers: &[Handler], plugins: &[&Manifest]) -> Vec<Wante
 }
 
 /// The routes of handlers of which none runs yet; indexes are those of the list.
-pub fn route_entries(handlers: &[WantedHandler]) -> Vec<Entry> {
+pub fn route_entries(handlers: &[WantedHandler]) -> Vec<RouteEntry> {
     handlers.iter().enumerate().flat_map(|(index, handler)| handler.claims(index)).collect()
 }
 

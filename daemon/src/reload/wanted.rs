@@ -8,18 +8,16 @@ use std::time::Instant;
 
 use crate::config::{Config, Limits};
 use crate::model::status::{HandlerChange, ReloadRow};
-use crate::plugin::{
-    Found as Discovered, Manifest, Refused, Snapshot, WantedHandler, texts, wanted_handlers,
-};
-use crate::registry::{Generation, Slot, Source};
+use crate::plugin::{Discovered, Manifest, Refused, Snapshot, WantedHandler, texts, wanted_handlers};
+use crate::registry::{Generation, PrefixSource, Slot};
 
 /// The plugins on disk: good snapshots, and files that are none.
-pub(super) struct Found {
+pub(super) struct PluginsOnDisk {
     good: Vec<Arc<Snapshot>>,
     bad: Vec<Refused>,
 }
 
-impl Found {
+impl PluginsOnDisk {
     /// Snapshots whose bytes are held already are replaced by the held ones, so that equal bytes are one memfd.
     pub(super) fn new(found: Vec<Discovered>, current: &[Slot]) -> Self {
         let held = |new: &Snapshot| {
@@ -64,7 +62,7 @@ pub(super) struct Wanted {
     /// The plugin, or why there is none.
     pub(super) plugin: Result<Arc<Snapshot>, String>,
     /// Where its prefixes are known from.
-    pub(super) source: Source,
+    pub(super) source: PrefixSource,
     /// The file that is missed.
     missed: Option<PathBuf>,
 }
@@ -73,7 +71,7 @@ pub(super) struct Wanted {
 /// those whose file is refused.
 pub(super) fn wanted(
     config: &Config,
-    found: &Found,
+    found: &PluginsOnDisk,
     current: &[Slot],
     rows: &mut Vec<ReloadRow>,
 ) -> Vec<Wanted> {
@@ -121,10 +119,10 @@ fn kept(old: &Generation, file: &Refused) -> Wanted {
         is_missing: true,
         ..WantedHandler::implicit(&old.plugin.manifest)
     };
-    refused_file(handler, file, Source::Stated)
+    refused_file(handler, file, PrefixSource::Stated)
 }
 
-fn refused_file(handler: WantedHandler, file: &Refused, source: Source) -> Wanted {
+fn refused_file(handler: WantedHandler, file: &Refused, source: PrefixSource) -> Wanted {
     Wanted { handler, plugin: Err(described(file)), source, missed: Some(file.path.clone()) }
 }
 
@@ -154,23 +152,23 @@ fn refused(file: &Refused, current: &[Slot]) -> Option<Wanted> {
 
 /// What is known of the prefixes of a handler whose plugin cannot be loaded and whose table states none: what its file
 /// says, else what was known before.
-fn known(handler: &str, file: Option<&Refused>, current: &[Slot]) -> (Vec<Arc<str>>, Source) {
+fn known(handler: &str, file: Option<&Refused>, current: &[Slot]) -> (Vec<Arc<str>>, PrefixSource) {
     if let Some(file) = file
         && let Some(claim) = &file.claim
     {
-        let source = if file.is_trusted() { Source::Manifest } else { Source::Hearsay };
+        let source = if file.is_trusted() { PrefixSource::Manifest } else { PrefixSource::Untrusted };
         return (texts(&claim.prefixes), source);
     }
     let before = current.iter().filter_map(Slot::absent).find(|old| &*old.handler == handler);
     match before.map(|old| (old.prefixes.clone(), old.source)) {
-        Some((_, Source::Stated)) | None => (Vec::new(), Source::Unknown(Instant::now())),
+        Some((_, PrefixSource::Stated)) | None => (Vec::new(), PrefixSource::Unknown(Instant::now())),
         Some(before) => before,
     }
 }
 
-fn with_plugin(mut handler: WantedHandler, found: &Found, current: &[Slot]) -> Wanted {
+fn with_plugin(mut handler: WantedHandler, found: &PluginsOnDisk, current: &[Slot]) -> Wanted {
     if let Some(snapshot) = found.named(&handler.plugin) {
-        return Wanted { handler, plugin: Ok(snapshot.clone()), source: Source::Stated, missed: None };
+        return Wanted { handler, plugin: Ok(snapshot.clone()), source: PrefixSource::Stated, missed: None };
     }
     let file = found.refused(&handler.plugin);
     // A file that broke since it was loaded explains more than that the plugin is not there.
@@ -179,7 +177,7 @@ fn with_plugin(mut handler: WantedHandler, found: &Found, current: &[Slot]) -> W
         let is_it = old.manifest.name == handler.plugin;
         is_it.then(|| found.files().find(|file| file.path == old.path)).flatten()
     });
-    let mut source = Source::Stated;
+    let mut source = PrefixSource::Stated;
     if handler.prefixes.is_empty() {
         (handler.prefixes, source) = known(&handler.name, file, current);
     }
@@ -196,7 +194,7 @@ fn described(file: &Refused) -> String {
     format!("{}: {}", file.path.display(), file.error)
 }
 
-fn missing(handler: &WantedHandler, found: &Found) -> String {
+fn missing(handler: &WantedHandler, found: &PluginsOnDisk) -> String {
     let names: Vec<&str> = found.good.iter().map(|snapshot| snapshot.manifest.name.as_str()).collect();
     let there =
         if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) };

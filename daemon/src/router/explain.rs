@@ -2,7 +2,7 @@
 
 use crate::text;
 
-use super::{Match, Node, Router, ends_on_word_boundary, split_label, trim_newline};
+use super::{Match, PrefixNode, Router, ends_on_word_boundary, split_label, trim_newline};
 
 /// The decision and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Router {
         /// Below this a suggestion is noise.
         const ALIKE: f64 = 0.75;
         let body = String::from_utf8_lossy(body).to_lowercase();
-        let likeness = |node: &Node| {
+        let likeness = |node: &PrefixNode| {
             let start: String = body.chars().take(node.prefix.chars().count()).collect();
             strsim::normalized_damerau_levenshtein(&start, &node.prefix.to_lowercase())
         };
@@ -107,7 +107,7 @@ impl Router {
     }
 }
 
-fn not_taken<'n>(node: &Node, queue: &str, body: &[u8], name: impl Fn(usize) -> &'n str) -> String {
+fn not_taken<'n>(node: &PrefixNode, queue: &str, body: &[u8], name: impl Fn(usize) -> &'n str) -> String {
     let prefix = &node.prefix;
     if ends_on_word_boundary(prefix.as_bytes(), body) {
         let owners: Vec<String> = node

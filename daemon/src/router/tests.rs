@@ -6,16 +6,19 @@ use super::*;
 
 const QUEUE: &str = "task_queue";
 
-fn entry(prefix: &str, handler: usize) -> Entry {
-    Entry { prefix: prefix.into(), handler, queues: None, incumbent: false }
+fn entry(prefix: &str, handler: usize) -> RouteEntry {
+    RouteEntry { prefix: prefix.into(), handler, queues: None, incumbent: false }
 }
 
-fn narrowed(prefix: &str, handler: usize, queues: &[&str]) -> Entry {
-    Entry { queues: Some(queues.iter().map(|&queue| queue.to_owned()).collect()), ..entry(prefix, handler) }
+fn narrowed(prefix: &str, handler: usize, queues: &[&str]) -> RouteEntry {
+    RouteEntry {
+        queues: Some(queues.iter().map(|&queue| queue.to_owned()).collect()),
+        ..entry(prefix, handler)
+    }
 }
 
-fn incumbent(entry: Entry) -> Entry {
-    Entry { incumbent: true, ..entry }
+fn incumbent(entry: RouteEntry) -> RouteEntry {
+    RouteEntry { incumbent: true, ..entry }
 }
 
 fn router(prefixes: &[&str]) -> Router {
@@ -116,7 +119,7 @@ fn handlers_narrowed_to_queues_take_from_those_only() {
 fn incumbent_keeps_a_prefix_and_two_newcomers_are_both_refused() {
     use ConflictKind::{Empty, Incumbent, Newcomer};
     type Refused = Vec<(usize, ConflictKind)>;
-    let table: Vec<(&str, Vec<Entry>, Refused)> = vec![
+    let table: Vec<(&str, Vec<RouteEntry>, Refused)> = vec![
         ("newcomer meets incumbent", vec![entry("P", 0), incumbent(entry("P", 1))], vec![(0, Incumbent(1))]),
         ("two newcomers", vec![entry("P", 0), entry("P ", 1)], vec![(0, Newcomer(1)), (1, Newcomer(0))]),
         ("the same handler twice", vec![entry("P", 0), entry("P", 0)], vec![]),

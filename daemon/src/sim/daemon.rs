@@ -14,12 +14,12 @@ use super::sharing::Sharing;
 use super::world::World;
 use crate::broker::{ConsumerId, LinkEvent};
 use crate::config::{Broker, Config, Daemon as DaemonConfig, Environment, Log, Plugins};
-use crate::dedup::Order;
+use crate::dedup::StoreOrder;
 use crate::engine::core::{Action, Core, Event};
 use crate::host::HostId;
 use crate::plugin::Snapshot;
 use crate::registry::{Generation, Registry, Slot};
-use crate::router::{Entry, Router};
+use crate::router::{RouteEntry, Router};
 use crate::telemetry::TaskLog;
 
 /// One daemon, from its start to its end.
@@ -122,7 +122,7 @@ impl Loaded {
         for number in self.active.iter().flatten() {
             let (handler, setup) = &self.generations[number];
             let prefix: Arc<str> = prefix_of(*handler).into();
-            entries.push(Entry {
+            entries.push(RouteEntry {
                 prefix: prefix.clone(),
                 handler: slots.len(),
                 queues: None,
@@ -277,9 +277,9 @@ impl World {
         self.later(host, self.way(host.0, self.events), step);
     }
 
-    fn on_record(&mut self, order: Order) {
+    fn on_record(&mut self, order: StoreOrder) {
         match order {
-            Order::Load { queue, .. } => {
+            StoreOrder::Load { queue, .. } => {
                 let found = self.records.found(&queue);
                 let takes = self.choices.span(
                     Duration::ZERO,
@@ -290,15 +290,15 @@ impl World {
                 );
                 self.tell_at(self.now + takes, Event::DedupLoaded { queue, found });
             }
-            Order::Record { queue, generation, fingerprint: print, at } => {
+            StoreOrder::Record { queue, segment, fingerprint: print, at } => {
                 self.note_recorded(&queue, print);
                 let daemon = self.incarnation;
-                let number = self.records.add(daemon, queue, generation, print, at);
+                let number = self.records.add(daemon, queue, segment, print, at);
                 let takes =
                     self.choices.span(Duration::ZERO, Duration::from_millis(1), For::Store, number, 1);
                 self.agenda.add(self.now + takes, Item::Record { daemon, number });
             }
-            Order::Forget { queue, oldest } => self.records.forget(queue, oldest),
+            StoreOrder::Forget { queue, oldest } => self.records.forget(queue, oldest),
         }
     }
 

@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::handler::{Does, Run, is_plain};
 use super::ledger::HandKey;
 use super::world::World;
-use crate::host::{Bound, Exit, HostEvent, HostId, Report, Seq, Stage};
+use crate::host::{Bound, Exit, HostEvent, HostId, HostStage, Report, Seq};
 use crate::model::{FaultCause, Outcome, TaskError};
 
 /// A plugin host.
@@ -86,15 +86,15 @@ impl Host {
     }
 
     /// How far it is, as its exit says.
-    fn stage(&self) -> Stage {
+    fn stage(&self) -> HostStage {
         let owes_report = self.unsent.iter().any(|report| !is_plain(report));
         match () {
-            () if !self.is_created => Stage::Creating,
-            () if self.running.is_some() => Stage::Running,
-            () if owes_report => Stage::Reporting,
-            () if !self.waiting.is_empty() => Stage::Reading,
-            () if self.is_quitting => Stage::Quitting,
-            () => Stage::Idle,
+            () if !self.is_created => HostStage::Creating,
+            () if self.running.is_some() => HostStage::Running,
+            () if owes_report => HostStage::Reporting,
+            () if !self.waiting.is_empty() => HostStage::Reading,
+            () if self.is_quitting => HostStage::Quitting,
+            () => HostStage::Idle,
         }
     }
 }
@@ -118,7 +118,7 @@ impl World {
         }
         if self.is_machine_short {
             self.fault(Fault::MachineShort);
-            return self.end_host(id, Some(Stage::Spawning), "fork: too many open files", None);
+            return self.end_host(id, Some(HostStage::Spawning), "fork: too many open files", None);
         }
         let (a, b) = (self.incarnation, id.0);
         if self.strikes(Fault::CreateFailed, a, b) {
@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    fn end_host(&mut self, id: HostId, stage: Option<Stage>, why: &str, error: Option<TaskError>) {
+    fn end_host(&mut self, id: HostId, stage: Option<HostStage>, why: &str, error: Option<TaskError>) {
         self.end_host_over(id, stage, why, error, None);
     }
 
@@ -317,7 +317,7 @@ impl World {
     fn end_host_over(
         &mut self,
         id: HostId,
-        stage: Option<Stage>,
+        stage: Option<HostStage>,
         why: &str,
         error: Option<TaskError>,
         over: Option<Bound>,
@@ -327,7 +327,7 @@ impl World {
         let plain = host.unsent.iter().filter(|report| is_plain(report));
         let exit = Exit {
             stage,
-            orderly: stage == Stage::Quitting && why == "exit status 0",
+            orderly: stage == HostStage::Quitting && why == "exit status 0",
             why: why.to_owned(),
             create_error: error,
             started: host.started,

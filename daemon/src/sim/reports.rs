@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ledger::{Attempt, HandKey, Owed, Stage};
 use super::world::World;
-use crate::host::{Exit, HostEvent, HostId, Report, Stage as HostStage};
+use crate::host::{Exit, HostEvent, HostId, HostStage, Report};
 use crate::model::{FaultCause, Outcome, TaskError};
 
 impl World {

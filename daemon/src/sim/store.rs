@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::dedup::Generation;
+use crate::dedup::Segment;
 
 /// A record, and whether it is written.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Records {
     }
 
     /// What a daemon that starts finds of a queue.
-    pub(super) fn found(&self, queue: &str) -> Vec<Generation> {
+    pub(super) fn found(&self, queue: &str) -> Vec<Segment> {
         let mut generations: BTreeMap<u64, Vec<&Record>> = BTreeMap::new();
         for record in self.of(queue) {
             generations.entry(record.generation).or_default().push(record);
@@ -72,7 +72,7 @@ impl Records {
             .map(|(number, records)| {
                 let at = records.iter().map(|record| record.at);
                 let (first, newest) = (at.clone().min().unwrap_or(0), at.max().unwrap_or(0));
-                Generation::found(number, first, newest, records.iter().map(|record| record.print))
+                Segment::found(number, first, newest, records.iter().map(|record| record.print))
             })
             .collect()
     }

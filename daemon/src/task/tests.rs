@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::own::{HEADER_ATTEMPT, HEADER_ID};
 use super::*;
-use crate::router::Entry;
+use crate::router::RouteEntry;
 
 fn table(fields: &[(&str, AMQPValue)]) -> FieldTable {
     let mut table = FieldTable::default();
@@ -74,7 +74,7 @@ fn message_id_is_the_id_and_one_of_ours_stands_in() {
 }
 
 fn backup_router() -> Router {
-    let entry = Entry { prefix: "Backup".into(), handler: 3, queues: None, incumbent: false };
+    let entry = RouteEntry { prefix: "Backup".into(), handler: 3, queues: None, incumbent: false };
     Router::build([entry]).0
 }
 

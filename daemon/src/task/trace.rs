@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 512;
 
 /// The trace's id, 32 hexadecimal digits, when the headers name a valid one.
 pub fn id(headers: Option<&FieldTable>) -> Option<&str> {
-    let traceparent = words(headers?.inner().get(TRACEPARENT)?)?;
+    let traceparent = text_of(headers?.inner().get(TRACEPARENT)?)?;
     trace_id(traceparent)
 }
 
@@ -31,14 +31,14 @@ pub fn inherit(headers: &mut FieldTable, from: Option<&FieldTable>) {
         return;
     }
     for name in [TRACEPARENT, TRACESTATE] {
-        let value = from.inner().get(name).filter(|value| words(value).is_some());
+        let value = from.inner().get(name).filter(|value| text_of(value).is_some());
         if let Some(value) = value.filter(|_| !headers.contains_key(name)) {
             headers.insert(ShortString::from(name), value.clone());
         }
     }
 }
 
-fn words(value: &AMQPValue) -> Option<&str> {
+fn text_of(value: &AMQPValue) -> Option<&str> {
     let text = match value {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?,
         AMQPValue::ShortString(text) => text.as_str(),

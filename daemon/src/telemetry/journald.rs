@@ -14,7 +14,7 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
-use super::record::{MAX_FIELDS, Record};
+use super::record::{LogRecord, MAX_FIELDS};
 use super::site::HANDLER_FIELDS;
 use super::text;
 use crate::config::Environment;
@@ -57,7 +57,7 @@ impl Journal {
     }
 
     /// Sends one record, or loses it: a log has nowhere to complain about that.
-    pub(super) fn send(&self, record: &Record) {
+    pub(super) fn send(&self, record: &LogRecord) {
         let fields = record.metadata.fields();
         let mut texts = Vec::with_capacity(16);
         let mut put = |name: &str, text: Cow<'_, str>| {

@@ -6,16 +6,16 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::record::Record;
-use super::writer::{Queue, Source};
+use super::record::LogRecord;
+use super::writer::{RecordQueue, RecordSource};
 
 /// Puts every event that passes the filter into the log queue.
 pub(super) struct Forward {
-    queue: Queue,
+    queue: RecordQueue,
 }
 
 impl Forward {
-    pub(super) fn new(queue: Queue) -> Self {
+    pub(super) fn new(queue: RecordQueue) -> Self {
         Self { queue }
     }
 }
@@ -23,16 +23,16 @@ impl Forward {
 impl<S: Subscriber> Layer<S> for Forward {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut fields = Fields { message: String::new(), record: Record::new(metadata, "") };
+        let mut fields = Fields { message: String::new(), record: LogRecord::new(metadata, "") };
         event.record(&mut fields);
         let Fields { message, record } = fields;
-        self.queue.push(Source::Own, record.with_message(message));
+        self.queue.push(RecordSource::Own, record.with_message(message));
     }
 }
 
 struct Fields {
     message: String,
-    record: Record,
+    record: LogRecord,
 }
 
 impl Visit for Fields {

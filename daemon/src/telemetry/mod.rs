@@ -1,6 +1,6 @@
 //! Logs: the journal's own fields under systemd, human text on stderr otherwise.
 //!
-//! Whoever logs only makes a [`record::Record`] and puts it into a bounded queue; one thread renders and writes.
+//! Whoever logs only makes a [`record::LogRecord`] and puts it into a bounded queue; one thread renders and writes.
 //! So a slow journal or terminal never holds up the data path: what does not fit is dropped, counted, and the
 //! count is logged.
 //!
@@ -27,7 +27,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
-use crate::config::log_level::Filter;
+use crate::config::log_level::LogFilter;
 use crate::config::{Environment, Log, LogTarget};
 use writer::{Sink, Writer};
 
@@ -72,7 +72,7 @@ impl Guard {
     /// # Errors
     /// The text is not a level; the old one stays.
     pub fn set_level(&self, level: &str) -> anyhow::Result<()> {
-        let filter = Filter::parse(level).map_err(|why| anyhow!("log.level: {why}"))?;
+        let filter = LogFilter::parse(level).map_err(|why| anyhow!("log.level: {why}"))?;
         self.task_log.set_levels(filter.task, filter.handler);
         self.targets.reload(filter.targets).context("logging has ended")
     }
@@ -99,7 +99,7 @@ fn assemble(
     log: &Log,
     writer: Writer,
 ) -> anyhow::Result<(Guard, impl tracing::Subscriber + Send + Sync + use<>)> {
-    let filter = Filter::parse(&log.level).map_err(|why| anyhow!("log.level: {why}"))?;
+    let filter = LogFilter::parse(&log.level).map_err(|why| anyhow!("log.level: {why}"))?;
     let task_log = TaskLog::new(writer.queue(), filter.task, filter.handler);
     let (targets, handle) = reload::Layer::new(filter.targets);
     let subscriber = Registry::default().with(targets).with(layer::Forward::new(writer.queue()));

@@ -17,7 +17,7 @@ pub(super) const MAX_VALUE: usize = 1024;
 pub(super) const MAX_FIELDS: usize = 32;
 
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct LogRecord {
     pub(super) time: SystemTime,
     /// Where it comes from: level, target, and the names of Warren's own fields.
     pub(super) metadata: &'static Metadata<'static>,
@@ -42,7 +42,7 @@ pub(super) struct TaskPart {
     pub(super) duration: Option<Duration>,
 }
 
-impl Record {
+impl LogRecord {
     pub(super) fn new(metadata: &'static Metadata<'static>, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             time: SystemTime::now(),

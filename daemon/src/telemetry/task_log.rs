@@ -8,9 +8,9 @@ use lapin::types::FieldTable;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
 
-use super::record::{Record, TaskPart};
+use super::record::{LogRecord, TaskPart};
 use super::site;
-use super::writer::{Queue, Source};
+use super::writer::{RecordQueue, RecordSource};
 use crate::model::{DeadReason, Outcome, TaskError};
 use crate::registry::Generation;
 use crate::settlement::Settlement;
@@ -19,12 +19,12 @@ use crate::task::trace;
 /// The data path's log. Clones share the level. Where the level is off, a call costs one branch.
 #[derive(Debug, Clone, Default)]
 pub struct TaskLog {
-    inner: Option<Inner>,
+    inner: Option<EnabledLog>,
 }
 
 #[derive(Debug, Clone)]
-struct Inner {
-    queue: Queue,
+struct EnabledLog {
+    queue: RecordQueue,
     task: Arc<AtomicUsize>,
     handler: Arc<AtomicUsize>,
 }
@@ -63,8 +63,8 @@ impl TaskLog {
         Self::default()
     }
 
-    pub(super) fn new(queue: Queue, task: LevelFilter, handler: LevelFilter) -> Self {
-        let log = Self { inner: Some(Inner { queue, task: Arc::default(), handler: Arc::default() }) };
+    pub(super) fn new(queue: RecordQueue, task: LevelFilter, handler: LevelFilter) -> Self {
+        let log = Self { inner: Some(EnabledLog { queue, task: Arc::default(), handler: Arc::default() }) };
         log.set_levels(task, handler);
         log
     }
@@ -174,7 +174,7 @@ impl TaskLog {
             for (name, value) in fields {
                 record.foreign(name, value);
             }
-            self.push_of(Source::Handler, record);
+            self.push_of(RecordSource::Handler, record);
         }
     }
 
@@ -184,23 +184,23 @@ impl TaskLog {
         if self.handler_enabled(Level::INFO) {
             let mut record = about(task, site::handler(Level::INFO), "").with_message(line.to_owned());
             record.field("stream", if stderr { "stderr" } else { "stdout" });
-            self.push_of(Source::Handler, record);
+            self.push_of(RecordSource::Handler, record);
         }
     }
 
-    fn push(&self, record: Record) {
-        self.push_of(Source::Own, record);
+    fn push(&self, record: LogRecord) {
+        self.push_of(RecordSource::Own, record);
     }
 
-    fn push_of(&self, source: Source, record: Record) {
+    fn push_of(&self, source: RecordSource, record: LogRecord) {
         if let Some(inner) = &self.inner {
             inner.queue.push(source, record);
         }
     }
 }
 
-fn about(task: TaskRef<'_>, place: &'static Metadata<'static>, message: &'static str) -> Record {
-    let mut record = Record::new(place, message);
+fn about(task: TaskRef<'_>, place: &'static Metadata<'static>, message: &'static str) -> LogRecord {
+    let mut record = LogRecord::new(place, message);
     record.task = Some(TaskPart {
         id: task.id.into(),
         queue: task.queue.cloned(),
@@ -213,7 +213,7 @@ fn about(task: TaskRef<'_>, place: &'static Metadata<'static>, message: &'static
     record
 }
 
-fn ending(task: TaskRef<'_>, level: Level, end: Finished<'_>) -> Record {
+fn ending(task: TaskRef<'_>, level: Level, end: Finished<'_>) -> LogRecord {
     let message = match end.settlement {
         Settlement::Ack => "task done",
         Settlement::Retry { .. } => "task failed, to be retried",

@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tracing::Level;
 
-use super::record::Record;
+use super::record::LogRecord;
 use crate::config::log_level::{HANDLER, TASK};
 
 /// Appends the record's line, its newline included.
-pub(super) fn render(record: &Record, color: bool, line: &mut String) {
+pub(super) fn render(record: &LogRecord, color: bool, line: &mut String) {
     timestamp(record.time, line);
     let (code, name) = match record.level() {
         Level::ERROR => (31, "ERROR"),
@@ -28,7 +28,7 @@ pub(super) fn render(record: &Record, color: bool, line: &mut String) {
 }
 
 /// Appends the record's fields as they stand behind its message, but for one.
-pub(super) fn fields(record: &Record, without: Option<&str>, line: &mut String) {
+pub(super) fn fields(record: &LogRecord, without: Option<&str>, line: &mut String) {
     let mut gap = "  ";
     let mut field = |name: &str, value: &str| {
         if without == Some(name) {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     fn line(message: &'static str, fields: &[(&'static str, &str)], color: bool) -> String {
-        let mut record = Record::new(site::task(Level::INFO), message);
+        let mut record = LogRecord::new(site::task(Level::INFO), message);
         record.time = UNIX_EPOCH;
         for (name, value) in fields {
             record.field(name, *value);

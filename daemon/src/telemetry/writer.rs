@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::journald::Journal;
-use super::record::Record;
+use super::record::LogRecord;
 use super::site;
 use super::text;
 
@@ -39,13 +39,13 @@ pub(super) enum Sink {
 
 /// The way into the log: never blocks.
 #[derive(Debug, Clone)]
-pub(super) struct Queue {
+pub(super) struct RecordQueue {
     sender: SyncSender<Item>,
-    counts: Arc<Counts>,
+    counts: Arc<RecordCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct RecordCounts {
     /// Records that handlers are the source of, waiting.
     of_handlers: AtomicUsize,
     /// Lost since the start: those of handlers, and Warren's own.
@@ -54,7 +54,7 @@ struct Counts {
 
 /// Whose record it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum RecordSource {
     /// A handler's.
     Handler,
     /// Warren's own.
@@ -64,20 +64,20 @@ pub(super) enum Source {
 /// The log thread, seen from outside.
 #[derive(Debug)]
 pub(super) struct Writer {
-    queue: Queue,
+    queue: RecordQueue,
 }
 
 #[derive(Debug)]
 enum Item {
-    Record(Source, Box<Record>),
+    Record(RecordSource, Box<LogRecord>),
     Flush(SyncSender<()>),
 }
 
-impl Queue {
+impl RecordQueue {
     /// Queues a record; when the queue is full, or what of it is a handler's to fill, the record is lost and counted.
-    pub(super) fn push(&self, source: Source, record: Record) {
+    pub(super) fn push(&self, source: RecordSource, record: LogRecord) {
         let waiting = &self.counts.of_handlers;
-        let is_handlers = source == Source::Handler;
+        let is_handlers = source == RecordSource::Handler;
         if is_handlers && waiting.fetch_add(1, Ordering::Relaxed) >= OF_HANDLERS
             || self.sender.try_send(Item::Record(source, Box::new(record))).is_err()
         {
@@ -89,17 +89,17 @@ impl Queue {
     }
 }
 
-impl Counts {
-    fn lost(&self, source: Source) -> u64 {
+impl RecordCounts {
+    fn lost(&self, source: RecordSource) -> u64 {
         self.dropped[source as usize].load(Ordering::Relaxed)
     }
 }
 
 impl Writer {
-    /// Starts the log thread. It ends when every [`Queue`] is gone.
+    /// Starts the log thread. It ends when every [`RecordQueue`] is gone.
     pub(super) fn start(sink: Sink) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let queue = Queue { sender, counts: Arc::default() };
+        let queue = RecordQueue { sender, counts: Arc::default() };
         let counts = Arc::clone(&queue.counts);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || run(sink, &receiver, &counts))?;
         Ok(Self { queue })
@@ -107,10 +107,10 @@ impl Writer {
 
     /// Lines lost since the start.
     pub(super) fn lost(&self) -> u64 {
-        self.queue.counts.lost(Source::Own) + self.queue.counts.lost(Source::Handler)
+        self.queue.counts.lost(RecordSource::Own) + self.queue.counts.lost(RecordSource::Handler)
     }
 
-    pub(super) fn queue(&self) -> Queue {
+    pub(super) fn queue(&self) -> RecordQueue {
         self.queue.clone()
     }
 
@@ -132,10 +132,10 @@ impl Writer {
     }
 }
 
-fn run(mut sink: Sink, receiver: &Receiver<Item>, counts: &Counts) {
-    const LOSSES: [(Source, &str); 2] = [
-        (Source::Own, "log lines were lost: the log is too slow"),
-        (Source::Handler, "lines of handlers were lost: they log and print more than the log takes"),
+fn run(mut sink: Sink, receiver: &Receiver<Item>, counts: &RecordCounts) {
+    const LOSSES: [(RecordSource, &str); 2] = [
+        (RecordSource::Own, "log lines were lost: the log is too slow"),
+        (RecordSource::Handler, "lines of handlers were lost: they log and print more than the log takes"),
     ];
     let (mut text, mut told) = (String::new(), [0; 2]);
     while let Ok(first) = receiver.recv() {
@@ -143,7 +143,7 @@ fn run(mut sink: Sink, receiver: &Receiver<Item>, counts: &Counts) {
         for item in std::iter::once(first).chain(receiver.try_iter().take(QUEUE)) {
             match item {
                 Item::Record(source, record) => {
-                    if source == Source::Handler {
+                    if source == RecordSource::Handler {
                         counts.of_handlers.fetch_sub(1, Ordering::Relaxed);
                     }
                     sink.put(&record, &mut text);
@@ -156,7 +156,7 @@ fn run(mut sink: Sink, receiver: &Receiver<Item>, counts: &Counts) {
             let lost = counts.lost(source) - *told;
             if lost > 0 {
                 *told += lost;
-                let mut record = Record::new(&site::LOSS, message);
+                let mut record = LogRecord::new(&site::LOSS, message);
                 record.field("lost", lost.to_string());
                 sink.put(&record, &mut text);
             }
@@ -172,7 +172,7 @@ fn run(mut sink: Sink, receiver: &Receiver<Item>, counts: &Counts) {
 }
 
 impl Sink {
-    fn put(&mut self, record: &Record, buffer: &mut String) {
+    fn put(&mut self, record: &LogRecord, buffer: &mut String) {
         match self {
             Self::Text { color, .. } => {
                 text::render(record, *color, buffer);

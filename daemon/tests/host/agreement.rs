@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use warren::host::{HostEvent, HostSpec, HostTask, OutputBounds, Report, Spawner};
 use warren::model::{FollowUp, Outcome};
-use warren::router::{Entry, Router};
+use warren::router::{RouteEntry, Router};
 use warren_plugin::testing::{AnyPlugin, Ran, TaskSpec, TestKit};
 use warren_plugin::{Call, Done, Failure, Handler, Message, NoSettings, Task, abi};
 
@@ -200,7 +200,7 @@ impl Handler for Echo {
 #[test]
 fn the_router_and_the_test_kit_find_the_same_prefix_and_argument() {
     let prefixes = ["Process order", "Process", "Task 7: Special", "Send #", "Überprüfe"];
-    let entries = prefixes.iter().map(|&prefix| Entry {
+    let entries = prefixes.iter().map(|&prefix| RouteEntry {
         prefix: prefix.into(),
         handler: 0,
         queues: None,

@@ -41,7 +41,7 @@ mod tests {
     fn a_digest_tells_machines_paths_and_templates_apart_and_stays_the_same() {
         let of = |host: &str, path: &str, template: &str| digest(host, Path::new(path), template);
         let one = of("a", "/shop/app.db", "{database}-{time}.db");
-        // Pinned: another value would orphan every backup that exists.
+        // Pinned: with another value the plugin would lose track of every backup that exists.
         assert_eq!(one, "e21500acca");
         assert_eq!(of("a", "/shop//./app.db", "{database}-{time}.db"), one);
         for other in [

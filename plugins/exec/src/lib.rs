@@ -111,7 +111,10 @@ impl Handler for Exec {
         let Ended { status, stopped } = ended.map_err(|error| self.not_started(&error))?;
         if stopped {
             call.check()?;
-            return Err(retry("stopped", format!("{} was stopped: {}", self.plan.name, words(status))));
+            return Err(retry(
+                "stopped",
+                format!("{} was stopped: {}", self.plan.name, describe_status(status)),
+            ));
         }
         self.outcome(status, lines.last())?;
         Ok(result(output, total, &self.plan.output_type))
@@ -175,7 +178,7 @@ impl Exec {
         if code.is_some_and(|code| self.plan.done.contains(&code)) {
             return Ok(());
         }
-        let mut message = format!("{} ended with {}", self.plan.name, words(status));
+        let mut message = format!("{} ended with {}", self.plan.name, describe_status(status));
         if !last_line.is_empty() {
             message.push_str(": ");
             message.push_str(last_line);
@@ -189,7 +192,7 @@ impl Exec {
 }
 
 /// `exit status 3`, `signal 9`.
-fn words(status: ExitStatus) -> String {
+fn describe_status(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

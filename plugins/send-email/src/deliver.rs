@@ -102,7 +102,7 @@ impl Server {
             })
     }
 
-    /// What an error means. What a server refuses is judged in [`refusal`]; everything else may pass.
+    /// What an error means. What a server refuses is classified in [`refusal`]; everything else may pass.
     fn explain(&self, step: Step, error: &Error) -> Failure {
         let place = format!("{}:{}", self.host, self.port);
         let status = error.status().map(u16::from);

@@ -93,7 +93,7 @@ impl Times {
 }
 
 /// The canaries that were not done exactly once, with how often they were.
-pub(super) fn judge<'a>(
+pub(super) fn not_done_once<'a>(
     canaries: impl Iterator<Item = &'a Canary>,
     entries: &[Entry],
 ) -> Vec<(String, usize)> {

@@ -48,7 +48,7 @@ pub struct Attack {
 }
 
 impl Attack {
-    /// Runs it and gives what it came to; [`Report::assert_clean`] judges that.
+    /// Runs it and gives what it came to; [`Report::assert_clean`] checks that.
     ///
     /// # Panics
     /// When something does not come to its end. The seed is printed then, too.
@@ -77,7 +77,7 @@ impl Attack {
             peak_rss_kib: stage.daemon.peak_rss_kib(),
             before: Times::of(&before, &ledger),
             during: Times::of(&during, &ledger),
-            canaries: canaries::judge(before.iter().chain(&during), &ledger),
+            canaries: canaries::not_done_once(before.iter().chain(&during), &ledger),
         }
     }
 }

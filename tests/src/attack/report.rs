@@ -1,4 +1,4 @@
-//! The outcome for people, and the judgement.
+//! The outcome for people, and the check of it.
 
 use std::fmt;
 use std::time::Duration;

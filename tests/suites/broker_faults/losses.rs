@@ -64,7 +64,7 @@ fn after_128_lost_connections_in_a_row_every_task_is_done_and_nothing_has_leaked
     broker.wait_one_consumer(home.queue());
     daemon.wait_holds(&before);
     assert_eq!(broker.take_all(&home.dead()).len(), 0, "no dead letters");
-    judge(&ledger::read(&home.path("ledger")), &losses, published);
+    assert_explained(&ledger::read(&home.path("ledger")), &losses, published);
 }
 
 /// Ends the producer and the closer.
@@ -134,7 +134,7 @@ fn lose(daemon: &Daemon, proxy: &Proxy, close: &Path) -> Vec<RangeInclusive<u64>
 }
 
 /// Every task is done, and what ran more than once did so because of a loss.
-fn judge(entries: &[Entry], losses: &[RangeInclusive<u64>], published: usize) {
+fn assert_explained(entries: &[Entry], losses: &[RangeInclusive<u64>], published: usize) {
     let done: BTreeSet<_> = entries.iter().filter(|one| one.what == "done").map(|one| &one.id).collect();
     let of_load = done.iter().filter(|id| id.starts_with("t-")).count();
     assert_eq!(of_load, published, "every task is done");

@@ -15,7 +15,7 @@ fn lines(rig: &Rig, words: &[&str]) -> Vec<Value> {
 
 #[test]
 fn every_kind_of_letter_is_listed_shown_and_exported_and_stays() {
-    let rig = Rig::buried(Node::shared(), "dead_kinds", "workers = 4");
+    let rig = Rig::with_dead_letters(Node::shared(), "dead_kinds", "workers = 4");
     let list = rig.ask(&["list"]);
     assert_eq!((&list["queue"], &list["ended"]), (&"dead_kinds.dead".into(), &"complete".into()));
     assert_eq!((&list["depth"], &list["looked_at"], &list["matched"]), (&8.into(), &8.into(), &8.into()));
@@ -64,7 +64,7 @@ fn every_kind_of_letter_is_listed_shown_and_exported_and_stays() {
 
 #[test]
 fn filters_choose_and_dry_runs_change_nothing() {
-    let rig = Rig::buried(Node::shared(), "dead_filters", "workers = 4");
+    let rig = Rig::with_dead_letters(Node::shared(), "dead_filters", "workers = 4");
     let table: [(&[&str], &[&str]); 10] = [
         (&["--reason", "unroutable"], &["empty", "stray"]),
         (&["--handler", "scenario"], &["fatal", "never", "worn"]),
@@ -192,7 +192,7 @@ fn without_a_broker_it_is_69_and_tells_no_password() {
 
 #[test]
 fn a_quorum_dead_queue_keeps_its_letters_and_their_order() {
-    let rig = Rig::buried(Node::shared(), "dead_quorum", "workers = 4\ndead_type = \"quorum\"");
+    let rig = Rig::with_dead_letters(Node::shared(), "dead_quorum", "workers = 4\ndead_type = \"quorum\"");
     let first = rig.ask(&["list"]);
     for _ in 0..3 {
         assert_eq!(rig.ask(&["list"])["letters"], first["letters"]);

@@ -12,7 +12,7 @@ use super::rig::{MANY, Rig, ended, is_ours, original};
 
 #[test]
 fn a_replay_has_the_original_s_body_and_properties_and_nothing_of_ours() {
-    let rig = Rig::buried(Node::shared(), "replay_original", "workers = 4");
+    let rig = Rig::with_dead_letters(Node::shared(), "replay_original", "workers = 4");
     let report = rig.ask(&["replay", "--id", "never", "--id", "bytes"]);
     assert_eq!(
         (&report["replayed"], &report["left"], &report["failed"]),

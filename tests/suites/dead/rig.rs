@@ -19,7 +19,7 @@ pub(crate) struct Rig {
 /// Enough letters that a run is still in the middle when it has been seen to be under way.
 pub(crate) const MANY: u32 = 1_500;
 
-/// What the daemon gives up in [`Rig::buried`]: id and reason, in the order of the ids.
+/// What the daemon gives up in [`Rig::with_dead_letters`]: id and reason, in the order of the ids.
 pub(crate) const LETTERS: [(&str, &str); 7] = [
     ("bytes", "malformed"),
     ("empty", "unroutable"),
@@ -48,7 +48,7 @@ impl Rig {
     }
 
     /// A dead letter of every kind, and one without an id; the daemon has ended.
-    pub(crate) fn buried(node: &Node, queue: &str, keys: &str) -> Self {
+    pub(crate) fn with_dead_letters(node: &Node, queue: &str, keys: &str) -> Self {
         let rig = Self::new(node, queue);
         let mut daemon = rig.daemon(keys);
         let publish = |id: &str, body: &[u8]| {

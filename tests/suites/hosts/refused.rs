@@ -112,7 +112,7 @@ fn tasks_of_a_file_that_is_refused_at_start_run_when_it_is_good() {
 #[test]
 fn a_refused_file_takes_no_task_from_a_handler_that_runs() {
     let node = Node::shared();
-    let home = Home::new(&node.uri(), "hosts_hearsay");
+    let home = Home::new(&node.uri(), "hosts_untrusted");
     home.install_c("good", "torture.c", &["-DNAME=good", "-DPREFIX=Do"]);
     // Others may have written what this one claims: a longer prefix, which would win.
     home.install_c("open", "torture.c", &["-DNAME=open", "-DPREFIX=Do it"]);

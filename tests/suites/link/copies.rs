@@ -135,7 +135,7 @@ fn a_classic_delay_queue_left_by_another_configuration_is_used_as_it_is() {
 #[test]
 fn a_dead_letter_keeps_body_and_properties_and_says_why() {
     let node = Node::shared();
-    let (name, outside) = (unique("buried"), Broker::connect(&node.uri()));
+    let (name, outside) = (unique("dead_letter"), Broker::connect(&node.uri()));
     outside.declare(&name, &[]);
     let properties = lapin::BasicProperties::default()
         .with_content_type("text/plain".into())

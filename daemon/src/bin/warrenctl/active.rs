@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use warren::model::status::ActiveTask;
 
-use crate::exit::Failure;
-use crate::output::{Table, print, print_json, span};
+use crate::exit::VerbError;
+use crate::output::{TextTable, print, print_json, span};
 use crate::{Global, place};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -14,7 +14,7 @@ Examples:
   watch -n1 warrenctl active
   warrenctl active --json | jq 'map(select(.running_ms > 60000))'";
 
-pub(crate) fn run(global: &Global) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global) -> Result<(), VerbError> {
     let tasks = place::client(global).active()?;
     if global.json { print_json(&tasks) } else { print(&text(&tasks)) }
 }
@@ -23,7 +23,7 @@ fn text(tasks: &[ActiveTask]) -> String {
     if tasks.is_empty() {
         return "no task is running\n".to_owned();
     }
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         "TASK", "QUEUE", "HANDLER", "GEN", "ATTEMPT", "RUNNING", "LIMIT", "PID", "PROGRESS", "TEXT",
     ]);
     for task in tasks {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 use warren::model::status::{CancelReply, CancelledWhile};
 
-use crate::exit::Failure;
+use crate::exit::VerbError;
 use crate::output::{clean, print, print_json};
 use crate::{Global, place};
 
@@ -26,7 +26,7 @@ pub(crate) struct CancelArgs {
     task: String,
 }
 
-pub(crate) fn run(global: &Global, args: &CancelArgs) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, args: &CancelArgs) -> Result<(), VerbError> {
     let reply = place::client(global).cancel(&args.task)?;
     if global.json { print_json(&reply) } else { print(&text(&reply)) }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use warren::config::{Config, Diagnostic, Environment, Place};
 use warren::plugin::{discover, target_conflicts};
 
-use crate::exit::Failure;
+use crate::exit::VerbError;
 use crate::output::{print, print_json};
 use crate::{Global, place};
 
@@ -44,14 +44,14 @@ pub(crate) enum ConfigVerb {
     Show,
 }
 
-pub(crate) fn run(global: &Global, verb: &ConfigVerb) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, verb: &ConfigVerb) -> Result<(), VerbError> {
     match verb {
         ConfigVerb::Check => check(global),
         ConfigVerb::Show => show(global),
     }
 }
 
-fn check(global: &Global) -> Result<(), Failure> {
+fn check(global: &Global) -> Result<(), VerbError> {
     let loaded = Config::load(&place::config_file(global), &Environment::of_process());
     let rows =
         |diagnostics: &[Diagnostic]| diagnostics.iter().map(Diagnostic::to_json).collect::<Vec<Value>>();
@@ -110,7 +110,7 @@ fn targets(config: &Config) -> Vec<Diagnostic> {
         .collect()
 }
 
-fn show(global: &Global) -> Result<(), Failure> {
+fn show(global: &Global) -> Result<(), VerbError> {
     let config = place::config(global)?;
     if global.json { print_json(&config.to_json()) } else { print(&config.render_toml()) }
 }

@@ -14,9 +14,9 @@ use clap::{Args, Subcommand};
 use warren::broker::dead::{HOLD, MAX_HOLD};
 use warren::model::UnixMs;
 
-use self::filter::{Filter, FilterArgs};
+use self::filter::{FilterArgs, LetterFilter};
 use crate::Global;
-use crate::exit::Failure;
+use crate::exit::VerbError;
 
 pub(crate) const EXAMPLES: &str = "\
 The dead letters of a queue are in QUEUE.dead: tasks that were rejected, used their attempts up, ran out of time, killed
@@ -70,12 +70,12 @@ pub(crate) struct Which {
 
 impl Which {
     /// The filter as of now; `limit` counts where the command line has none.
-    fn filter(&self, limit: Option<u64>) -> Filter {
+    fn filter(&self, limit: Option<u64>) -> LetterFilter {
         self.filter.at(UnixMs::now(), limit)
     }
 }
 
-pub(crate) fn run(global: &Global, verb: &DeadVerb) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, verb: &DeadVerb) -> Result<(), VerbError> {
     match verb {
         DeadVerb::List(which) => list::run(global, which),
         DeadVerb::Show(args) => show::run(global, args),

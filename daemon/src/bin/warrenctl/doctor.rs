@@ -1,4 +1,4 @@
-//! `warrenctl doctor`: facts are gathered, then judged, then told.
+//! `warrenctl doctor`: facts are gathered, checked and printed.
 //!
 //! | module | what it is for |
 //! | --- | --- |
@@ -16,7 +16,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::Global;
-use crate::exit::Failure;
+use crate::exit::VerbError;
 use crate::output::{print, print_json};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -41,11 +41,11 @@ pub(crate) struct DoctorArgs {
     strict: bool,
 }
 
-pub(crate) fn run(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, args: &DoctorArgs) -> Result<(), VerbError> {
     let findings = checks::all(&gather::facts(global)?);
     let verdict = finding::verdict(&findings, args.strict);
     if global.json {
-        let count = finding::Count::of(&findings);
+        let count = finding::FindingCounts::of(&findings);
         print_json(&json!({"ok": verdict.is_ok(), "count": count, "findings": findings}))?;
     } else {
         print(&finding::text(&findings))?;

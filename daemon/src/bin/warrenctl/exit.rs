@@ -32,12 +32,12 @@ pub(crate) enum Code {
 
 /// Why a verb did not do its work.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct VerbError {
     code: Code,
     error: anyhow::Error,
 }
 
-impl Failure {
+impl VerbError {
     /// A failure with its message; the error's chain is printed with it.
     pub(crate) fn new(code: Code, error: impl Into<anyhow::Error>) -> Self {
         Self { code, error: error.into() }
@@ -54,13 +54,13 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for VerbError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.error)
     }
 }
 
-impl From<ClientError> for Failure {
+impl From<ClientError> for VerbError {
     fn from(error: ClientError) -> Self {
         let code = match &error {
             ClientError::NoDaemon { .. } | ClientError::Permission { .. } => Code::Unavailable,
@@ -73,7 +73,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-impl From<DialError> for Failure {
+impl From<DialError> for VerbError {
     fn from(error: DialError) -> Self {
         let code = match &error {
             DialError::NoAddress | DialError::BadUri | DialError::Certificate { .. } => Code::Config,
@@ -83,7 +83,7 @@ impl From<DialError> for Failure {
     }
 }
 
-impl From<QueueError> for Failure {
+impl From<QueueError> for VerbError {
     fn from(error: QueueError) -> Self {
         let code = match &error {
             QueueError::Stream(_) | QueueError::Different { .. } | QueueError::NameTooLong(_) => Code::Config,

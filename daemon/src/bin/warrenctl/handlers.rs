@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use warren::model::status::HandlerStatus;
 
-use crate::exit::Failure;
-use crate::output::{Table, clean, print, print_json, short_digest, span};
+use crate::exit::VerbError;
+use crate::output::{TextTable, clean, print, print_json, short_digest, span};
 use crate::{Global, place};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -14,7 +14,7 @@ Examples:
   warrenctl handlers
   warrenctl handlers --json | jq -r '.[] | \"\\(.name) \\(.sha256)\"'";
 
-pub(crate) fn run(global: &Global) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global) -> Result<(), VerbError> {
     let handlers = place::client(global).handlers()?;
     if global.json { print_json(&handlers) } else { print(&text(&handlers)) }
 }
@@ -23,7 +23,7 @@ fn text(handlers: &[HandlerStatus]) -> String {
     if handlers.is_empty() {
         return "no handler is loaded\n".to_owned();
     }
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         "HANDLER",
         "STATE",
         "PREFIXES",

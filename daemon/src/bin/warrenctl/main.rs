@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use warren::engine::PauseTarget;
 
-use crate::exit::Failure;
+use crate::exit::VerbError;
 
 fn main() -> ExitCode {
     // `plugin check` and `plugin run` start hosts of this very executable.
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     output::exit_code(run(&cli))
 }
 
-fn run(cli: &Cli) -> Result<(), Failure> {
+fn run(cli: &Cli) -> Result<(), VerbError> {
     let global = &cli.global;
     match &cli.verb {
         Verb::Publish(args) => publish::run(global, args),

@@ -7,16 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 
 /// Writes to stdout. A reader that left (`| head`) is not an error.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), VerbError> {
     write(text.as_bytes())
 }
 
 /// Writes what a task or a handler made to stdout, with a newline at its end if it has none; nothing for nothing. Into
 /// a pipe it goes byte for byte, onto a terminal as text.
-pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), VerbError> {
     let mut bytes = if io::stdout().is_terminal() {
         clean_lines(&String::from_utf8_lossy(bytes)).into_bytes()
     } else {
@@ -28,24 +28,24 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     write(&bytes)
 }
 
-fn write(bytes: &[u8]) -> Result<(), Failure> {
+fn write(bytes: &[u8]) -> Result<(), VerbError> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(Code::Io, anyhow::Error::new(e).context("cannot write to stdout")))
+            Err(VerbError::new(Code::Io, anyhow::Error::new(e).context("cannot write to stdout")))
         }
         _ => Ok(()),
     }
 }
 
 /// Writes a value as JSON to stdout: indented on a terminal, one line in a pipe.
-pub(crate) fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
+pub(crate) fn print_json<T: Serialize>(value: &T) -> Result<(), VerbError> {
     let text = if io::stdout().is_terminal() {
         serde_json::to_string_pretty(value)
     } else {
         serde_json::to_string(value)
     };
-    let mut text = text.map_err(|e| Failure::new(Code::Software, e))?;
+    let mut text = text.map_err(|e| VerbError::new(Code::Software, e))?;
     text.push('\n');
     print(&text)
 }
@@ -69,11 +69,11 @@ pub(crate) fn exit_code(result: Result<(), Failure>) -> ExitCode {
 
 /// Rows under a head line, each column as wide as its widest cell; numbers to the right.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct TextTable {
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     pub(crate) fn new(head: &[&str]) -> Self {
         Self { rows: vec![head.iter().map(|&cell| cell.to_owned()).collect()] }
     }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_numbers_stand_to_the_right() {
-        let mut table = Table::new(&["NAME", "COUNT", "NOTE"]);
+        let mut table = TextTable::new(&["NAME", "COUNT", "NOTE"]);
         table.row(["ü".into(), "5".into(), "a".into()]);
         table.row(["longer".into(), "12345678".into(), String::new()]);
         // On a terminal each of these is as wide as two letters.

@@ -12,7 +12,7 @@ use clap::{Args, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use warren::daemon::Arguments;
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -27,12 +27,12 @@ pub(crate) struct PagesArgs {
 }
 
 /// Writes everything there is for `warrenctl`, whose definition is given, and for `warrend`.
-pub(crate) fn run(args: &PagesArgs, warrenctl: &Command) -> Result<(), Failure> {
+pub(crate) fn run(args: &PagesArgs, warrenctl: &Command) -> Result<(), VerbError> {
     for file in files(warrenctl) {
         let path = args.share.join(&file.path);
         write(&path, &file.contents).map_err(|error| {
             let error = anyhow::Error::new(error).context(format!("cannot write {}", path.display()));
-            Failure::new(Code::Io, error)
+            VerbError::new(Code::Io, error)
         })?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use warren::engine::PauseTarget;
 
-use crate::exit::Failure;
+use crate::exit::VerbError;
 use crate::output::{clean, print, print_json};
 use crate::{Global, place};
 
@@ -40,7 +40,11 @@ pub(crate) enum PauseVerb {
     },
 }
 
-pub(crate) fn run(global: &Global, verb: &PauseVerb, held: fn(String) -> PauseTarget) -> Result<(), Failure> {
+pub(crate) fn run(
+    global: &Global,
+    verb: &PauseVerb,
+    held: fn(String) -> PauseTarget,
+) -> Result<(), VerbError> {
     let (name, paused) = match verb {
         PauseVerb::Pause { name } => (name, true),
         PauseVerb::Resume { name } => (name, false),

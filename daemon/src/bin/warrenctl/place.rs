@@ -8,7 +8,7 @@ use warren::config::{Config, ConfigErrors, Environment, Queue};
 use warren::control::client::Client;
 
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::note;
 
 /// The configuration when `--config` names none.
@@ -20,7 +20,7 @@ pub(crate) fn client(global: &Global) -> Client {
 }
 
 /// The whole configuration, as the daemon would read it; warnings go to stderr.
-pub(crate) fn config(global: &Global) -> Result<Config, Failure> {
+pub(crate) fn config(global: &Global) -> Result<Config, VerbError> {
     let loaded = Config::load(&config_file(global), &Environment::of_process())
         .map_err(|errors| bad_config(&errors))?;
     for warning in &loaded.warnings {
@@ -30,28 +30,28 @@ pub(crate) fn config(global: &Global) -> Result<Config, Failure> {
 }
 
 /// The queue that the command line means: one of the configured ones, and the only one where none is named.
-pub(crate) fn queue(config: &Config, name: Option<&str>) -> Result<Queue, Failure> {
+pub(crate) fn queue(config: &Config, name: Option<&str>) -> Result<Queue, VerbError> {
     let names = || config.queues.iter().map(|queue| &*queue.name).collect::<Vec<_>>().join(", ");
     match (name, &*config.queues) {
         (None, [only]) => Ok(only.clone()),
-        (None, _) => Err(Failure::text(
+        (None, _) => Err(VerbError::text(
             Code::Usage,
             format!("several queues are configured: --queue one of {}", names()),
         )),
         (Some(name), queues) => queues.iter().find(|queue| &*queue.name == name).cloned().ok_or_else(|| {
             let text = format!("no queue `{name}` is configured; there is {}", names());
-            Failure::text(Code::Usage, text)
+            VerbError::text(Code::Usage, text)
         }),
     }
 }
 
 /// The failure that a configuration's errors are.
-pub(crate) fn bad_config(errors: &ConfigErrors) -> Failure {
+pub(crate) fn bad_config(errors: &ConfigErrors) -> VerbError {
     let head = match errors.0.len() {
         1 => "the configuration has an error".to_owned(),
         count => format!("the configuration has {count} errors"),
     };
-    Failure::text(Code::Config, format!("{head}\n{errors}"))
+    VerbError::text(Code::Config, format!("{head}\n{errors}"))
 }
 
 /// The configuration file that the command line means.

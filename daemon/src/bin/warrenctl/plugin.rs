@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use crate::Global;
-use crate::exit::Failure;
+use crate::exit::VerbError;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +36,7 @@ pub(crate) enum PluginVerb {
     Run(run::RunArgs),
 }
 
-pub(crate) fn run(global: &Global, verb: &PluginVerb) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, verb: &PluginVerb) -> Result<(), VerbError> {
     match verb {
         PluginVerb::Inspect { file } => inspect::run(global, file),
         PluginVerb::Check(args) => check::run(global, args),

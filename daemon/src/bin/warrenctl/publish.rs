@@ -22,12 +22,12 @@ use warren::model::UnixMs;
 
 use self::bar::Bar;
 use self::envelope::Envelope;
-use self::input::{InputError, Source};
-use self::ledger::Report;
-use self::send::{Run, Stop};
-use self::wait::{End, Inbox, Limit, Waiting};
+use self::input::{InputError, TaskSource};
+use self::ledger::PublishReport;
+use self::send::{PublishRun, Stop};
+use self::wait::{AwaitedTasks, End, Inbox, Limit};
 use self::when::When;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print_json, span};
 use crate::{Global, place};
@@ -131,7 +131,7 @@ impl PublishArgs {
     }
 }
 
-pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), VerbError> {
     let source = source(args)?;
     let config = place::config(global)?;
     let queue = place::queue(&config, args.queue.as_deref())?;
@@ -139,10 +139,10 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(Code::Software, e))?;
+        .map_err(|e| VerbError::new(Code::Software, e))?;
     let started = Instant::now();
     let ended = runtime.block_on(async {
-        let interrupt = Interrupt::listen().map_err(|e| Failure::new(Code::Software, e))?;
+        let interrupt = Interrupt::listen().map_err(|e| VerbError::new(Code::Software, e))?;
         publish(args, source, &config, queue.clone(), &interrupt, !global.json).await
     })?;
     // A thread that waits for standard input must not keep the program from ending.
@@ -151,26 +151,27 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<(), Failure> {
 }
 
 /// How a run ended.
-struct Ended {
-    report: Report,
+struct PublishEnd {
+    report: PublishReport,
     /// Why it stopped early, if it did.
     reason: Option<Stop>,
     /// The results, where they were waited for.
-    results: Option<(Waiting, End)>,
+    results: Option<(AwaitedTasks, End)>,
 }
 
 async fn publish(
     args: &PublishArgs,
-    source: Source,
+    source: TaskSource,
     config: &Config,
     queue: Queue,
     interrupt: &Interrupt,
     printing: bool,
-) -> Result<Ended, Failure> {
-    let few = if let Source::Texts(texts) = &source { Some(texts.len()) } else { None };
+) -> Result<PublishEnd, VerbError> {
+    let few = if let TaskSource::Texts(texts) = &source { Some(texts.len()) } else { None };
     let size = source.size();
-    let interrupted = || Failure::text(Code::Interrupted, "interrupted; nothing was sent");
-    let mut input = source.read(config.daemon.max_task_bytes).map_err(|e| Failure::new(Code::Software, e))?;
+    let interrupted = || VerbError::text(Code::Interrupted, "interrupted; nothing was sent");
+    let mut input =
+        source.read(config.daemon.max_task_bytes).map_err(|e| VerbError::new(Code::Software, e))?;
     if args.wait.is_some() {
         input = tokio::select! {
             gathered = input.gather(wait::MOST) => gathered.map_err(refused)?,
@@ -182,19 +183,19 @@ async fn publish(
         () = interrupt.wait() => return Err(interrupted()),
     };
     let envelope = Envelope::new(args, queue, inbox.as_ref().map(Inbox::queue), UnixMs::now());
-    let run = Run::new(envelope, input.tasks, inbox.is_some());
+    let run = PublishRun::new(envelope, input.tasks, inbox.is_some());
     let bar = Bar::new(few.is_some(), size, input.bytes);
     watch(&run, run.send(&link, few.unwrap_or(send::CHANNELS)), interrupt, &bar).await;
     let (report, reason) = run.close();
     let mut results = None;
     if let (Some(inbox), Some(limit), None) = (&mut inbox, args.wait, &reason) {
-        let mut waiting = Waiting::new(run.ids());
+        let mut waiting = AwaitedTasks::new(run.ids());
         let end = inbox.collect(&mut waiting, limit, interrupt, printing).await?;
         results = Some((waiting, end));
     }
-    // Whatever it says, the books are closed.
+    // Whatever it says, the report is complete.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, link.connection.close(200, "done".into())).await;
-    Ok(Ended { report, reason, results })
+    Ok(PublishEnd { report, reason, results })
 }
 
 /// The link, and on it the queue for the results if they are wanted.
@@ -202,20 +203,20 @@ async fn open(
     config: &Config,
     queue: &Queue,
     results: bool,
-) -> Result<(Arc<BrokerConnection>, Option<Inbox>), Failure> {
+) -> Result<(Arc<BrokerConnection>, Option<Inbox>), VerbError> {
     let link = link::open(config, queue).await?;
     let inbox = if results { Some(Inbox::open(&link.connection).await?) } else { None };
     Ok((Arc::new(link), inbox))
 }
 
 /// Before anything was sent.
-fn refused(error: InputError) -> Failure {
+fn refused(error: InputError) -> VerbError {
     let code = if let InputError::TooMany(_) = error { Code::Usage } else { Code::Data };
-    Failure::new(code, anyhow::Error::new(error).context("nothing was sent"))
+    VerbError::new(code, anyhow::Error::new(error).context("nothing was sent"))
 }
 
 /// Drives the sending, the progress bar and the signals until the sending has ended.
-async fn watch(run: &Run, sending: impl Future<Output = ()>, interrupt: &Interrupt, bar: &Bar) {
+async fn watch(run: &PublishRun, sending: impl Future<Output = ()>, interrupt: &Interrupt, bar: &Bar) {
     let mut tick = tokio::time::interval(TICK);
     let mut heard = false;
     tokio::pin!(sending);
@@ -233,25 +234,25 @@ async fn watch(run: &Run, sending: impl Future<Output = ()>, interrupt: &Interru
     bar.finish();
 }
 
-fn source(args: &PublishArgs) -> Result<Source, Failure> {
-    let usage = |text: &str| Failure::text(Code::Usage, text);
+fn source(args: &PublishArgs) -> Result<TaskSource, VerbError> {
+    let usage = |text: &str| VerbError::text(Code::Usage, text);
     let source = match (&args.file, &*args.texts) {
-        (Some(path), _) if path.as_os_str() == "-" => Source::Stdin,
-        (Some(path), _) => Source::file(path).map_err(|e| Failure::new(Code::Data, e))?,
-        (None, [one]) if one == "-" => Source::Stdin,
-        (None, texts) => Source::Texts(texts.to_vec()),
+        (Some(path), _) if path.as_os_str() == "-" => TaskSource::Stdin,
+        (Some(path), _) => TaskSource::file(path).map_err(|e| VerbError::new(Code::Data, e))?,
+        (None, [one]) if one == "-" => TaskSource::Stdin,
+        (None, texts) => TaskSource::Texts(texts.to_vec()),
     };
     match &source {
-        Source::Texts(texts) if texts.iter().any(|text| text == "-") => {
+        TaskSource::Texts(texts) if texts.iter().any(|text| text == "-") => {
             Err(usage("`-` reads standard input and cannot stand beside other tasks"))
         }
-        Source::Texts(texts) if args.wait == Some(Limit::Forever) && duration(&texts[0]).is_ok() => {
+        TaskSource::Texts(texts) if args.wait == Some(Limit::Forever) && duration(&texts[0]).is_ok() => {
             Err(usage(&format!("did you mean --wait={}?", texts[0])))
         }
-        Source::Texts(texts) if texts.iter().any(|text| text.trim().is_empty()) => {
+        TaskSource::Texts(texts) if texts.iter().any(|text| text.trim().is_empty()) => {
             Err(usage("an empty task has nothing to route it by"))
         }
-        Source::Texts(texts) if texts.len() == 1 => Ok(source),
+        TaskSource::Texts(texts) if texts.len() == 1 => Ok(source),
         _ if args.id.is_some() => {
             Err(usage("--id is for exactly one TEXT: two tasks with one id are one task to a handler"))
         }
@@ -285,8 +286,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// What is printed at the end, and the exit code.
-fn conclude(global: &Global, queue: &str, unit: &str, took: Duration, ended: &Ended) -> Result<(), Failure> {
-    let Ended { report, reason, results } = ended;
+fn conclude(
+    global: &Global,
+    queue: &str,
+    unit: &str,
+    took: Duration,
+    ended: &PublishEnd,
+) -> Result<(), VerbError> {
+    let PublishEnd { report, reason, results } = ended;
     if global.json {
         let mut said = json!({"queue": queue, "ended": word(ended), "report": report});
         if let Some((waiting, _)) = results {
@@ -311,11 +318,11 @@ fn conclude(global: &Global, queue: &str, unit: &str, took: Duration, ended: &En
         Some(Stop::Input(error)) => (Code::Data, error.to_string()),
         Some(Stop::Broker(code, why)) => (*code, why.clone()),
     };
-    Err(Failure::text(code, format!("{why}\n{}", report.text(unit))))
+    Err(VerbError::text(code, format!("{why}\n{}", report.text(unit))))
 }
 
 /// How a run ended, in a word for scripts.
-fn word(ended: &Ended) -> &'static str {
+fn word(ended: &PublishEnd) -> &'static str {
     match (&ended.reason, &ended.results) {
         (None, None | Some((_, End::Complete))) => "complete",
         (Some(Stop::Signal), _) | (None, Some((_, End::Interrupted))) => "interrupted",

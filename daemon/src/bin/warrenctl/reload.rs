@@ -2,8 +2,8 @@
 
 use warren::model::status::ReloadReply;
 
-use crate::exit::{Code, Failure};
-use crate::output::{Table, print, print_json};
+use crate::exit::{Code, VerbError};
+use crate::output::{TextTable, print, print_json};
 use crate::{Global, place};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -15,7 +15,7 @@ Examples:
   warrenctl reload --json | jq '.handlers[] | select(.error)'
   install -m 755 target/release/libmine.so /usr/lib/warren/plugins/mine.so && warrenctl reload";
 
-pub(crate) fn run(global: &Global) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global) -> Result<(), VerbError> {
     let reply = place::client(global).reload()?;
     if global.json {
         print_json(&reply)?;
@@ -29,7 +29,7 @@ fn text(reply: &ReloadReply) -> String {
     if reply.handlers.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(&["HANDLER", "CHANGE", "GEN", "ERROR"]);
+    let mut table = TextTable::new(&["HANDLER", "CHANGE", "GEN", "ERROR"]);
     for row in &reply.handlers {
         let generation = if row.generation == 0 { "-".to_owned() } else { row.generation.to_string() };
         let error = row.error.clone().unwrap_or_default();
@@ -38,12 +38,12 @@ fn text(reply: &ReloadReply) -> String {
     table.text()
 }
 
-fn verdict(reply: &ReloadReply) -> Result<(), Failure> {
+fn verdict(reply: &ReloadReply) -> Result<(), VerbError> {
     if reply.ok {
         return Ok(());
     }
     if let Some(error) = &reply.error {
-        return Err(Failure::text(Code::Config, format!("nothing was reloaded: {error}")));
+        return Err(VerbError::text(Code::Config, format!("nothing was reloaded: {error}")));
     }
     let failed = reply.handlers.iter().filter(|row| row.error.is_some()).count();
     let message = format!(
@@ -51,7 +51,7 @@ fn verdict(reply: &ReloadReply) -> Result<(), Failure> {
          still runs",
         reply.handlers.len()
     );
-    Err(Failure::text(Code::TryAgain, message))
+    Err(VerbError::text(Code::TryAgain, message))
 }
 
 #[cfg(test)]

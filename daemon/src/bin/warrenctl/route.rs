@@ -8,7 +8,7 @@ use clap::Args;
 use warren::control::client::ClientError;
 use warren::model::status::RouteReply;
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::{clean, print, print_json};
 use crate::{Global, place};
 
@@ -37,7 +37,7 @@ pub(crate) struct RouteArgs {
     offline: bool,
 }
 
-pub(crate) fn run(global: &Global, args: &RouteArgs) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, args: &RouteArgs) -> Result<(), VerbError> {
     let reply =
         if args.offline { offline::route(&place::config(global)?, args)? } else { ask(global, args)? };
     if global.json {
@@ -47,7 +47,7 @@ pub(crate) fn run(global: &Global, args: &RouteArgs) -> Result<(), Failure> {
     }
     match reply.handler {
         Some(_) => Ok(()),
-        None => Err(Failure::text(
+        None => Err(VerbError::text(
             Code::Data,
             "no handler takes this task: it would be dead-lettered as unroutable",
         )),
@@ -55,7 +55,7 @@ pub(crate) fn run(global: &Global, args: &RouteArgs) -> Result<(), Failure> {
 }
 
 /// Asks the daemon; without one, the files.
-fn ask(global: &Global, args: &RouteArgs) -> Result<RouteReply, Failure> {
+fn ask(global: &Global, args: &RouteArgs) -> Result<RouteReply, VerbError> {
     let client = place::client(global);
     match client.route(args.text.as_bytes(), args.queue.as_deref(), args.message_type.as_deref()) {
         Err(ClientError::NoDaemon { .. }) => offline::route(&place::config(global)?, args),

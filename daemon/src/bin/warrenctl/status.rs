@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use warren::model::status::{Counts, HandlerStatus, QueueStatus, RecentError, Status, Unsettled};
 
-use crate::exit::Failure;
-use crate::output::{Table, clean, print, print_json, short_digest, since, span};
+use crate::exit::VerbError;
+use crate::output::{TextTable, clean, print, print_json, short_digest, since, span};
 use crate::{Global, place};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -14,7 +14,7 @@ Examples:
   warrenctl status --json | jq '.queues[] | {name, waiting}'
   warrenctl --socket /run/warren/control.sock status";
 
-pub(crate) fn run(global: &Global) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global) -> Result<(), VerbError> {
     let status = place::client(global).status()?;
     if global.json { print_json(&status) } else { print(&text(&status)) }
 }
@@ -72,7 +72,7 @@ pub(crate) fn head(status: &Status) -> String {
 }
 
 fn queues(queues: &[QueueStatus]) -> String {
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         "QUEUE",
         "STATE",
         "PREFETCH",
@@ -124,7 +124,7 @@ fn queues(queues: &[QueueStatus]) -> String {
 }
 
 fn handlers(handlers: &[HandlerStatus]) -> String {
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         "HANDLER", "PLUGIN", "VERSION", "GEN", "SHA256", "STATE", "RUNNING", "WAITING", "DONE", "RETRIED",
         "DEAD", "FAULTS", "PARKED",
     ]);
@@ -168,7 +168,7 @@ fn errors(errors: &[RecentError]) -> String {
     text
 }
 
-fn section(table: &Table, rows: usize) -> String {
+fn section(table: &TextTable, rows: usize) -> String {
     if rows == 0 { String::new() } else { format!("\n{}", table.text()) }
 }
 

@@ -19,7 +19,7 @@ use ratatui::crossterm::terminal;
 use warren::control::client::{Client, ClientError};
 use warren::model::duration::{format_duration, parse_duration};
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::interrupt;
 use crate::output::{print, print_json};
 use crate::{Global, place};
@@ -65,11 +65,11 @@ pub(crate) struct TopArgs {
     once: bool,
 }
 
-pub(crate) fn run(global: &Global, args: &TopArgs) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, args: &TopArgs) -> Result<(), VerbError> {
     let is_live = !args.once && !global.json;
     if is_live && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         let text = "this is no terminal: --once prints one screen as text, --json an object";
-        return Err(Failure::text(Code::Usage, text));
+        return Err(VerbError::text(Code::Usage, text));
     }
     let client = place::client(global);
     let mut model = Model::default();
@@ -99,9 +99,9 @@ fn ask(client: &Client) -> Result<Sample, ClientError> {
     Ok(Sample { at: Instant::now(), status: client.status()?, active: client.active()? })
 }
 
-fn live(client: Client, model: &mut Model, pace: Duration) -> Result<(), Failure> {
+fn live(client: Client, model: &mut Model, pace: Duration) -> Result<(), VerbError> {
     let failed = |error: io::Error| {
-        Failure::new(Code::Io, anyhow::Error::new(error).context("cannot use the terminal"))
+        VerbError::new(Code::Io, anyhow::Error::new(error).context("cannot use the terminal"))
     };
     let interrupted = interrupt::flag().map_err(failed)?;
     let (paces, new_paces) = mpsc::channel();
@@ -130,7 +130,7 @@ fn live(client: Client, model: &mut Model, pace: Duration) -> Result<(), Failure
         let _ = paces.send(view.pace);
     }
     drop(screen);
-    Err(Failure::text(Code::Interrupted, "interrupted"))
+    Err(VerbError::text(Code::Interrupted, "interrupted"))
 }
 
 fn faster(pace: Duration) -> Duration {

@@ -222,7 +222,7 @@ fn a_wait_longer_than_the_consumer_timeout_is_warned_of() {
 }
 
 #[test]
-fn what_is_loaded_is_judged_by_the_limit_in_force_and_told_once() {
+fn what_is_loaded_is_checked_against_the_limit_in_force_and_reported_once() {
     let day = Duration::from_secs(24 * 3600);
     let config = load("[handlers.stated]\ntimeout = '24h'\n[handlers.plain]\n[queues.other]");
     let [plain, stated] = &config.handlers[..] else { panic!("two handlers") };
@@ -236,7 +236,7 @@ fn what_is_loaded_is_judged_by_the_limit_in_force_and_told_once() {
     assert_eq!(narrowed.len(), 1, "{narrowed:?}");
     let none: Vec<String> = Vec::new();
     assert_eq!(risks("plain", None, &plain.limits, Duration::from_secs(60)), none);
-    assert_eq!(risks("stated", None, &stated.limits, day), none, "the files were judged with it");
+    assert_eq!(risks("stated", None, &stated.limits, day), none, "the files were checked with it");
     let kept = risks("stated", None, &stated.limits, 2 * day);
     assert_eq!(kept.len(), 2, "left running by a failed reload, with another limit: {kept:?}");
 }

@@ -14,19 +14,20 @@ fn store_in(directory: PathBuf) -> Store {
     Store { directory, thread: None }
 }
 
-fn load(store: &mut Store, queue: &str) -> Vec<Generation> {
-    let answer = store.carry_out(Order::Load { queue: queue.into(), window: WINDOW }).expect("an answer");
+fn load(store: &mut Store, queue: &str) -> Vec<Segment> {
+    let answer =
+        store.carry_out(StoreOrder::Load { queue: queue.into(), window: WINDOW }).expect("an answer");
     let mut found = block_on(answer).unwrap();
-    found.sort_by_key(|generation| generation.number);
+    found.sort_by_key(|segment| segment.number);
     found
 }
 
-fn record(store: &mut Store, queue: &str, generation: u64, fingerprint: u128) {
-    store.carry_out(Order::Record { queue: queue.into(), generation, fingerprint, at: UnixMs::now().0 });
+fn record(store: &mut Store, queue: &str, segment: u64, fingerprint: u128) {
+    store.carry_out(StoreOrder::Record { queue: queue.into(), segment, fingerprint, at: UnixMs::now().0 });
 }
 
-fn fingerprints(found: &[Generation]) -> Vec<(u64, usize)> {
-    found.iter().map(|generation| (generation.number, generation.fingerprints.len())).collect()
+fn fingerprints(found: &[Segment]) -> Vec<(u64, usize)> {
+    found.iter().map(|segment| (segment.number, segment.fingerprints.len())).collect()
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn what_was_recorded_is_loaded_by_the_next_daemon_queue_by_queue() {
     assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(1, 600), (2, 400)]);
     assert_eq!(fingerprints(&load(&mut store, "other/queue")), [(1, 1000)]);
     assert_eq!(fingerprints(&load(&mut store, "other_queue")), []);
-    store.carry_out(Order::Forget { queue: "task_queue".into(), oldest: 2 });
+    store.carry_out(StoreOrder::Forget { queue: "task_queue".into(), oldest: 2 });
     assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(2, 400)]);
     record(&mut store, "task_queue", 2, 5000);
     assert_eq!(fingerprints(&load(&mut store, "task_queue")), [(2, 401)]);

@@ -83,7 +83,7 @@ pub(crate) enum Action {
     /// Publish something for a task.
     Publish(Box<Copy>),
     /// Hand an order to the store of finished tasks.
-    Dedup(dedup::Order),
+    Dedup(dedup::StoreOrder),
     /// Show the health of the engine.
     Show(Health),
     /// The drain has ended; no event is wanted any more.

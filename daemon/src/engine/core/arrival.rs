@@ -17,7 +17,7 @@ use crate::settlement::Settlement;
 use crate::task::own::{self, HEADER_ERROR, HEADER_ERROR_CODE, Times};
 use crate::task::{self, Refusal};
 
-use super::in_flight::{Claim, Decision, Entry, Purpose, Route, Stage};
+use super::in_flight::{Decision, Entry, EntryStage, Ownership, Purpose, Route};
 use super::keys::{EntryKey, QueueKey};
 use super::losses::{REDELIVERED_WITHIN, Redelivery};
 use super::{Action, CopyKind, Core, Turn, task_keys};
@@ -78,7 +78,7 @@ impl Core {
         let fingerprint = self.fingerprint(queue, &identity.id, &delivery);
         self.deliveries += 1;
         self.in_flight.insert(Entry {
-            claim: Claim::Held(delivery.consumer, delivery.tag),
+            ownership: Ownership::Held(delivery.consumer, delivery.tag),
             arrived: turn.now.instant,
             order: self.deliveries,
             queue,
@@ -89,7 +89,7 @@ impl Core {
             fingerprint,
             route: None,
             unreported_ends: 0,
-            stage: Stage::Arrived,
+            stage: EntryStage::Arrived,
             delivery: Rc::new(delivery),
         })
     }
@@ -169,13 +169,13 @@ impl Core {
         }
         self.log.received(self.task_ref(key), entry.delivery.body.len(), entry.delivery.redelivered);
         self.scheduler.add(flow, pool, self.in_flight[key].task(key));
-        self.in_flight[key].stage = Stage::Waiting;
+        self.in_flight[key].stage = EntryStage::Waiting;
     }
 
     /// Routes a waiting entry anew, after its pool was retired or the duplicate before it has left.
     pub(super) fn reroute(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         let entry = &mut self.in_flight[key];
-        entry.stage = Stage::Arrived;
+        entry.stage = EntryStage::Arrived;
         entry.route = None;
         self.route_unless_duplicate(key, turn);
     }
@@ -207,11 +207,11 @@ impl Core {
 
     /// Takes an entry out of the scheduler, if it is there.
     pub(super) fn unschedule(&mut self, key: EntryKey) {
-        if matches!(self.in_flight[key].stage, Stage::Waiting)
+        if matches!(self.in_flight[key].stage, EntryStage::Waiting)
             && let Some(flow) = self.flow_of(key)
         {
             self.scheduler.remove(flow, self.in_flight[key].task(key));
-            self.in_flight[key].stage = Stage::Arrived;
+            self.in_flight[key].stage = EntryStage::Arrived;
         }
     }
 
@@ -225,9 +225,9 @@ impl Core {
         let Some(key) = self.in_flight.reattach(queue, digest, delivery) else { return false };
         let entry = &mut self.in_flight[key];
         tracing::info!(task_id = %entry.id.text, "redelivery reattached: the task runs or has finished here");
-        match std::mem::replace(&mut entry.stage, Stage::Arrived) {
-            Stage::Decided(decision) => self.carry_out(key, *decision, turn),
-            Stage::Confirmed => self.acknowledge(key, turn),
+        match std::mem::replace(&mut entry.stage, EntryStage::Arrived) {
+            EntryStage::Decided(decision) => self.carry_out(key, *decision, turn),
+            EntryStage::Confirmed => self.acknowledge(key, turn),
             goes_on => entry.stage = goes_on,
         }
         true
@@ -246,7 +246,7 @@ impl Core {
     /// Acknowledges an entry that is done with, and remembers it for as long as the broker may not have seen that.
     pub(super) fn acknowledge(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         let entry = self.in_flight.remove(key);
-        let Claim::Held(consumer, tag) = entry.claim else {
+        let Ownership::Held(consumer, tag) = entry.ownership else {
             unreachable!("only what is held can be acknowledged");
         };
         turn.act(Action::Ack { consumer, tag });

@@ -3,7 +3,7 @@
 use crate::model::status::{CancelReply, CancelledTask, CancelledWhile};
 use crate::model::{CancelCause, DeadReason};
 
-use super::in_flight::{Claim, Sent, Stage};
+use super::in_flight::{EntryStage, Ownership, Sent};
 use super::keys::EntryKey;
 use super::{Action, Core, Now, Turn};
 
@@ -18,7 +18,7 @@ impl Core {
     ) -> Result<CancelReply, String> {
         let turn = &mut Turn { now, actions };
         let found = self.in_flight.keys_where(|entry| {
-            &*entry.id.text == id && (entry.is_waiting() || matches!(entry.stage, Stage::Sent(_)))
+            &*entry.id.text == id && (entry.is_waiting() || matches!(entry.stage, EntryStage::Sent(_)))
         });
         if found.is_empty() {
             if let Some(why) = self.settling(id, turn) {
@@ -66,7 +66,7 @@ impl Core {
             {
                 worker.cancel_head(turn.now.instant);
             }
-        } else if let Claim::Held(..) = entry.claim {
+        } else if let Ownership::Held(..) = entry.ownership {
             self.unschedule(key);
             let message = "an operator cancelled it before it started".to_owned();
             self.dead_letter_unstarted(key, DeadReason::Cancelled, message, turn);

@@ -1,7 +1,7 @@
 //! Who answers for the end of a host. Pure: every way that a host can end is charged to somebody, so that none of them
 //! can repeat unseen without end.
 
-use crate::host::{Exit, Stage};
+use crate::host::{Exit, HostStage};
 
 /// A task whose host ends so often before the task was started, or before its outcome arrived, has failed: it is the
 /// one thing that these ends had in common. Once or twice it may just have been there.
@@ -28,12 +28,12 @@ pub(super) enum Charge {
 impl Charge {
     pub(super) fn of(exit: &Exit) -> Self {
         match exit.stage {
-            Stage::Spawning => Self::Machine,
-            Stage::Creating | Stage::Idle => Self::Handler,
-            Stage::Reading | Stage::Reporting => Self::Front,
-            Stage::Running => Self::Runner,
-            Stage::Quitting if exit.orderly => Self::Nobody,
-            Stage::Quitting => Self::Freed,
+            HostStage::Spawning => Self::Machine,
+            HostStage::Creating | HostStage::Idle => Self::Handler,
+            HostStage::Reading | HostStage::Reporting => Self::Front,
+            HostStage::Running => Self::Runner,
+            HostStage::Quitting if exit.orderly => Self::Nobody,
+            HostStage::Quitting => Self::Freed,
         }
     }
 }
@@ -45,14 +45,14 @@ mod tests {
     #[test]
     fn somebody_answers_for_every_end_but_an_orderly_one() {
         let table = [
-            (Stage::Spawning, false, Charge::Machine),
-            (Stage::Creating, false, Charge::Handler),
-            (Stage::Idle, false, Charge::Handler),
-            (Stage::Reading, false, Charge::Front),
-            (Stage::Running, false, Charge::Runner),
-            (Stage::Reporting, false, Charge::Front),
-            (Stage::Quitting, false, Charge::Freed),
-            (Stage::Quitting, true, Charge::Nobody),
+            (HostStage::Spawning, false, Charge::Machine),
+            (HostStage::Creating, false, Charge::Handler),
+            (HostStage::Idle, false, Charge::Handler),
+            (HostStage::Reading, false, Charge::Front),
+            (HostStage::Running, false, Charge::Runner),
+            (HostStage::Reporting, false, Charge::Front),
+            (HostStage::Quitting, false, Charge::Freed),
+            (HostStage::Quitting, true, Charge::Nobody),
         ];
         for (stage, orderly, expected) in table {
             let exit = Exit {

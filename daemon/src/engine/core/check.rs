@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::host::HostId;
 
-use super::in_flight::{Claim, InFlight, Sent, Stage};
+use super::in_flight::{EntryStage, InFlight, Ownership, Sent};
 use super::keys::{EntryKey, PoolKey, QueueKey};
-use super::pools::Place;
+use super::pools::Placement;
 use super::scheduler::Blocked;
 use super::{Core, Now, Turn};
 
@@ -26,8 +26,8 @@ impl Core {
     fn check_waiting(&self) {
         let mut waiting: BTreeMap<(PoolKey, QueueKey), Vec<EntryKey>> = BTreeMap::new();
         for (key, entry) in self.in_flight.iter() {
-            assert!(!matches!(entry.stage, Stage::Arrived), "entry {key} is in no stage: {entry:?}");
-            if matches!(entry.stage, Stage::Waiting) {
+            assert!(!matches!(entry.stage, EntryStage::Arrived), "entry {key} is in no stage: {entry:?}");
+            if matches!(entry.stage, EntryStage::Waiting) {
                 let pool = entry.pool().expect("what waits is routed");
                 assert!(
                     self.pools.get(pool).is_some_and(|pool| !pool.retired),
@@ -64,9 +64,9 @@ impl Core {
         scheduler.begin_round();
         while let Some(flow) = scheduler.next().filter(|_| self.is_running()) {
             match self.place(flow, &scheduler, &turn) {
-                Place::Worker(_) | Place::Start => return true,
-                Place::NoWorker => scheduler.pass_over(flow, Blocked::NoWorker),
-                Place::None => scheduler.pass_over(flow, Blocked::Itself),
+                Placement::Worker(_) | Placement::Start => return true,
+                Placement::NoWorker => scheduler.pass_over(flow, Blocked::NoWorker),
+                Placement::None => scheduler.pass_over(flow, Blocked::Itself),
             }
         }
         false
@@ -76,10 +76,10 @@ impl Core {
 impl InFlight {
     fn check(&self) {
         for (key, entry) in self.iter() {
-            let detached = matches!(entry.claim, Claim::Detached(_));
+            let detached = matches!(entry.ownership, Ownership::Detached(_));
             assert_eq!(detached, self.is_listed_as_detached(key), "entry {key}: {entry:?}");
             assert!(
-                detached || !matches!(entry.stage, Stage::Decided(_) | Stage::Confirmed),
+                detached || !matches!(entry.stage, EntryStage::Decided(_) | EntryStage::Confirmed),
                 "entry {key} waits for a tag that it has: {entry:?}"
             );
             assert!(!(detached && entry.is_waiting()), "entry {key} waits without a tag: {entry:?}");

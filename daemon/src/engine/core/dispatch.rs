@@ -7,9 +7,9 @@ use crate::model::DeadReason;
 use crate::settlement::{MAX_REDELIVERIES, Settlement};
 use crate::task::Headers;
 
-use super::in_flight::{Decision, Entry, Sent, Stage};
+use super::in_flight::{Decision, Entry, EntryStage, Sent};
 use super::keys::{EntryKey, PoolKey};
-use super::pools::{Given, HandlerPool, Place, Wanted};
+use super::pools::{Given, HandlerPool, Placement, WorkerRequest};
 use super::scheduler::{Blocked, FlowKey, Scheduler};
 use super::{Action, Core, Turn};
 
@@ -30,17 +30,17 @@ impl Core {
         self.scheduler.begin_round();
         while let Some(flow) = self.scheduler.next() {
             let why = match self.place(flow, &self.scheduler, turn) {
-                Place::Worker(host) => {
+                Placement::Worker(host) => {
                     self.start_first(flow, host, turn);
                     once_more |= has_passed;
                     continue;
                 }
-                Place::Start => {
+                Placement::Start => {
                     self.start_host(flow, turn);
                     continue;
                 }
-                Place::NoWorker => Blocked::NoWorker,
-                Place::None => Blocked::Itself,
+                Placement::NoWorker => Blocked::NoWorker,
+                Placement::None => Blocked::Itself,
             };
             self.scheduler.pass_over(flow, why);
             has_passed = true;
@@ -62,7 +62,7 @@ impl Core {
         let Some(first) = self.scheduler.first(flow) else { return };
         if self.in_flight[first].suspect {
             self.scheduler.remove_first(flow);
-            self.in_flight[first].stage = Stage::Arrived;
+            self.in_flight[first].stage = EntryStage::Arrived;
             return self.recount(first, turn);
         }
         let pool = self.scheduler.pool(flow).and_then(|pool| self.pools.get(pool));
@@ -76,15 +76,15 @@ impl Core {
 
     /// Where the first task of the flow that the scheduler named can go. What waits in a paused queue goes back as soon as
     /// its consumer has ended.
-    pub(super) fn place(&self, flow: FlowKey, scheduler: &Scheduler, turn: &Turn<'_>) -> Place {
+    pub(super) fn place(&self, flow: FlowKey, scheduler: &Scheduler, turn: &Turn<'_>) -> Placement {
         let queue = flow.queue;
         let Some(pool) = scheduler.pool(flow).filter(|_| !self.queues[queue].paused) else {
-            return Place::None;
+            return Placement::None;
         };
         if self.is_over_rate(flow, pool, turn.now.instant) {
-            return Place::None;
+            return Placement::None;
         }
-        let wanted = Wanted {
+        let wanted = WorkerRequest {
             pool,
             queue,
             workers: usize::from(self.queues[queue].config.workers),
@@ -127,7 +127,7 @@ impl Core {
         };
         let entry = &mut self.in_flight[key];
         self.queues[queue].waits.observe(now.saturating_duration_since(entry.arrived));
-        entry.stage = Stage::Sent(Sent { host, seq, cancelled: None, progress: None });
+        entry.stage = EntryStage::Sent(Sent { host, seq, cancelled: None, progress: None });
         turn.act(Action::SendTask { host, seq, entry: key });
         self.log.started(self.task_ref(key));
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::CancelCause;
 
-use super::in_flight::{Entry, Stage};
+use super::in_flight::{Entry, EntryStage};
 use super::{Action, Core, Now, Turn};
 
 /// After the drain's deadline and the handlers' grace, this long for copies and acks on their way. A broker that
@@ -13,7 +13,7 @@ const LAST_COPIES: Duration = Duration::from_secs(5);
 
 /// How far the engine is in its life.
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum EnginePhase {
     /// Taking tasks.
     Running,
     /// Finishing.
@@ -45,7 +45,7 @@ impl Core {
         let turn = &mut Turn { now, actions };
         let now = now.instant;
         let grace = self.longest_grace();
-        if let Phase::Draining(drain) = &mut self.phase {
+        if let EnginePhase::Draining(drain) = &mut self.phase {
             tracing::warn!("second request to stop: giving everything back now");
             drain.deadline = now;
             drain.give_up = now + grace + LAST_COPIES;
@@ -53,7 +53,7 @@ impl Core {
         }
         let (running, deadline) = (self.pools.running(), now + self.config.daemon.drain_timeout);
         tracing::info!(running, waiting = self.in_flight.len() - running, "draining");
-        self.phase = Phase::Draining(Drain {
+        self.phase = EnginePhase::Draining(Drain {
             deadline,
             hopeless_from: now + LAST_COPIES,
             cancelled: false,
@@ -74,11 +74,11 @@ impl Core {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Running)
+        matches!(self.phase, EnginePhase::Running)
     }
 
     pub(super) fn on_consumers_stopped(&mut self) {
-        if let Phase::Draining(drain) = &mut self.phase {
+        if let EnginePhase::Draining(drain) = &mut self.phase {
             drain.consumers_stopped = true;
         }
     }
@@ -86,7 +86,7 @@ impl Core {
     /// At the deadline, asks what still runs to stop.
     pub(super) fn expire_drain(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.instant;
-        let Phase::Draining(drain) = &mut self.phase else { return };
+        let EnginePhase::Draining(drain) = &mut self.phase else { return };
         if drain.cancelled || now < drain.deadline {
             return;
         }
@@ -104,21 +104,21 @@ impl Core {
 
     /// Whether everything is settled and every host has ended, or there is no use in waiting longer. Says so once.
     pub(super) fn is_drained(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Phase::Draining(drain) = &self.phase else { return false };
+        let EnginePhase::Draining(drain) = &self.phase else { return false };
         let (grace, now) = (self.longest_grace(), turn.now.instant);
         if drain.over {
             return false;
         }
         let is_open = |entry: &Entry| match &entry.stage {
-            Stage::Decided(_) | Stage::Confirmed => false,
+            EntryStage::Decided(_) | EntryStage::Confirmed => false,
             // One that is done would run again: its follow-ups are worth the wait.
-            Stage::Publishing(publishing) => {
+            EntryStage::Publishing(publishing) => {
                 publishing.is_of_done_task() || now < drain.hopeless_from || !entry.is_stuck(now)
             }
             _ => true,
         };
         let open = self.in_flight.iter().any(|(_, entry)| is_open(entry));
-        let Phase::Draining(drain) = &mut self.phase else { return false };
+        let EnginePhase::Draining(drain) = &mut self.phase else { return false };
         if now >= drain.give_up {
             let left = self.in_flight.len();
             tracing::warn!(left, "the drain's time is up; the broker redelivers what is left");

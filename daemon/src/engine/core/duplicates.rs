@@ -2,10 +2,10 @@
 //! hand is held back until that has left.
 
 use crate::broker::Delivery;
-use crate::dedup::{Answer, Fingerprint};
+use crate::dedup::{DuplicateCheck, Fingerprint};
 use crate::model::TaskId;
 
-use super::in_flight::Claim;
+use super::in_flight::Ownership;
 use super::keys::{EntryKey, QueueKey};
 use super::{Action, Core, Turn};
 
@@ -26,13 +26,13 @@ impl Core {
     /// Routes an entry that has just arrived, unless its task was done or a duplicate is in hand.
     pub(super) fn route_unless_duplicate(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         let entry = &self.in_flight[key];
-        let answer = entry.fingerprint.map_or(Answer::New, |fingerprint| {
+        let answer = entry.fingerprint.map_or(DuplicateCheck::New, |fingerprint| {
             self.dedup.ask(&self.queues[entry.queue].config.name, fingerprint, turn.now.unix)
         });
         match answer {
-            Answer::Done => self.acknowledge_done_before(key, turn),
-            Answer::New if self.in_flight.is_first_of_task(key) => self.route(key, turn),
-            Answer::New | Answer::Wait => self.in_flight.hold_back(key),
+            DuplicateCheck::Done => self.acknowledge_done_before(key, turn),
+            DuplicateCheck::New if self.in_flight.is_first_of_task(key) => self.route(key, turn),
+            DuplicateCheck::New | DuplicateCheck::Wait => self.in_flight.hold_back(key),
         }
     }
 
@@ -41,7 +41,7 @@ impl Core {
         let queue = &mut self.queues[entry.queue];
         tracing::info!(task_id = %entry.id.text, queue = %queue.config.name, "the task was done before; acknowledged");
         queue.counts.deduplicated += 1;
-        if let Claim::Held(consumer, tag) = entry.claim {
+        if let Ownership::Held(consumer, tag) = entry.ownership {
             turn.act(Action::Ack { consumer, tag });
         }
     }

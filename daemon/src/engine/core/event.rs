@@ -48,7 +48,7 @@ pub(crate) enum Event {
         /// The queue.
         queue: Arc<str>,
         /// What was found; empty where nothing could be read.
-        found: Vec<dedup::Generation>,
+        found: Vec<dedup::Segment>,
     },
     /// Every consumer has ended, as [`Action::StopConsuming`](super::Action::StopConsuming) asked for.
     ConsumersStopped,

@@ -14,7 +14,7 @@ use super::rate::Bucket;
 
 /// One handler.
 #[derive(Debug)]
-pub(super) struct Handler {
+pub(super) struct HandlerRecord {
     pub(super) name: Arc<str>,
     pub(super) counts: Counts,
     pub(super) durations: Histogram,
@@ -28,7 +28,7 @@ pub(super) struct Handler {
 /// Every handler with a pool.
 #[derive(Debug, Default)]
 pub(super) struct Handlers {
-    all: Slab<Handler>,
+    all: Slab<HandlerRecord>,
     by_name: HashMap<Arc<str>, HandlerKey>,
 }
 
@@ -37,7 +37,7 @@ impl Handlers {
     pub(super) fn open(&mut self, name: &Arc<str>) -> HandlerKey {
         let all = &mut self.all;
         let key = *self.by_name.entry(name.clone()).or_insert_with(|| {
-            all.insert(Handler {
+            all.insert(HandlerRecord {
                 name: name.clone(),
                 counts: Counts::default(),
                 durations: Histogram::default(),
@@ -69,15 +69,15 @@ impl Handlers {
 }
 
 impl Index<HandlerKey> for Handlers {
-    type Output = Handler;
+    type Output = HandlerRecord;
 
-    fn index(&self, key: HandlerKey) -> &Handler {
+    fn index(&self, key: HandlerKey) -> &HandlerRecord {
         &self.all[key]
     }
 }
 
 impl IndexMut<HandlerKey> for Handlers {
-    fn index_mut(&mut self, key: HandlerKey) -> &mut Handler {
+    fn index_mut(&mut self, key: HandlerKey) -> &mut HandlerRecord {
         &mut self.all[key]
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::host::{Bound, Exit, HostEvent, HostId, Report, Seq, Stage as HostStage};
+use crate::host::{Bound, Exit, HostEvent, HostId, HostStage, Report, Seq};
 use crate::model::{CancelCause, Outcome, TaskError};
 use crate::telemetry::TaskRef;
 
 use super::charge::{Charge, UNREPORTED_ENDS};
-use super::in_flight::{Claim, Stage};
+use super::in_flight::{EntryStage, Ownership};
 use super::keys::{EntryKey, PoolKey};
 use super::pools::{Freed, Given, Worker};
 use super::{Action, Core, Turn};
@@ -224,9 +224,9 @@ impl Core {
 
     /// A task that a host never started waits again, before all others, its attempt not counted.
     pub(super) fn put_back(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
-        self.in_flight[key].stage = Stage::Arrived;
+        self.in_flight[key].stage = EntryStage::Arrived;
         let entry = &self.in_flight[key];
-        if let Claim::Detached(_) = entry.claim {
+        if let Ownership::Detached(_) = entry.ownership {
             let entry = self.in_flight.remove(key);
             self.losses.unstarted(entry.queue, &entry.delivery);
             return; // the broker redelivers it
@@ -240,7 +240,7 @@ impl Core {
             return self.park(key, &pause.why, pause.left, turn);
         }
         self.scheduler.add(flow, pool, self.in_flight[key].task(key));
-        self.in_flight[key].stage = Stage::Waiting;
+        self.in_flight[key].stage = EntryStage::Waiting;
     }
 }
 

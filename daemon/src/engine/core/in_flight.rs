@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::keys::{EntryKey, PoolKey, QueueKey};
-use super::scheduler::{Task, TaskKeys};
+use super::scheduler::{ScheduledTask, TaskKeys};
 use crate::broker::{ConsumerId, Delivery, reply};
 use crate::dedup::Fingerprint;
 use crate::host::{HostId, Seq};
@@ -24,7 +24,7 @@ pub(super) struct Entry {
     /// The message itself; shared with the future that publishes its copy.
     pub(super) delivery: Rc<Delivery>,
     /// Who may settle it. Differs from the delivery's own tag after it was reattached.
-    pub(super) claim: Claim,
+    pub(super) ownership: Ownership,
     pub(super) arrived: Instant,
     /// Which delivery it was.
     pub(super) order: u64,
@@ -42,7 +42,7 @@ pub(super) struct Entry {
     pub(super) route: Option<Route>,
     /// How many hosts ended with it in front and had not started it or not reported its outcome.
     pub(super) unreported_ends: u32,
-    pub(super) stage: Stage,
+    pub(super) stage: EntryStage,
 }
 
 /// Where a task goes.
@@ -58,7 +58,7 @@ pub(super) struct Route {
 
 /// Who may settle a delivery at the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum Ownership {
     /// The daemon, on this subscription by this tag.
     Held(ConsumerId, u64),
     /// Nobody: the link was lost, when the queue had been consumed for so long. A redelivery of the same message
@@ -68,7 +68,7 @@ pub(super) enum Claim {
 
 /// How far a delivery is.
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(super) enum EntryStage {
     /// It has just arrived, or is routed anew. No entry is in this stage at the end of a turn.
     Arrived,
     /// A duplicate is in hand, or it is not known yet whether its task was done.
@@ -119,14 +119,14 @@ pub(super) enum Purpose {
     /// It is not due yet.
     Onward,
     /// A dead letter; with the attempt that ended, if it was started.
-    Dead(DeadReason, Option<Box<Ended>>),
+    Dead(DeadReason, Option<Box<EndedAttempt>>),
     /// The follow-ups and the reply of a task that is done.
-    FollowUps(Box<Ended>),
+    FollowUps(Box<EndedAttempt>),
 }
 
 /// An attempt that has ended.
 #[derive(Debug, Clone)]
-pub(super) struct Ended {
+pub(super) struct EndedAttempt {
     pub(super) outcome: Outcome,
     /// What the log says of it.
     pub(super) error: Option<TaskError>,
@@ -147,7 +147,7 @@ pub(super) struct Decision {
     /// Its attempt was started, and stopped because it was asked to.
     pub(super) interrupted: bool,
     /// The attempt that led to it, where that is logged only when the copies are confirmed.
-    pub(super) ended: Option<Box<Ended>>,
+    pub(super) ended: Option<Box<EndedAttempt>>,
 }
 
 impl Decision {
@@ -166,9 +166,9 @@ impl Decision {
 
 impl Entry {
     /// What the scheduler knows of it.
-    pub(super) fn task(&self, key: EntryKey) -> Task {
+    pub(super) fn task(&self, key: EntryKey) -> ScheduledTask {
         let keys = self.route.as_ref().map_or_else(TaskKeys::default, |route| route.keys);
-        Task { entry: key, order: self.order, keys }
+        ScheduledTask { entry: key, order: self.order, keys }
     }
 
     /// The sender waits to be told how it ends.
@@ -198,7 +198,7 @@ impl Entry {
 
     /// It waits here: no host has it, and its outcome is open.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Arrived | Stage::HeldBack | Stage::Waiting)
+        matches!(self.stage, EntryStage::Arrived | EntryStage::HeldBack | EntryStage::Waiting)
     }
 
     pub(super) fn pool(&self) -> Option<PoolKey> {
@@ -208,14 +208,14 @@ impl Entry {
     /// What a host was given of it.
     pub(super) fn sent(&self) -> Option<&Sent> {
         match &self.stage {
-            Stage::Sent(sent) => Some(sent),
+            EntryStage::Sent(sent) => Some(sent),
             _ => None,
         }
     }
 
     pub(super) fn sent_mut(&mut self) -> Option<&mut Sent> {
         match &mut self.stage {
-            Stage::Sent(sent) => Some(sent),
+            EntryStage::Sent(sent) => Some(sent),
             _ => None,
         }
     }
@@ -223,14 +223,14 @@ impl Entry {
     /// What is being published for it.
     pub(super) fn publishing(&self) -> Option<&Publishing> {
         match &self.stage {
-            Stage::Publishing(publishing) => Some(publishing),
+            EntryStage::Publishing(publishing) => Some(publishing),
             _ => None,
         }
     }
 
     /// Its host is asked to stop it; the first cause counts.
     pub(super) fn cancel(&mut self, cause: CancelCause) {
-        if let Stage::Sent(sent) = &mut self.stage {
+        if let EntryStage::Sent(sent) = &mut self.stage {
             sent.cancelled.get_or_insert(cause);
         }
     }
@@ -272,7 +272,7 @@ impl InFlight {
     pub(super) fn remove(&mut self, key: EntryKey) -> Entry {
         self.is_first_no_more(key);
         let entry = self.all.remove(key);
-        if let Claim::Detached(_) = entry.claim {
+        if let Ownership::Detached(_) = entry.ownership {
             self.detached.retain(|detached| detached.entry != key);
         }
         entry
@@ -316,7 +316,7 @@ impl InFlight {
 
     /// Holds an entry back.
     pub(super) fn hold_back(&mut self, key: EntryKey) {
-        self.all[key].stage = Stage::HeldBack;
+        self.all[key].stage = EntryStage::HeldBack;
         self.held_back.push(key);
     }
 
@@ -332,8 +332,8 @@ impl InFlight {
         }
         let mut keys = std::mem::take(&mut self.held_back);
         keys.retain(|key| match self.all.get_mut(*key) {
-            Some(entry) if matches!(entry.stage, Stage::HeldBack) => {
-                entry.stage = Stage::Arrived;
+            Some(entry) if matches!(entry.stage, EntryStage::HeldBack) => {
+                entry.stage = EntryStage::Arrived;
                 true
             }
             _ => false,
@@ -343,7 +343,7 @@ impl InFlight {
 
     /// Nobody holds a tag for this entry any more.
     pub(super) fn detach(&mut self, key: EntryKey, consumed: Duration, digest: u64) {
-        self.all[key].claim = Claim::Detached(consumed);
+        self.all[key].ownership = Ownership::Detached(consumed);
         self.detached.push(Detached { entry: key, digest });
     }
 
@@ -359,7 +359,7 @@ impl InFlight {
             detached.digest == digest && entry.queue == queue && entry.is_same_message(again)
         })?;
         let key = self.detached.swap_remove(at).entry;
-        self.all[key].claim = Claim::Held(again.consumer, again.tag);
+        self.all[key].ownership = Ownership::Held(again.consumer, again.tag);
         Some(key)
     }
 
@@ -377,8 +377,8 @@ impl InFlight {
     pub(super) fn ended_and_detached(&self) -> Vec<(EntryKey, QueueKey, Duration)> {
         let ended = |detached: &Detached| {
             let entry = &self.all[detached.entry];
-            let Claim::Detached(since) = entry.claim else { return None };
-            let ended = matches!(entry.stage, Stage::Decided(_) | Stage::Confirmed);
+            let Ownership::Detached(since) = entry.ownership else { return None };
+            let ended = matches!(entry.stage, EntryStage::Decided(_) | EntryStage::Confirmed);
             ended.then_some((detached.entry, entry.queue, since))
         };
         self.detached.iter().filter_map(ended).collect()

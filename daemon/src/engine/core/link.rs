@@ -6,7 +6,7 @@ use crate::broker::{ConsumerId, LinkEvent};
 
 use crate::model::status::BrokerState;
 
-use super::in_flight::Claim;
+use super::in_flight::Ownership;
 use super::keys::EntryKey;
 use super::{Core, Turn};
 
@@ -95,7 +95,7 @@ impl Core {
         self.queues.lost(consumer, now);
         let held: Vec<EntryKey> = self
             .in_flight
-            .keys_where(|entry| matches!(entry.claim, Claim::Held(holder, _) if holder == consumer));
+            .keys_where(|entry| matches!(entry.ownership, Ownership::Held(holder, _) if holder == consumer));
         for key in &held {
             let entry = &self.in_flight[*key];
             if entry.is_waiting() {

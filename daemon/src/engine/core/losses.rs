@@ -83,13 +83,13 @@ pub(super) enum Redelivery {
 /// A bounded collection of digests. A message that is in it twice can be taken out twice.
 #[derive(Debug, Default)]
 struct Bag {
-    counts: HashMap<u64, Count>,
+    counts: HashMap<u64, DigestCount>,
     /// In the order they came, with those that were taken out since.
     order: VecDeque<(Duration, u64)>,
 }
 
 #[derive(Debug, Default)]
-struct Count {
+struct DigestCount {
     live: usize,
     in_order: usize,
 }

@@ -73,7 +73,7 @@ pub(crate) use self::event::{CopyResult, Event, Now};
 #[cfg(any(test, feature = "simulate"))]
 pub(crate) use self::keys::EntryKey;
 
-use self::drain::Phase;
+use self::drain::EnginePhase;
 use self::errors::RecentErrors;
 use self::handlers::Handlers;
 use self::in_flight::InFlight;
@@ -103,7 +103,7 @@ pub(crate) struct Core {
     dedup: Memories,
     /// What is known of deliveries that are not in hand any more.
     losses: Losses,
-    phase: Phase,
+    phase: EnginePhase,
     broker: BrokerStatus,
     errors: RecentErrors,
     /// The last copy that the broker did not take: why.
@@ -161,7 +161,7 @@ impl Core {
             handlers: Handlers::default(),
             dedup: Memories::default(),
             losses: Losses::default(),
-            phase: Phase::Running,
+            phase: EnginePhase::Running,
             broker: BrokerStatus::default(),
             errors: RecentErrors::default(),
             not_taken: None,

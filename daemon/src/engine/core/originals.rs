@@ -3,7 +3,7 @@
 use crate::broker::ConsumerId;
 
 use super::Core;
-use super::in_flight::Claim;
+use super::in_flight::Ownership;
 use super::keys::EntryKey;
 
 /// A delivery by its consumer and its tag.
@@ -18,8 +18,8 @@ impl Core {
 
     /// The same of the entry that is to be settled by this delivery.
     pub(crate) fn original_of_claim(&self, (consumer, tag): By) -> Option<By> {
-        let claim = Claim::Held(ConsumerId(consumer), tag);
-        let (key, _) = self.in_flight.iter().find(|(_, entry)| entry.claim == claim)?;
+        let ownership = Ownership::Held(ConsumerId(consumer), tag);
+        let (key, _) = self.in_flight.iter().find(|(_, entry)| entry.ownership == ownership)?;
         self.original_of(key)
     }
 

@@ -1,12 +1,12 @@
 //! Outcomes come in: what an outcome means is decided in [`crate::settlement`]; here the entry's decision is made of it, and
-//! the handler is judged by it.
+//! it counts for the health of the handler.
 
 use crate::host::{HostId, Report};
 use crate::model::{CancelCause, DeadReason, FaultCause, Outcome, TaskError};
 use crate::settlement::{self, Settlement};
 use crate::telemetry::Finished;
 
-use super::in_flight::{Decision, Ended, Stage};
+use super::in_flight::{Decision, EndedAttempt, EntryStage};
 use super::keys::EntryKey;
 use super::{Core, Turn};
 
@@ -52,7 +52,7 @@ impl Core {
     ) {
         let Report { outcome, mut error, result, follow_ups, duration, .. } = report;
         let entry = &mut self.in_flight[key];
-        entry.stage = Stage::Arrived;
+        entry.stage = EntryStage::Arrived;
         let Some(pool) = entry.pool().and_then(|pool| self.pools.get(pool)) else {
             unreachable!("a pool outlives its tasks");
         };
@@ -75,7 +75,7 @@ impl Core {
             self.queues[entry.queue].counts.faults += 1;
             self.handlers[handler].counts.faults += 1;
         }
-        let ended = Ended { outcome, error, duration, cancelled };
+        let ended = EndedAttempt { outcome, error, duration, cancelled };
         if matches!(settlement, Settlement::Retry { .. } | Settlement::Dead { .. }) {
             self.record_failure(key, ended.error.as_ref(), turn);
         }
@@ -94,7 +94,7 @@ impl Core {
         decision.interrupted = cancelled.is_some();
         if matches!(settlement, Settlement::Dead { .. }) {
             // Logged when it is a dead letter.
-            self.judge_handler(key, &ended, settlement, turn);
+            self.update_health(key, &ended, settlement, turn);
             decision.ended = Some(Box::new(ended));
         } else {
             self.attempt_is_final(key, &ended, settlement, turn);
@@ -102,20 +102,26 @@ impl Core {
         self.carry_out(key, decision, turn);
     }
 
-    /// Nothing can change any more what an attempt came to: it is logged, and its handler is judged by it.
+    /// Nothing can change any more what an attempt came to: it is logged, and it counts for the health of its handler.
     pub(super) fn attempt_is_final(
         &mut self,
         key: EntryKey,
-        ended: &Ended,
+        ended: &EndedAttempt,
         settlement: Settlement,
         turn: &mut Turn<'_>,
     ) {
         self.log_finished(key, ended, settlement);
-        self.judge_handler(key, ended, settlement, turn);
+        self.update_health(key, ended, settlement, turn);
     }
 
     /// What an outcome says of its handler: hosts that keep dying suspend it, failures may let it rest.
-    fn judge_handler(&mut self, key: EntryKey, ended: &Ended, settlement: Settlement, turn: &mut Turn<'_>) {
+    fn update_health(
+        &mut self,
+        key: EntryKey,
+        ended: &EndedAttempt,
+        settlement: Settlement,
+        turn: &mut Turn<'_>,
+    ) {
         let failed = match settlement {
             Settlement::Ack | Settlement::Dead { reason: DeadReason::Rejected } => false,
             Settlement::Retry { .. } | Settlement::Dead { .. } => true,
@@ -142,8 +148,8 @@ impl Core {
         }
     }
 
-    pub(super) fn log_finished(&self, key: EntryKey, ended: &Ended, settlement: Settlement) {
-        let Ended { outcome, ref error, duration, .. } = *ended;
+    pub(super) fn log_finished(&self, key: EntryKey, ended: &EndedAttempt, settlement: Settlement) {
+        let EndedAttempt { outcome, ref error, duration, .. } = *ended;
         self.log
             .finished(self.task_ref(key), Finished { outcome, error: error.as_ref(), settlement, duration });
     }

@@ -34,7 +34,7 @@ pub(super) struct Pools {
 
 /// What is asked of [`Pools::place`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct WorkerRequest {
     pub(super) pool: PoolKey,
     pub(super) queue: QueueKey,
     /// Workers that the queue may have busy.
@@ -51,7 +51,7 @@ pub(super) struct Wanted {
 
 /// What a pool can offer a waiting task.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Placement {
     /// This worker.
     Worker(HostId),
     /// None yet: start one.
@@ -157,36 +157,36 @@ impl Pools {
     }
 
     /// Where the next waiting task can go.
-    pub(super) fn place(&self, wanted: Wanted, now: Instant) -> Place {
-        let Wanted { pool, queue, workers, waiting, on_trial, may_queue, is_first } = wanted;
-        let Some(pool) = self.all.get(&pool) else { return Place::None };
+    pub(super) fn place(&self, wanted: WorkerRequest, now: Instant) -> Placement {
+        let WorkerRequest { pool, queue, workers, waiting, on_trial, may_queue, is_first } = wanted;
+        let Some(pool) = self.all.get(&pool) else { return Placement::None };
         let depth = if may_queue { depth(pool.typical) } else { 1 };
         let fills_first = fills_first(pool.typical);
         if fills_first && let Some(host) = self.open_worker(pool, queue, depth, now) {
-            return Place::Worker(host);
+            return Placement::Worker(host);
         }
         let of_queue = workers.saturating_sub(self.busy_with(queue));
         let of_pool = pool.cap(on_trial).saturating_sub(pool.busy.len());
         let free = of_queue.min(of_pool);
         if free > 0 {
             if let Some(host) = pool.idle.last() {
-                return Place::Worker(*host);
+                return Placement::Worker(*host);
             }
             if pool.may_start(waiting, free, now) {
-                return Place::Start;
+                return Placement::Start;
             }
         }
         if !fills_first && let Some(host) = self.open_worker(pool, queue, depth, now) {
-            return Place::Worker(host);
+            return Placement::Worker(host);
         }
         if of_queue > 0 || of_pool == 0 {
-            return Place::None;
+            return Placement::None;
         }
         // A host that starts only when a worker is free would lose that one to others, and its turn with it.
         match pool.busy.len() + pool.idle.len() + pool.starting {
-            0 if is_first && pool.may_start(waiting, 1, now) => Place::Start,
-            0 => Place::None,
-            _ => Place::NoWorker,
+            0 if is_first && pool.may_start(waiting, 1, now) => Placement::Start,
+            0 => Placement::None,
+            _ => Placement::NoWorker,
         }
     }
 

@@ -19,8 +19,8 @@ mod waiting;
 use std::time::Duration;
 
 use self::exclusion::Exclusions;
-use self::shares::{Place, Shares, Virtual};
-use self::waiting::Waiting;
+use self::shares::{FlowPosition, Shares, Virtual};
+use self::waiting::WaitLists;
 use super::keys::{EntryKey, HandlerKey, PoolKey, QueueKey};
 
 /// How far a flow may get ahead of one that waits for a worker, by tasks that are queued in hosts that it keeps busy: a
@@ -36,7 +36,7 @@ pub(super) struct FlowKey {
 
 /// A task that waits, as far as its turn depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Task {
+pub(super) struct ScheduledTask {
     pub(super) entry: EntryKey,
     /// Which delivery it was.
     pub(super) order: u64,
@@ -57,7 +57,7 @@ pub(super) struct TaskKeys {
 pub(super) struct Waiter {
     pub(super) flow: FlowKey,
     pub(super) pool: PoolKey,
-    pub(super) task: Task,
+    pub(super) task: ScheduledTask,
 }
 
 /// Why no task of a flow can start in this round.
@@ -87,7 +87,7 @@ pub(super) struct Scheduler {
 struct QueueFlows {
     shares: Shares,
     /// By handler. An emptied list keeps its memory for as long as its handler is there.
-    lists: Vec<Waiting>,
+    lists: Vec<WaitLists>,
 }
 
 /// How far a round is.
@@ -98,7 +98,7 @@ struct Round {
     /// Queues that are done with.
     queues: usize,
     /// The last flow of this queue that was passed over.
-    passed: Option<Place>,
+    passed: Option<FlowPosition>,
     /// The virtual start of the first flow for which this queue had no worker.
     contender: Option<Virtual>,
 }
@@ -116,7 +116,7 @@ impl Scheduler {
     }
 
     /// A task waits: it has arrived, or was taken and not started. Its place is by its arrival.
-    pub(super) fn add(&mut self, flow: FlowKey, pool: PoolKey, task: Task) {
+    pub(super) fn add(&mut self, flow: FlowKey, pool: PoolKey, task: ScheduledTask) {
         let new = Waiter { flow, pool, task };
         if self.exclusions.enter(new) {
             self.admit(new);
@@ -124,7 +124,7 @@ impl Scheduler {
     }
 
     /// A task waits no longer.
-    pub(super) fn remove(&mut self, flow: FlowKey, task: Task) {
+    pub(super) fn remove(&mut self, flow: FlowKey, task: ScheduledTask) {
         self.take_out(flow, |list| list.remove(task));
         self.leave(flow.handler, task);
     }
@@ -133,7 +133,8 @@ impl Scheduler {
     pub(super) fn remove_all_of(&mut self, handler: HandlerKey) -> Vec<EntryKey> {
         let mut tasks = self.exclusions.remove_held(handler);
         for queue in 0..self.queues.len() {
-            let waiting = self.take_out(FlowKey { handler, queue }, Waiting::remove_all).unwrap_or_default();
+            let waiting =
+                self.take_out(FlowKey { handler, queue }, WaitLists::remove_all).unwrap_or_default();
             for task in &waiting {
                 self.leave(handler, *task);
             }
@@ -145,7 +146,7 @@ impl Scheduler {
 
     /// Takes out the task of a flow that came last.
     pub(super) fn remove_newest(&mut self, flow: FlowKey) -> Option<EntryKey> {
-        let task = self.take_out(flow, Waiting::remove_newest)??;
+        let task = self.take_out(flow, WaitLists::remove_newest)??;
         self.leave(flow.handler, task);
         Some(task.entry)
     }
@@ -157,7 +158,7 @@ impl Scheduler {
 
     /// Takes out the first task of a flow, which does not start.
     pub(super) fn remove_first(&mut self, flow: FlowKey) -> Option<EntryKey> {
-        let task = self.take_out(flow, Waiting::remove_first)??;
+        let task = self.take_out(flow, WaitLists::remove_first)??;
         self.leave(flow.handler, task);
         Some(task.entry)
     }
@@ -171,14 +172,14 @@ impl Scheduler {
         for queue in &mut self.queues {
             queue.shares.forget(handler);
             if let Some(list) = queue.lists.get_mut(handler) {
-                *list = Waiting::default();
+                *list = WaitLists::default();
             }
         }
     }
 
     /// How many tasks of a flow wait for a worker.
     pub(super) fn waiting(&self, flow: FlowKey) -> usize {
-        self.waiting_in(flow).map_or(0, Waiting::len)
+        self.waiting_in(flow).map_or(0, WaitLists::len)
     }
 
     /// How many tasks of a queue are held for another one of their key.
@@ -211,9 +212,10 @@ impl Scheduler {
     /// The flows of a queue that have tasks waiting, in the order of their turns.
     pub(super) fn flows_of(&self, queue: QueueKey) -> impl Iterator<Item = FlowKey> {
         let shares = self.queues.get(queue).map(|queue| &queue.shares);
-        let next = move |place: &Place| shares.and_then(|shares| shares.next_waiting(Some(*place)));
+        let next =
+            move |position: &FlowPosition| shares.and_then(|shares| shares.next_waiting(Some(*position)));
         let first = shares.and_then(|shares| shares.next_waiting(None));
-        std::iter::successors(first, next).map(move |place| FlowKey { handler: place.flow, queue })
+        std::iter::successors(first, next).map(move |position| FlowKey { handler: position.flow, queue })
     }
 
     /// A new round: every flow may be asked for again.
@@ -237,8 +239,8 @@ impl Scheduler {
                 None => shares.next_waiting(self.round.passed),
                 Some(_) => shares.next_running(self.round.passed),
             };
-            if let Some(place) = next {
-                return Some(FlowKey { handler: place.flow, queue });
+            if let Some(position) = next {
+                return Some(FlowKey { handler: position.flow, queue });
             }
             let Round { first, queues, .. } = self.round;
             self.round = Round { first, queues: queues + 1, ..Round::default() };
@@ -252,7 +254,7 @@ impl Scheduler {
         let Some(contender) = self.round.contender else { return true };
         let Some(QueueFlows { shares, .. }) = self.queues.get(flow.queue) else { return true };
         let ahead = contender.saturating_add(shares.price(flow.handler, AHEAD));
-        shares.place_of(flow.handler).start <= ahead
+        shares.position_of(flow.handler).start <= ahead
     }
 
     /// Whether a flow of this queue waits for a worker, and comes before the flow that [`next`](Self::next) named.
@@ -277,7 +279,7 @@ impl Scheduler {
     }
 
     /// A task that was started, and charged for so long, has ended.
-    pub(super) fn ended(&mut self, flow: FlowKey, task: Task, charged: Duration, real: Duration) {
+    pub(super) fn ended(&mut self, flow: FlowKey, task: ScheduledTask, charged: Duration, real: Duration) {
         self.correct(flow, task.keys.fair, charged, real);
         if let Some(queue) = self.queues.get_mut(flow.queue) {
             queue.shares.end(flow.handler);
@@ -291,11 +293,11 @@ impl Scheduler {
     /// No task of the flow that [`next`](Self::next) named can start in this round.
     pub(super) fn pass_over(&mut self, flow: FlowKey, why: Blocked) {
         let Some(queue) = self.queues.get_mut(flow.queue) else { return };
-        let place = queue.shares.place_of(flow.handler);
-        self.round.passed = Some(place);
+        let position = queue.shares.position_of(flow.handler);
+        self.round.passed = Some(position);
         match why {
             Blocked::NoWorker => {
-                self.round.contender.get_or_insert(place.start);
+                self.round.contender.get_or_insert(position.start);
             }
             Blocked::Itself => queue.shares.limited(flow.handler),
         }
@@ -334,7 +336,7 @@ impl Scheduler {
         (self.round.first + self.round.queues) % self.queues.len()
     }
 
-    fn waiting_in(&self, flow: FlowKey) -> Option<&Waiting> {
+    fn waiting_in(&self, flow: FlowKey) -> Option<&WaitLists> {
         self.queues.get(flow.queue)?.lists.get(flow.handler)
     }
 
@@ -352,7 +354,7 @@ impl Scheduler {
         }
         let queue = &mut self.queues[flow.queue];
         if queue.lists.len() <= flow.handler {
-            queue.lists.resize_with(flow.handler + 1, Waiting::default);
+            queue.lists.resize_with(flow.handler + 1, WaitLists::default);
         }
         let list = &mut queue.lists[flow.handler];
         list.pool = pool;
@@ -363,14 +365,14 @@ impl Scheduler {
     }
 
     /// A task of the handler has ended or waits no longer: the next one of its key may.
-    fn leave(&mut self, handler: HandlerKey, task: Task) {
+    fn leave(&mut self, handler: HandlerKey, task: ScheduledTask) {
         if let Some(next) = self.exclusions.leave(handler, task) {
             self.has_admitted = true;
             self.admit(next);
         }
     }
 
-    fn take_out<T>(&mut self, flow: FlowKey, take: impl FnOnce(&mut Waiting) -> T) -> Option<T> {
+    fn take_out<T>(&mut self, flow: FlowKey, take: impl FnOnce(&mut WaitLists) -> T) -> Option<T> {
         let queue = self.queues.get_mut(flow.queue)?;
         let list = queue.lists.get_mut(flow.handler)?;
         let taken = take(list);

@@ -9,7 +9,7 @@ use crate::model::status::Counts;
 use crate::model::{DeadReason, Outcome, TaskError};
 use crate::settlement::Settlement;
 
-use super::in_flight::{Claim, Decision, Publishing, Purpose, Stage};
+use super::in_flight::{Decision, EntryStage, Ownership, Publishing, Purpose};
 use super::keys::EntryKey;
 use super::{Action, Again, Copy, CopyKind, CopyResult, Core, Turn};
 
@@ -19,13 +19,13 @@ impl Core {
         let entry = &self.in_flight[key];
         let is_plain_ack =
             decision.settlement == Settlement::Ack && decision.follow_ups.is_empty() && !entry.wants_reply();
-        let claim = entry.claim;
+        let ownership = entry.ownership;
         let (attempt, redeliveries) = (entry.attempt, entry.redeliveries);
         if is_plain_ack {
             self.remember_done(key, turn);
         }
-        let Claim::Held(consumer, tag) = claim else {
-            self.in_flight[key].stage = Stage::Decided(Box::new(decision));
+        let Ownership::Held(consumer, tag) = ownership else {
+            self.in_flight[key].stage = EntryStage::Decided(Box::new(decision));
             return;
         };
         let Decision { settlement, error, follow_ups, result, interrupted, ended } = decision;
@@ -75,7 +75,7 @@ impl Core {
     pub(super) fn publish(&mut self, key: EntryKey, purpose: Purpose, kind: CopyKind, turn: &mut Turn<'_>) {
         let handler = self.handler_name(key);
         let entry = &mut self.in_flight[key];
-        entry.stage = Stage::Publishing(Publishing { since: turn.now.instant, refused: None, purpose });
+        entry.stage = EntryStage::Publishing(Publishing { since: turn.now.instant, refused: None, purpose });
         turn.act(Action::Publish(Box::new(Copy {
             entry: key,
             delivery: entry.delivery.clone(),
@@ -99,8 +99,8 @@ impl Core {
 
     /// The publication under way is over: what it was for.
     fn take_publishing(&mut self, key: EntryKey) -> Option<Purpose> {
-        match std::mem::replace(&mut self.in_flight[key].stage, Stage::Arrived) {
-            Stage::Publishing(Publishing { purpose, .. }) => Some(purpose),
+        match std::mem::replace(&mut self.in_flight[key].stage, EntryStage::Arrived) {
+            EntryStage::Publishing(Publishing { purpose, .. }) => Some(purpose),
             other => {
                 self.in_flight[key].stage = other;
                 tracing::error!(entry = key, "word of a publication that is not under way; ignored");
@@ -134,10 +134,10 @@ impl Core {
                 self.attempt_is_final(key, &ended, Settlement::Ack, turn);
             }
         }
-        match self.in_flight[key].claim {
-            Claim::Held(..) => self.acknowledge(key, turn),
-            Claim::Detached(_) => {
-                self.in_flight[key].stage = Stage::Confirmed;
+        match self.in_flight[key].ownership {
+            Ownership::Held(..) => self.acknowledge(key, turn),
+            Ownership::Detached(_) => {
+                self.in_flight[key].stage = EntryStage::Confirmed;
                 // Its redelivery may be behind its own copy, or a duplicate: those must not wait for it.
                 self.in_flight.is_first_no_more(key);
             }
@@ -148,7 +148,7 @@ impl Core {
     fn on_refused(&mut self, key: EntryKey, why: &str, turn: &Turn<'_>) {
         let handler = self.handler_name(key);
         let entry = &mut self.in_flight[key];
-        if let Stage::Publishing(publishing) = &mut entry.stage {
+        if let EntryStage::Publishing(publishing) = &mut entry.stage {
             publishing.refused = Some(why.to_owned());
         }
         let id = &entry.id.text;

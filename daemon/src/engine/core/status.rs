@@ -10,7 +10,7 @@ use crate::model::status::{
 use crate::registry::{Generation, Slot};
 
 use super::Core;
-use super::in_flight::Stage;
+use super::in_flight::EntryStage;
 use super::keys::PoolKey;
 use super::pools::{HandlerPool, Worker};
 
@@ -69,9 +69,11 @@ impl Core {
         for (_, entry) in self.in_flight.iter() {
             let row = &mut rows[entry.queue];
             match entry.stage {
-                Stage::Arrived | Stage::HeldBack | Stage::Waiting => row.waiting += 1,
-                Stage::Sent(_) => row.running += 1,
-                Stage::Publishing(_) | Stage::Decided(_) | Stage::Confirmed => row.settling += 1,
+                EntryStage::Arrived | EntryStage::HeldBack | EntryStage::Waiting => row.waiting += 1,
+                EntryStage::Sent(_) => row.running += 1,
+                EntryStage::Publishing(_) | EntryStage::Decided(_) | EntryStage::Confirmed => {
+                    row.settling += 1
+                }
             }
         }
         let configured: Vec<bool> = self.queues.iter().map(|queue| queue.configured).collect();

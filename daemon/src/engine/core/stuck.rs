@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::status::BrokerState;
 
-use super::in_flight::{Claim, Entry, Publishing, Purpose};
+use super::in_flight::{Entry, Ownership, Publishing, Purpose};
 use super::keys::QueueKey;
 use super::queues::Stuck;
 use super::{Core, Turn};
@@ -28,7 +28,7 @@ impl Entry {
     /// A copy of it is on its way for longer than that takes, while it is this daemon's to settle.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         let is_late = self.publishing().is_some_and(|publishing| now >= publishing.since + STUCK_AFTER);
-        is_late && matches!(self.claim, Claim::Held(..))
+        is_late && matches!(self.ownership, Ownership::Held(..))
     }
 
     /// Why the broker refused its copy last.

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use crate::dedup::Order;
+use crate::dedup::StoreOrder;
 use crate::failpoint::failpoint;
 use crate::host::{Host, HostEvents, HostId};
 
 use super::super::core::{Action, Event};
-use super::{Driver, Input};
+use super::{Driver, DriverInput};
 
 impl Driver {
     /// Performs what the core wants done. None of it makes the core decide something anew.
@@ -69,7 +69,7 @@ impl Driver {
     fn host_events(&self) -> HostEvents {
         let sender = self.sender.clone();
         Rc::new(move |host, event| {
-            let _ = sender.send(Input::Event(Event::Host { host, event, rss: None }));
+            let _ = sender.send(DriverInput::Event(Event::Host { host, event, rss: None }));
         })
     }
 
@@ -77,21 +77,21 @@ impl Driver {
         let (stopped, sender) = (self.link.stop_consuming(), self.sender.clone());
         tokio::task::spawn_local(async move {
             stopped.await;
-            let _ = sender.send(Input::Event(Event::ConsumersStopped));
+            let _ = sender.send(DriverInput::Event(Event::ConsumersStopped));
         });
     }
 
     /// What is read from disk comes as an event.
-    fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: StoreOrder) {
         let loaded = match &order {
-            Order::Load { queue, .. } => Some(queue.clone()),
-            Order::Record { .. } | Order::Forget { .. } => None,
+            StoreOrder::Load { queue, .. } => Some(queue.clone()),
+            StoreOrder::Record { .. } | StoreOrder::Forget { .. } => None,
         };
         let (Some(queue), Some(answer)) = (loaded, self.store.carry_out(order)) else { return };
         let sender = self.sender.clone();
         tokio::task::spawn_local(async move {
             let found = answer.await.unwrap_or_default();
-            let _ = sender.send(Input::Event(Event::DedupLoaded { queue, found }));
+            let _ = sender.send(DriverInput::Event(Event::DedupLoaded { queue, found }));
         });
     }
 }

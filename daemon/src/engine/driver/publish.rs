@@ -12,7 +12,7 @@ use crate::failpoint::failpoint;
 use crate::model::{FollowUp, TaskError, TaskResult};
 
 use super::super::core::{Copy, CopyKind, CopyResult, Event};
-use super::{Driver, Input};
+use super::{Driver, DriverInput};
 
 /// The shortest pause before a copy that the broker refused is tried again; the backoff's jitter may say none at all.
 const REFUSED: Duration = Duration::from_millis(100);
@@ -22,7 +22,7 @@ const UNACCEPTABLE: Duration = Duration::from_secs(30);
 /// One publication.
 struct Publication {
     publisher: Publisher,
-    sender: mpsc::UnboundedSender<Input>,
+    sender: mpsc::UnboundedSender<DriverInput>,
     copy: Copy,
 }
 
@@ -46,7 +46,7 @@ impl Publication {
     fn report(&self, result: CopyResult) {
         let event = Event::Copy { entry: self.copy.entry, result };
         // The loop may have ended: the broker redelivers the original.
-        let _ = self.sender.send(Input::Event(event));
+        let _ = self.sender.send(DriverInput::Event(event));
     }
 
     /// Publishes a copy until the broker took it; the original stays unacknowledged until then.

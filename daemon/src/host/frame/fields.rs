@@ -66,9 +66,9 @@ impl Buffer {
 
 /// Takes fields off the front of a payload.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::host) struct Reader<'a>(pub(in crate::host) &'a [u8]);
+pub(in crate::host) struct FieldReader<'a>(pub(in crate::host) &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (head, rest) =
             self.0.split_first_chunk::<N>().ok_or(Malformed("a field past the frame's end"))?;

@@ -159,7 +159,7 @@ fn a_part_outside_of_its_whole_is_refused() {
         [(1_u32, 3_u32, true), (1, 4, false), (5, 0, false), (u32::MAX - 1, u32::MAX, false)]
     {
         let fields = [start.to_le_bytes(), len.to_le_bytes()].concat();
-        assert_eq!(Reader(&fields).part(b"four").is_ok(), expected, "{start} {len}");
+        assert_eq!(FieldReader(&fields).part(b"four").is_ok(), expected, "{start} {len}");
     }
 }
 
@@ -231,7 +231,7 @@ proptest! {
         let _ = parse_report(&bytes);
         let _ = TaskFrame::parse(&bytes);
         let _ = Init::parse(&bytes);
-        let _ = parse_error(&mut Reader(&bytes));
+        let _ = parse_error(&mut FieldReader(&bytes));
         let mut buffer = buffered(&bytes, 1 << 10);
         while let Ok(Some(_)) = buffer.next() {}
     }

@@ -23,8 +23,8 @@ pub(super) fn spawn(shared: &'static Shared, control: &'static OwnedFd) -> io::R
     Ok(())
 }
 
-/// Tells the daemon which tasks came back unstarted; the last first, as it puts each in front of what waits.
-pub(super) fn tell_withdrawn(shared: &Shared, withdrawn: &[Seq]) {
+/// Sends the daemon the tasks that come back unstarted; the last first, as the daemon puts each in front of what waits.
+pub(super) fn send_withdrawn(shared: &Shared, withdrawn: &[Seq]) {
     if withdrawn.is_empty() {
         return;
     }
@@ -49,7 +49,7 @@ fn wait(shared: &Shared, control: &OwnedFd) -> io::Result<()> {
     };
     let (cancels, timer) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
     if cancels {
-        tell_withdrawn(shared, &shared.gate.take_cancels(control)?);
+        send_withdrawn(shared, &shared.gate.take_cancels(control)?);
     }
     if timer {
         let _ = rustix::io::read(shared.gate.timer_fd(), &mut [0_u8; 8]);

@@ -12,28 +12,28 @@ const TASK_CHUNK: usize = 64 << 10;
 
 /// What the daemon asks for.
 #[derive(Debug)]
-pub(super) enum Order<'a> {
+pub(super) enum HostRequest<'a> {
     Task(TaskFrame<'a>),
     /// Everything before it is done.
     Quit,
 }
 
-pub(super) struct Input {
+pub(super) struct RequestReader {
     socket: OwnedFd,
     buffer: Buffer,
 }
 
-impl Input {
+impl RequestReader {
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self { socket, buffer: Buffer::new(TASK_CHUNK, MAX_TO_HOST) }
     }
 
     /// The next order that has been read whole; `None`: call [`fill`](Self::fill).
-    pub(super) fn next(&mut self) -> Result<Option<Order<'_>>, Malformed> {
+    pub(super) fn next(&mut self) -> Result<Option<HostRequest<'_>>, Malformed> {
         match self.buffer.next()? {
             None => Ok(None),
-            Some((to_host::TASK, payload)) => Ok(Some(Order::Task(TaskFrame::parse(payload)?))),
-            Some((to_host::QUIT, _)) => Ok(Some(Order::Quit)),
+            Some((to_host::TASK, payload)) => Ok(Some(HostRequest::Task(TaskFrame::parse(payload)?))),
+            Some((to_host::QUIT, _)) => Ok(Some(HostRequest::Quit)),
             Some(_) => Err(Malformed("an unknown kind of frame")),
         }
     }

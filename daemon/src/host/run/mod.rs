@@ -15,9 +15,9 @@ mod call;
 mod control;
 mod gate;
 mod input;
-mod ledger;
 mod outbox;
 mod plugin;
+mod ring_page;
 mod rlimits;
 mod setup;
 
@@ -30,10 +30,10 @@ use warren_plugin::hosting::{Phase, StopReason};
 
 use self::call::Sinks;
 use self::gate::{Begin, Gate};
-use self::input::{Input, Order};
-use self::ledger::Ledger;
+use self::input::{HostRequest, RequestReader};
 use self::outbox::Outbox;
 use self::plugin::Plugin;
+use self::ring_page::RingPage;
 use self::rlimits::CpuBound;
 use super::Seq;
 use super::budget::{LeftOut, LogBudgets};
@@ -66,22 +66,22 @@ impl Shared {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = self.gate.running();
         let line = (seq, level, log_bytes(message, fields));
-        let passes = logs.admit(line, Instant::now(), |seq, level, left| self.tell(seq, level, left));
+        let passes = logs.admit(line, Instant::now(), |seq, level, left| self.log_left_out(seq, level, left));
         if passes {
             self.outbox.append(|out| put_log(out, seq, level, message, fields));
         }
         passes
     }
 
-    /// Says what of a task's lines was left out.
-    fn tell(&self, seq: Seq, level: i32, left_out: LeftOut) {
+    /// Logs how much of a task's log was left out.
+    fn log_left_out(&self, seq: Seq, level: i32, left_out: LeftOut) {
         self.outbox.append(|out| put_log::<&str>(out, seq, level, &left_out.message(), &[]));
     }
 
     /// The running task has ended.
     fn settle_logs(&self) {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        logs.settle(|seq, level, left| self.tell(seq, level, left));
+        logs.settle(|seq, level, left| self.log_left_out(seq, level, left));
     }
 }
 
@@ -108,8 +108,8 @@ fn run() -> i32 {
         EXIT_CREATE_FAILED
     };
     let control: &OwnedFd = Box::leak(Box::new(control));
-    let ledger = match attend(shared, &ring, control) {
-        Ok(ledger) => ledger,
+    let ring_page = match attend(shared, &ring, control) {
+        Ok(ring_page) => ring_page,
         Err(error) => return failed(from_host::SETUP_FAILED, &setup_failed(&error)),
     };
     match start(shared, &init, library, control) {
@@ -117,7 +117,7 @@ fn run() -> i32 {
             shared.outbox.append(|out| put_frame(out, from_host::READY, |_| {}));
             shared.outbox.flush();
             let cpu = CpuBound::new(init.cpu_time);
-            Server { shared, plugin, ledger, cpu, grace: init.grace, spoiled: false }.serve(input)
+            TaskLoop { shared, plugin, ring_page, cpu, grace: init.grace, spoiled: false }.serve(input)
         }
         Err(error) => failed(from_host::CREATE_FAILED, &error),
     }
@@ -149,11 +149,11 @@ fn share(socket: OwnedFd, init: &Init) -> Result<&'static Shared, (OwnedFd, io::
 }
 
 /// Maps the ring and starts the control thread.
-fn attend(shared: &'static Shared, ring: &OwnedFd, control: &'static OwnedFd) -> io::Result<Ledger> {
+fn attend(shared: &'static Shared, ring: &OwnedFd, control: &'static OwnedFd) -> io::Result<RingPage> {
     let doing = |what: &str, error: &io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-    let ledger = Ledger::map(ring).map_err(|error| doing("the ring cannot be mapped", &error))?;
+    let ring_page = RingPage::map(ring).map_err(|error| doing("the ring cannot be mapped", &error))?;
     control::spawn(shared, control).map_err(|error| doing("the control thread cannot be started", &error))?;
-    Ok(ledger)
+    Ok(ring_page)
 }
 
 /// Loads the plugin and creates the handler.
@@ -171,28 +171,28 @@ fn start(
         message: format!("the daemon is gone: {error}"),
         retry_after: None,
     })?;
-    control::tell_withdrawn(shared, &withdrawn);
+    control::send_withdrawn(shared, &withdrawn);
     Ok(plugin)
 }
 
 /// The main thread, once the handler exists.
-struct Server {
+struct TaskLoop {
     shared: &'static Shared,
     plugin: Plugin,
-    ledger: Ledger,
+    ring_page: RingPage,
     cpu: CpuBound,
     grace: Duration,
     /// A task ended by a fault: the handler's state is unknown, and nothing more is started here.
     spoiled: bool,
 }
 
-impl Server {
+impl TaskLoop {
     /// Runs tasks until the daemon says quit or goes away; returns the exit status.
-    fn serve(mut self, mut input: Input) -> i32 {
+    fn serve(mut self, mut input: RequestReader) -> i32 {
         let mut now = gate::now_ns();
         loop {
             match input.next() {
-                Ok(Some(Order::Task(task))) => {
+                Ok(Some(HostRequest::Task(task))) => {
                     let Ok(end) = self.run(&task, now) else {
                         self.shared.outbox.flush();
                         setup::complain("the handler left processes behind that /proc does not show");
@@ -200,7 +200,7 @@ impl Server {
                     };
                     now = end;
                 }
-                Ok(Some(Order::Quit)) => return self.quit(),
+                Ok(Some(HostRequest::Quit)) => return self.quit(),
                 Ok(None) => {
                     self.shared.outbox.flush();
                     if input.fill().is_err() {
@@ -227,7 +227,7 @@ impl Server {
             self.skip(task.seq);
             return Ok(now);
         }
-        self.ledger.start(task.seq);
+        self.ring_page.start(task.seq);
         let deadline = gate::deadline(now, task.timeout);
         if gate.begin(task.seq, now, deadline, outbox.is_waiting()) == Begin::Cancelled {
             self.skip(task.seq);
@@ -247,7 +247,7 @@ impl Server {
 
     /// Reports a task that is not started.
     fn skip(&self, seq: Seq) {
-        self.ledger.end(seq, false);
+        self.ring_page.end(seq, false);
         let report = ReportFrame {
             seq,
             outcome: Outcome::Cancelled,
@@ -279,7 +279,7 @@ impl Server {
             let publishes = done && n_follow_ups > 0;
             let result = record.result().filter(|_| wants_result);
             let irreplaceable = publishes || (done && result.is_some());
-            self.ledger.end(seq, done && !irreplaceable);
+            self.ring_page.end(seq, done && !irreplaceable);
             let report = ReportFrame {
                 seq,
                 outcome,

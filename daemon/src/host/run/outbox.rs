@@ -22,13 +22,13 @@ const LONG_TASK: Duration = Duration::from_micros(200);
 /// Frames waiting to be written, and the socket.
 pub(super) struct Outbox {
     socket: OwnedFd,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<UnsentFrames>,
     /// Whether anything waits; so that asking takes no lock.
     is_waiting: AtomicBool,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct UnsentFrames {
     bytes: WriteBuffer,
     reports: usize,
 }
@@ -85,7 +85,7 @@ impl Outbox {
         self.is_waiting()
     }
 
-    fn added(&self, waiting: &mut Waiting) {
+    fn added(&self, waiting: &mut UnsentFrames) {
         if waiting.bytes.rest().len() > MAX_WAITING_BYTES {
             self.write(waiting);
         } else {
@@ -93,7 +93,7 @@ impl Outbox {
         }
     }
 
-    fn write(&self, waiting: &mut Waiting) {
+    fn write(&self, waiting: &mut UnsentFrames) {
         while !waiting.bytes.is_empty() {
             match rustix::net::send(&self.socket, waiting.bytes.rest(), SendFlags::NOSIGNAL) {
                 Ok(n) => self.wrote(waiting, n),
@@ -103,7 +103,7 @@ impl Outbox {
         }
     }
 
-    fn wrote(&self, waiting: &mut Waiting, count: usize) {
+    fn wrote(&self, waiting: &mut UnsentFrames, count: usize) {
         waiting.bytes.wrote(count, 2 * MAX_WAITING_BYTES);
         if waiting.bytes.is_empty() {
             waiting.reports = 0;
@@ -111,7 +111,7 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, UnsentFrames> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

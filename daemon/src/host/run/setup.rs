@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 
-use super::input::Input;
+use super::input::RequestReader;
 use super::rlimits;
 use crate::host::frame::Init;
 use crate::host::spawn::{ARGV0_PREFIX, HELLO};
@@ -32,7 +32,7 @@ pub(super) struct Channel {
     /// Cancels.
     pub(super) control: OwnedFd,
     /// The frames' reader, the initial one read already.
-    pub(super) input: Input,
+    pub(super) input: RequestReader,
 }
 
 /// Lowest number for a host's own descriptors: handlers get the low ones, which is what they are used to.
@@ -74,7 +74,7 @@ pub(super) fn prepare() -> io::Result<(Channel, Init)> {
     let socket = move_up(rustix::stdio::stdin())?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     line_buffered_stdout();
-    let mut input = Input::new(move_up(&socket)?);
+    let mut input = RequestReader::new(move_up(&socket)?);
     let init = input.init()?;
     // Had the daemon ended before the death signal was asked for, it would never come.
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32) != Some(init.parent) {

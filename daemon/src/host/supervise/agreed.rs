@@ -7,7 +7,7 @@ use crate::host::Seq;
 /// What was agreed with one host so far.
 #[derive(Debug, Default)]
 pub(super) struct Agreed {
-    phase: Phase,
+    phase: HostPhase,
     /// The last task that it was given; tasks are numbered from 1, without gaps.
     sent: Seq,
     /// The last task that it reported. Hosts report in the order in which they were given tasks.
@@ -19,7 +19,7 @@ pub(super) struct Agreed {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum HostPhase {
     #[default]
     Starting,
     /// It has said why it does not start.
@@ -51,7 +51,7 @@ impl Agreed {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.phase == Phase::Ready
+        self.phase == HostPhase::Ready
     }
 
     /// The last task that it was given.
@@ -72,9 +72,9 @@ impl Agreed {
     /// It says that it takes tasks.
     pub(super) fn ready(&mut self) -> Result<(), Malformed> {
         match self.phase {
-            Phase::Starting => self.phase = Phase::Ready,
-            Phase::Ready => return Err(Malformed("a second time that it is ready")),
-            Phase::Failed => return Err(Malformed("that it is ready after it had failed to start")),
+            HostPhase::Starting => self.phase = HostPhase::Ready,
+            HostPhase::Ready => return Err(Malformed("a second time that it is ready")),
+            HostPhase::Failed => return Err(Malformed("that it is ready after it had failed to start")),
         }
         Ok(())
     }
@@ -82,16 +82,16 @@ impl Agreed {
     /// It says why it does not start.
     pub(super) fn failed(&mut self) -> Result<(), Malformed> {
         match self.phase {
-            Phase::Starting => self.phase = Phase::Failed,
-            Phase::Ready => return Err(Malformed("that it failed to start after it was ready")),
-            Phase::Failed => return Err(Malformed("a second time that it failed to start")),
+            HostPhase::Starting => self.phase = HostPhase::Failed,
+            HostPhase::Ready => return Err(Malformed("that it failed to start after it was ready")),
+            HostPhase::Failed => return Err(Malformed("a second time that it failed to start")),
         }
         Ok(())
     }
 
     /// It reports a task.
     pub(super) fn report(&mut self, seq: Seq) -> Result<Reported, Malformed> {
-        if self.phase != Phase::Ready {
+        if self.phase != HostPhase::Ready {
             return Err(Malformed("a report before it was ready"));
         }
         if seq <= self.reported || seq > self.sent {

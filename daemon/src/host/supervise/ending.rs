@@ -1,19 +1,19 @@
 //! The end of a host: what it left is read, it is reaped, and what is known of its end is told.
 
-use super::Inner;
+use super::SupervisedHost;
 use super::link::Link;
 use super::listen::{Pumped, READS_PER_TURN};
 use crate::host::death::{self, Death};
 use crate::host::frame::Malformed;
-use crate::host::ring::{self, Ledger};
-use crate::host::stage::{Facts, Stage};
+use crate::host::ring::{self, RingContents};
+use crate::host::stage::{ExitFacts, HostStage};
 use crate::host::{Exit, HostEvent};
 use crate::model::TaskError;
 
-impl Inner {
+impl SupervisedHost {
     /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.
     /// Pipes that a grandchild holds open are closed here all the same.
-    pub(super) async fn bury(&self, link: &Link) {
+    pub(super) async fn report_exit(&self, link: &Link) {
         let mut garbled = None;
         loop {
             match self.pump(link, READS_PER_TURN) {
@@ -28,31 +28,31 @@ impl Inner {
         }
         let process = link.process.borrow_mut().take();
         self.link.borrow_mut().take();
-        let ledger = ring::read(&link.ring).unwrap_or_default().within(self.agreed.borrow().sent());
+        let contents = ring::read(&link.ring).unwrap_or_default().within(self.agreed.borrow().sent());
         let death = match process {
             Some(process) => process.reap(self.quitting.get()).await,
             None => Death { why: "ended".into(), ..Death::default() },
         };
-        self.emit(HostEvent::Exited(self.exit(&death, ledger, garbled)));
+        self.emit(HostEvent::Exited(self.exit(&death, contents, garbled)));
     }
 
-    /// What is to be told of the end.
-    fn exit(&self, death: &Death, ledger: Ledger, garbled: Option<String>) -> Exit {
+    /// What is reported of the end.
+    fn exit(&self, death: &Death, ring: RingContents, garbled: Option<String>) -> Exit {
         let agreed = self.agreed.borrow();
         let (sent, reported) = (agreed.sent(), agreed.reported());
-        let facts = Facts {
+        let facts = ExitFacts {
             unusable: self.unusable.get(),
             ready: agreed.is_ready(),
             quitting: self.quitting.get(),
             sent,
             reported,
-            ledger: &ledger,
+            ring: &ring,
         };
-        let stage = Stage::of(&facts, |after, to| agreed.owes(after, to));
-        let printing = if stage == Stage::Running { ledger.started } else { 0 };
+        let stage = HostStage::of(&facts, |after, to| agreed.owes(after, to));
+        let printing = if stage == HostStage::Running { ring.started } else { 0 };
         let (ended, over) = death::explain(death, &self.bounds, self.short_of_memory.get() == Some(printing));
         let verdict = self.verdict.take();
-        let orderly = stage == Stage::Quitting && death.success && verdict.is_none();
+        let orderly = stage == HostStage::Quitting && death.success && verdict.is_none();
         let (why, over) = match verdict {
             Some(verdict) => (format!("{verdict}; {ended}"), None),
             None => (format!("{ended}{}", garbled.unwrap_or_default()), over),
@@ -63,7 +63,7 @@ impl Inner {
             Some(error) => format!("create failed: {}", error.message),
             None => why,
         };
-        let Ledger { started, ended, plain_done } = ledger;
+        let RingContents { started, ended, plain_done } = ring;
         let done_unreported = plain_done.into_iter().filter(|&seq| seq > reported).collect();
         Exit { stage, orderly, why, create_error, started, done_unreported, ended, over }
     }

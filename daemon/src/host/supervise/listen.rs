@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::unix::AsyncFd;
 
-use super::Inner;
+use super::SupervisedHost;
 use super::agreed::Reported;
 use super::link::Link;
-use crate::host::frame::{self, Malformed, Reader, from_host};
-use crate::host::output::Lines;
+use crate::host::frame::{self, FieldReader, Malformed, from_host};
+use crate::host::output::OutputStream;
 use crate::host::{HostEvent, Seq, ring};
 
 /// Reads from one host before others get their turn.
@@ -32,7 +32,7 @@ pub(super) enum Pumped {
     End,
 }
 
-impl Inner {
+impl SupervisedHost {
     /// Returns when the socket has ended or what came is no frame of a sane host.
     pub(super) async fn read_frames(&self, link: &Link) {
         while let Ok(mut guard) = link.socket.readable().await {
@@ -81,7 +81,7 @@ impl Inner {
 
     /// Handles one frame, or says what is wrong with it.
     fn frame(&self, kind: u8, payload: &[u8]) -> Result<(), Malformed> {
-        let mut r = Reader(payload);
+        let mut r = FieldReader(payload);
         let event = match kind {
             from_host::REPORT => {
                 let report = frame::parse_report(payload)?;
@@ -136,7 +136,12 @@ impl Inner {
     }
 
     /// Never returns.
-    pub(super) async fn read_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) {
+    pub(super) async fn read_output(
+        &self,
+        link: &Link,
+        pipe: &AsyncFd<OwnedFd>,
+        lines: &RefCell<OutputStream>,
+    ) {
         while let Ok(mut guard) = pipe.readable().await {
             match self.take_output(link, pipe, lines) {
                 Pumped::Empty => guard.clear_ready(),
@@ -148,7 +153,12 @@ impl Inner {
     }
 
     /// Reads what is there, up to a bound.
-    pub(super) fn take_output(&self, link: &Link, pipe: &AsyncFd<OwnedFd>, lines: &RefCell<Lines>) -> Pumped {
+    pub(super) fn take_output(
+        &self,
+        link: &Link,
+        pipe: &AsyncFd<OwnedFd>,
+        lines: &RefCell<OutputStream>,
+    ) -> Pumped {
         let mut chunk = [0; 8 << 10];
         let mut total = 0;
         while total < OUTPUT_PER_TURN {

@@ -6,10 +6,10 @@ use clap::Args;
 use warren::broker::topology::dead_name;
 
 use super::letter::Summary;
-use super::look::{Ended, Look, look};
-use super::work::{Report, WorkArgs};
+use super::look::{Look, LookEnd, look};
+use super::work::{WorkArgs, WorkReport};
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 
 pub(super) const EXAMPLES: &str = "\
 Dropped letters are gone. Without --yes it holds the letters that match, says how many they are and asks; exactly those
@@ -34,17 +34,17 @@ pub(crate) struct DropArgs {
     yes: bool,
 }
 
-pub(super) fn run(global: &Global, args: &DropArgs) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &DropArgs) -> Result<(), VerbError> {
     args.work.check()?;
     if !args.yes && !args.work.dry_run && !io::stdin().is_terminal() {
-        return Err(Failure::text(
+        return Err(VerbError::text(
             Code::Usage,
             "letters are dropped for good: say --yes, or be there to be asked",
         ));
     }
     let which = &args.work.which;
     let (report, tally) = look(global, which, "drop", which.filter(None), async |mut look| {
-        let mut report = Report::default();
+        let mut report = WorkReport::default();
         let stopped = drop_all(&mut look, args, &mut report).await.err();
         let (tally, closed) = look.close().await;
         report.stopped = stopped.or(closed.err());
@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, args: &DropArgs) -> Result<(), Failure> {
 }
 
 /// Until the look ends; an error says why it cannot go on.
-async fn drop_all(look: &mut Look, args: &DropArgs, report: &mut Report) -> Result<(), Failure> {
+async fn drop_all(look: &mut Look, args: &DropArgs, report: &mut WorkReport) -> Result<(), VerbError> {
     let mut asked_for = Vec::new();
     while let Some(found) = look.next().await? {
         if args.work.dry_run {
@@ -77,7 +77,7 @@ async fn drop_all(look: &mut Look, args: &DropArgs, report: &mut Report) -> Resu
 }
 
 /// Asks on the terminal. The letters stay held meanwhile.
-async fn is_confirmed(look: &mut Look, count: usize) -> Result<bool, Failure> {
+async fn is_confirmed(look: &mut Look, count: usize) -> Result<bool, VerbError> {
     let s = if count == 1 { "" } else { "s" };
     let question = format!("Drop {count} letter{s} of `{}` for good? [y/N] ", dead_name(&look.queue));
     look.pause();
@@ -88,12 +88,12 @@ async fn is_confirmed(look: &mut Look, count: usize) -> Result<bool, Failure> {
     });
     tokio::select! {
         answer = answer => {
-            let answer = answer.map_err(|e| Failure::new(Code::Software, e))?;
-            let answer = answer.map_err(|e| Failure::new(Code::Io, anyhow::Error::new(e).context("no answer")))?;
+            let answer = answer.map_err(|e| VerbError::new(Code::Software, e))?;
+            let answer = answer.map_err(|e| VerbError::new(Code::Io, anyhow::Error::new(e).context("no answer")))?;
             Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
         }
         () = look.interrupted() => {
-            look.end(Ended::Interrupted);
+            look.end(LookEnd::Interrupted);
             Ok(false)
         }
     }

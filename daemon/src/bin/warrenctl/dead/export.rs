@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::Which;
 use super::letter::Whole;
-use super::look::{Ended, Tally, look};
+use super::look::{LookEnd, Tally, look};
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::{note, print_json};
 
 pub(super) const EXAMPLES: &str = "\
@@ -46,13 +46,13 @@ struct Export {
     file: PathBuf,
 }
 
-pub(super) fn run(global: &Global, args: &ExportArgs) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &ExportArgs) -> Result<(), VerbError> {
     let which = &args.which;
     let tally = look(global, which, "export", which.filter(None), async |mut look| {
         let mut target = Target::open(args.file.as_deref())?;
         while let Some(found) = look.next().await? {
             if !target.write(&Whole::of(&found.letter))? {
-                look.end(Ended::Reader);
+                look.end(LookEnd::Reader);
                 break;
             }
         }
@@ -79,15 +79,15 @@ enum Target {
 }
 
 impl Target {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    fn open(path: Option<&Path>) -> Result<Self, VerbError> {
         let Some(path) = path else { return Ok(Self::Stdout) };
         let file = File::create(path).map_err(|error| unwritable(path, error))?;
         Ok(Self::File(BufWriter::new(file), path.to_owned()))
     }
 
     /// Writes a line. `false`: the reader left (`| head`), which is no error.
-    fn write(&mut self, letter: &Whole) -> Result<bool, Failure> {
-        let mut line = serde_json::to_vec(letter).map_err(|e| Failure::new(Code::Software, e))?;
+    fn write(&mut self, letter: &Whole) -> Result<bool, VerbError> {
+        let mut line = serde_json::to_vec(letter).map_err(|e| VerbError::new(Code::Software, e))?;
         line.push(b'\n');
         match self {
             Self::Stdout => match io::stdout().lock().write_all(&line) {
@@ -103,7 +103,7 @@ impl Target {
     }
 
     /// What is written is on the disk when this returns: letters may be dropped because of it.
-    fn finish(self) -> Result<(), Failure> {
+    fn finish(self) -> Result<(), VerbError> {
         match self {
             Self::Stdout => match io::stdout().lock().flush() {
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -123,6 +123,6 @@ impl Target {
     }
 }
 
-fn unwritable(path: &Path, error: io::Error) -> Failure {
-    Failure::new(Code::Io, anyhow::Error::new(error).context(format!("cannot write to {}", path.display())))
+fn unwritable(path: &Path, error: io::Error) -> VerbError {
+    VerbError::new(Code::Io, anyhow::Error::new(error).context(format!("cannot write to {}", path.display())))
 }

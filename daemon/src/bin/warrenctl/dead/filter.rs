@@ -36,7 +36,7 @@ pub(super) struct FilterArgs {
 
 /// The same with its bounds in time, for one run.
 #[derive(Debug, Default)]
-pub(super) struct Filter {
+pub(super) struct LetterFilter {
     /// None: any.
     pub(super) ids: Vec<String>,
     /// After so many matching letters there is an end.
@@ -50,10 +50,10 @@ pub(super) struct Filter {
 
 impl FilterArgs {
     /// The filter as of now; `limit` counts where the command line has none.
-    pub(super) fn at(&self, now: UnixMs, limit: Option<u64>) -> Filter {
+    pub(super) fn at(&self, now: UnixMs, limit: Option<u64>) -> LetterFilter {
         let ago =
             |age: Duration| UnixMs(now.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
-        Filter {
+        LetterFilter {
             ids: self.ids.clone(),
             limit: self.limit.or(limit),
             handler: self.handler.clone(),
@@ -77,7 +77,7 @@ impl FilterArgs {
     }
 }
 
-impl Filter {
+impl LetterFilter {
     /// Whether a letter is meant, the limit aside. One that does not say what is asked for is not.
     pub(super) fn matches(&self, letter: &DeadLetter) -> bool {
         let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;

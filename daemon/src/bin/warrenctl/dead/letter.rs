@@ -13,14 +13,14 @@ use warren::model::UnixMs;
 use warren::task::header_json;
 use warren::task::own::{HEADER_ALTERED, is_own};
 
-use crate::output::{Table, clean, clean_lines, since, span};
+use crate::output::{TextTable, clean, clean_lines, since, span};
 
 /// Columns that a row gives to an error, and to the beginning of a body.
 const SHORT: usize = 40;
 
 /// What a letter says of itself.
 #[derive(Debug, Clone, Serialize)]
-struct Facts {
+struct LetterFacts {
     id: Option<String>,
     queue: Option<String>,
     reason: Option<String>,
@@ -39,7 +39,7 @@ struct Facts {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Summary {
     #[serde(flatten)]
-    facts: Facts,
+    facts: LetterFacts,
     /// The beginning of the body.
     text: String,
     /// Where it would be replayed to.
@@ -51,7 +51,7 @@ pub(super) struct Summary {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Whole {
     #[serde(flatten)]
-    facts: Facts,
+    facts: LetterFacts,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     /// In place of `body` where that is not UTF-8.
@@ -66,7 +66,7 @@ pub(super) fn name(letter: &DeadLetter) -> String {
     letter.id.as_ref().map_or_else(|| "-".to_owned(), |id| id.text.to_string())
 }
 
-impl Facts {
+impl LetterFacts {
     fn of(letter: &DeadLetter) -> Self {
         Self {
             id: letter.id.as_ref().map(|id| id.text.to_string()),
@@ -94,7 +94,7 @@ impl Summary {
     pub(super) fn of(letter: &DeadLetter) -> Self {
         let beginning = &letter.body[..letter.body.len().min(4 * SHORT)];
         let text = short(&String::from_utf8_lossy(beginning), letter.body.len() > beginning.len());
-        Self { facts: Facts::of(letter), text, to: None }
+        Self { facts: LetterFacts::of(letter), text, to: None }
     }
 
     /// The same with the queue that it would go to.
@@ -110,7 +110,7 @@ pub(super) fn table(letters: &[Summary]) -> String {
     if goes {
         head.insert(2, "TO");
     }
-    let mut table = Table::new(&head);
+    let mut table = TextTable::new(&head);
     for letter in letters {
         let facts = &letter.facts;
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
@@ -140,7 +140,7 @@ impl Whole {
         let headers = letter.properties.headers().iter().flatten();
         let headers = headers.map(|(name, value)| (name.to_string(), header_json(value)));
         Self {
-            facts: Facts::of(letter),
+            facts: LetterFacts::of(letter),
             body,
             body_base64,
             properties: properties(&letter.properties),
@@ -278,7 +278,7 @@ mod tests {
             ("poison", None, "disk\x1b[2J full"),
         ] {
             let (reason, error_code) = (Some(reason.to_owned()), code.map(str::to_owned));
-            assert_eq!(Facts { reason, error_code, ..Facts::of(&letter) }.error(), expected);
+            assert_eq!(LetterFacts { reason, error_code, ..LetterFacts::of(&letter) }.error(), expected);
         }
     }
 

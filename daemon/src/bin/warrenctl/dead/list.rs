@@ -6,7 +6,7 @@ use super::Which;
 use super::letter::{Summary, table};
 use super::look::{Tally, look};
 use crate::Global;
-use crate::exit::Failure;
+use crate::exit::VerbError;
 use crate::output::{note, print, print_json};
 
 /// A screen or two, unless asked otherwise.
@@ -30,7 +30,7 @@ struct List {
     letters: Vec<Summary>,
 }
 
-pub(super) fn run(global: &Global, which: &Which) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, which: &Which) -> Result<(), VerbError> {
     let list = look(global, which, "list", which.filter(Some(LIMIT)), async |mut look| {
         let mut letters = Vec::new();
         while let Some(found) = look.next().await? {

@@ -12,8 +12,8 @@ use warren::broker::{BrokerConnection, QueueError, connect};
 use warren::config::Broker;
 
 use super::Which;
-use super::filter::Filter;
-use crate::exit::{Code, Failure};
+use super::filter::LetterFilter;
+use crate::exit::{Code, VerbError};
 use crate::interrupt::Interrupt;
 use crate::output::note;
 use crate::{Global, place};
@@ -27,11 +27,11 @@ pub(super) struct Look {
     /// The work queue whose dead letters these are.
     pub(super) queue: String,
     browse: Browse,
-    filter: Filter,
+    filter: LetterFilter,
     /// Ids that were asked for and have not been found.
     missing: Vec<String>,
     matched: u64,
-    ended: Option<Ended>,
+    ended: Option<LookEnd>,
     interrupt: Interrupt,
     bar: ProgressBar,
     has_warned: bool,
@@ -54,7 +54,7 @@ pub(super) struct Tally {
     #[serde(skip)]
     pub(super) removed: u32,
     /// Why it ended.
-    pub(super) ended: Ended,
+    pub(super) ended: LookEnd,
     /// Ids that were asked for and not found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) missing: Vec<String>,
@@ -63,7 +63,7 @@ pub(super) struct Tally {
 /// Why a look ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Ended {
+pub(super) enum LookEnd {
     /// Every letter was looked at.
     Complete,
     /// As many matched as were asked for.
@@ -83,17 +83,17 @@ pub(super) fn look<T>(
     global: &Global,
     which: &Which,
     verb: &str,
-    filter: Filter,
-    work: impl AsyncFnOnce(Look) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    filter: LetterFilter,
+    work: impl AsyncFnOnce(Look) -> Result<T, VerbError>,
+) -> Result<T, VerbError> {
     let config = place::config(global)?;
     let queue = place::queue(&config, which.queue.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(Code::Software, e))?;
+        .map_err(|e| VerbError::new(Code::Software, e))?;
     let result = runtime.block_on(async {
-        let interrupt = Interrupt::listen().map_err(|e| Failure::new(Code::Software, e))?;
+        let interrupt = Interrupt::listen().map_err(|e| VerbError::new(Code::Software, e))?;
         let client = format!("warrenctl dead {verb}");
         let dialled = dial(&config.broker, &client, &interrupt).await?;
         let look = Look {
@@ -118,19 +118,19 @@ pub(super) fn look<T>(
 
 impl Look {
     /// The next letter that matches. `None`: there is an end, whichever.
-    pub(super) async fn next(&mut self) -> Result<Option<Found>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Option<Found>, VerbError> {
         loop {
             if self.filter.limit == Some(self.matched) {
-                return Ok(self.over(Ended::Limit));
+                return Ok(self.over(LookEnd::Limit));
             }
             let next = tokio::select! {
                 biased;
-                () = self.interrupt.wait() => return Ok(self.over(Ended::Interrupted)),
+                () = self.interrupt.wait() => return Ok(self.over(LookEnd::Interrupted)),
                 next = self.browse.next() => next.map_err(lost)?,
             };
             let Some(found) = next else {
                 let bounded = self.browse.looked().bounded;
-                return Ok(self.over(if bounded { Ended::Bound } else { Ended::Complete }));
+                return Ok(self.over(if bounded { LookEnd::Bound } else { LookEnd::Complete }));
             };
             self.warn(&found.letter).await;
             self.show_progress();
@@ -143,23 +143,23 @@ impl Look {
     }
 
     /// Takes a letter off the queue for good.
-    pub(super) async fn remove(&mut self, tag: Tag) -> Result<(), Failure> {
+    pub(super) async fn remove(&mut self, tag: Tag) -> Result<(), VerbError> {
         self.browse.remove(tag).await.map_err(lost)
     }
 
     /// A further connection to the same broker.
-    pub(super) async fn dial(&self) -> Result<BrokerConnection, Failure> {
+    pub(super) async fn dial(&self) -> Result<BrokerConnection, VerbError> {
         dial(&self.broker, &self.client, &self.interrupt).await
     }
 
     /// Ends it before its time.
-    pub(super) fn end(&mut self, ended: Ended) {
+    pub(super) fn end(&mut self, ended: LookEnd) {
         self.ended = Some(ended);
     }
 
     /// It was ended by Ctrl-C.
     pub(super) fn was_interrupted(&self) -> bool {
-        self.ended == Some(Ended::Interrupted)
+        self.ended == Some(LookEnd::Interrupted)
     }
 
     /// Clears the progress away, for a question.
@@ -178,13 +178,13 @@ impl Look {
     }
 
     /// Gives the letters back, and says how it went. The failure: removals of which the broker may not know.
-    pub(super) async fn close(self) -> (Tally, Result<(), Failure>) {
+    pub(super) async fn close(self) -> (Tally, Result<(), VerbError>) {
         self.bar.finish_and_clear();
         let looked = self.browse.looked();
         let ended = match self.ended {
             Some(ended) => ended,
-            None if self.interrupt.is_heard() => Ended::Interrupted,
-            None => Ended::Broken,
+            None if self.interrupt.is_heard() => LookEnd::Interrupted,
+            None => LookEnd::Broken,
         };
         let tally = Tally {
             queue: dead_name(&self.queue),
@@ -200,7 +200,7 @@ impl Look {
     }
 
     /// Its end is known; there is nothing more to come.
-    fn over<T>(&mut self, ended: Ended) -> Option<T> {
+    fn over<T>(&mut self, ended: LookEnd) -> Option<T> {
         self.ended = Some(ended);
         None
     }
@@ -239,44 +239,44 @@ impl Tally {
 
     /// What the end means: fine, fine with a remark, or a failure. `is_whole` is for verbs that are to reach every
     /// letter that matches.
-    pub(super) fn verdict(&self, is_whole: bool) -> Result<Option<String>, Failure> {
+    pub(super) fn verdict(&self, is_whole: bool) -> Result<Option<String>, VerbError> {
         let unseen = self.depth - self.looked_at;
         let reached =
             format!("looked at the first {} of {} letters in `{}`", self.looked_at, self.depth, self.queue);
         let bounded = format!("{reached}; no more may be held at a time: --look-at N allows for more");
-        let is_bounded = self.ended == Ended::Bound && unseen > 0;
-        if self.ended == Ended::Interrupted {
-            return Err(Failure::text(Code::Interrupted, format!("interrupted; {reached}")));
+        let is_bounded = self.ended == LookEnd::Bound && unseen > 0;
+        if self.ended == LookEnd::Interrupted {
+            return Err(VerbError::text(Code::Interrupted, format!("interrupted; {reached}")));
         }
-        if !self.missing.is_empty() && self.ended != Ended::Limit {
+        if !self.missing.is_empty() && self.ended != LookEnd::Limit {
             let ids = self.missing.join("`, `");
             let text = format!("no dead letter `{ids}` in `{}`", self.queue);
             let text = if is_bounded { format!("{text} so far; {bounded}") } else { text };
-            return Err(Failure::text(Code::Data, text));
+            return Err(VerbError::text(Code::Data, text));
         }
         match self.ended {
-            Ended::Bound if unseen > 0 && is_whole => Err(Failure::text(Code::TryAgain, bounded)),
-            Ended::Bound if unseen > 0 => Ok(Some(bounded)),
-            Ended::Limit if unseen > 0 => Ok(Some(format!("{reached}, until --limit {}", self.matched))),
+            LookEnd::Bound if unseen > 0 && is_whole => Err(VerbError::text(Code::TryAgain, bounded)),
+            LookEnd::Bound if unseen > 0 => Ok(Some(bounded)),
+            LookEnd::Limit if unseen > 0 => Ok(Some(format!("{reached}, until --limit {}", self.matched))),
             _ => Ok(None),
         }
     }
 }
 
-async fn dial(broker: &Broker, client: &str, interrupt: &Interrupt) -> Result<BrokerConnection, Failure> {
+async fn dial(broker: &Broker, client: &str, interrupt: &Interrupt) -> Result<BrokerConnection, VerbError> {
     tokio::select! {
         dialled = connect(broker, client) => Ok(dialled?),
-        () = interrupt.wait() => Err(Failure::text(Code::Interrupted, "interrupted before the broker answered")),
+        () = interrupt.wait() => Err(VerbError::text(Code::Interrupted, "interrupted before the broker answered")),
     }
 }
 
 /// What failed in the middle may be tried again.
-fn lost(error: QueueError) -> Failure {
+fn lost(error: QueueError) -> VerbError {
     match error {
         QueueError::Link(why) => {
-            Failure::text(Code::TryAgain, format!("the link to the broker is lost: {why}"))
+            VerbError::text(Code::TryAgain, format!("the link to the broker is lost: {why}"))
         }
-        error @ QueueError::Silent { .. } => Failure::new(Code::TryAgain, error),
+        error @ QueueError::Silent { .. } => VerbError::new(Code::TryAgain, error),
         error => error.into(),
     }
 }
@@ -295,7 +295,7 @@ fn bar() -> ProgressBar {
 mod tests {
     use super::*;
 
-    fn tally(ended: Ended, looked_at: u32, missing: &[&str]) -> Tally {
+    fn tally(ended: LookEnd, looked_at: u32, missing: &[&str]) -> Tally {
         let missing = missing.iter().map(|&id| id.to_owned()).collect();
         Tally { queue: "tasks.dead".to_owned(), depth: 10, looked_at, matched: 2, removed: 0, ended, missing }
     }
@@ -305,14 +305,14 @@ mod tests {
         let remark = "looked at the first 4 of 10 letters in `tasks.dead`";
         // Why it ended, letters looked at, ids missing; what it means for list, and for replay.
         let table = [
-            (Ended::Complete, 10, &[][..], Ok(false), Ok(false)),
-            (Ended::Limit, 4, &[], Ok(true), Ok(true)),
-            (Ended::Limit, 10, &[], Ok(false), Ok(false)),
-            (Ended::Limit, 4, &["a"], Ok(true), Ok(true)),
-            (Ended::Bound, 4, &[], Ok(true), Err(Code::TryAgain)),
-            (Ended::Bound, 4, &["a"], Err(Code::Data), Err(Code::Data)),
-            (Ended::Complete, 10, &["a"], Err(Code::Data), Err(Code::Data)),
-            (Ended::Interrupted, 4, &["a"], Err(Code::Interrupted), Err(Code::Interrupted)),
+            (LookEnd::Complete, 10, &[][..], Ok(false), Ok(false)),
+            (LookEnd::Limit, 4, &[], Ok(true), Ok(true)),
+            (LookEnd::Limit, 10, &[], Ok(false), Ok(false)),
+            (LookEnd::Limit, 4, &["a"], Ok(true), Ok(true)),
+            (LookEnd::Bound, 4, &[], Ok(true), Err(Code::TryAgain)),
+            (LookEnd::Bound, 4, &["a"], Err(Code::Data), Err(Code::Data)),
+            (LookEnd::Complete, 10, &["a"], Err(Code::Data), Err(Code::Data)),
+            (LookEnd::Interrupted, 4, &["a"], Err(Code::Interrupted), Err(Code::Interrupted)),
         ];
         for (ended, looked_at, missing, listed, replayed) in table {
             for (is_whole, expected) in [(false, listed), (true, replayed)] {

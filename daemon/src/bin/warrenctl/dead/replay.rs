@@ -9,9 +9,9 @@ use warren::broker::dead::{DeadLetter, Found, Replay, ReplayError};
 
 use super::letter::Summary;
 use super::look::{Look, look};
-use super::work::{Report, WorkArgs};
+use super::work::{WorkArgs, WorkReport};
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 
 pub(super) const EXAMPLES: &str = "\
 A letter goes back to the queue it came from (or to --to) with its body, properties, headers and id, and without its
@@ -44,11 +44,11 @@ pub(crate) struct ReplayArgs {
     to: Option<String>,
 }
 
-pub(super) fn run(global: &Global, args: &ReplayArgs) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &ReplayArgs) -> Result<(), VerbError> {
     args.work.check()?;
     let which = &args.work.which;
     let (report, tally) = look(global, which, "replay", which.filter(None), async |mut look| {
-        let mut run = Run { link: None, refusals: 0, report: Report::default() };
+        let mut run = ReplayRun { link: None, refusals: 0, report: WorkReport::default() };
         let stopped = run.replay(&mut look, args).await.err();
         let (tally, closed) = look.close().await;
         run.report.stopped = stopped.or(closed.err());
@@ -57,17 +57,17 @@ pub(super) fn run(global: &Global, args: &ReplayArgs) -> Result<(), Failure> {
     report.conclude(global, "replayed", &args.work, &tally)
 }
 
-struct Run {
+struct ReplayRun {
     /// Made for the first letter.
     link: Option<Replay>,
     /// In a row.
     refusals: u32,
-    report: Report,
+    report: WorkReport,
 }
 
-impl Run {
+impl ReplayRun {
     /// Until the look ends; an error says why it cannot go on.
-    async fn replay(&mut self, look: &mut Look, args: &ReplayArgs) -> Result<(), Failure> {
+    async fn replay(&mut self, look: &mut Look, args: &ReplayArgs) -> Result<(), VerbError> {
         while let Some(found) = look.next().await? {
             let queue = match &args.to {
                 Some(queue) => queue.clone(),
@@ -87,7 +87,7 @@ impl Run {
         look: &mut Look,
         Found { tag, letter }: Found,
         queue: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), VerbError> {
         let link = match &mut self.link {
             Some(link) => link,
             none => none.insert(Replay::new(look.dial().await?)),
@@ -107,10 +107,10 @@ impl Run {
         };
         self.report.fail(&letter, queue, error.to_string());
         match error {
-            ReplayError::NotTaken(why) => Err(Failure::text(Code::TryAgain, why)),
+            ReplayError::NotTaken(why) => Err(VerbError::text(Code::TryAgain, why)),
             ReplayError::Lost(why) => {
                 let text = format!("stopped at a letter that may or may not be in `{queue}`: {why}");
-                Err(Failure::text(Code::TryAgain, text))
+                Err(VerbError::text(Code::TryAgain, text))
             }
             ReplayError::Never(PublishError::Refused { why, .. }) => {
                 self.refusals += 1;
@@ -118,7 +118,7 @@ impl Run {
                 if self.refusals < MAX_REFUSALS {
                     Ok(())
                 } else {
-                    Err(Failure::text(Code::Unavailable, text))
+                    Err(VerbError::text(Code::Unavailable, text))
                 }
             }
             ReplayError::Never(_) => Ok(()),

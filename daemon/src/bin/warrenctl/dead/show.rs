@@ -6,7 +6,7 @@ use super::Which;
 use super::letter::Whole;
 use super::look::look;
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::{note, print, print_json};
 
 pub(super) const EXAMPLES: &str = "\
@@ -29,9 +29,9 @@ pub(crate) struct ShowArgs {
     which: Which,
 }
 
-pub(super) fn run(global: &Global, args: &ShowArgs) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &ShowArgs) -> Result<(), VerbError> {
     if args.letters.is_empty() && !args.which.filter.is_any() {
-        return Err(Failure::text(
+        return Err(VerbError::text(
             Code::Usage,
             "which letter? Name its ID, or a filter such as --handler (--help)",
         ));
@@ -56,7 +56,7 @@ pub(super) fn run(global: &Global, args: &ShowArgs) -> Result<(), Failure> {
         note(&remark);
     }
     if tally.matched == 0 {
-        return Err(Failure::text(Code::Data, format!("no letter in `{}` matches", tally.queue)));
+        return Err(VerbError::text(Code::Data, format!("no letter in `{}` matches", tally.queue)));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::Which;
 use super::letter::{Summary, name, table};
 use super::look::Tally;
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::{clean, note, print, print_json};
 
 /// Failed letters that are named one by one; JSON names all.
@@ -30,9 +30,9 @@ pub(super) struct WorkArgs {
     pub(super) dry_run: bool,
 }
 
-/// The books of a run.
+/// What a run has done.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct WorkReport {
     /// Letters done with.
     pub(super) done: u64,
     /// Letters that stay because something is wrong with them.
@@ -40,7 +40,7 @@ pub(super) struct Report {
     /// What a dry run would do.
     would: Vec<Summary>,
     /// Why it could not go on.
-    pub(super) stopped: Option<Failure>,
+    pub(super) stopped: Option<VerbError>,
 }
 
 /// A letter that stays.
@@ -53,17 +53,17 @@ struct Failed {
 
 impl WorkArgs {
     /// No letter is touched by having forgotten to say which.
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), VerbError> {
         let why = match (self.all, self.which.filter.is_any()) {
             (false, false) => "which letters? Name them by --id, --handler, --reason and so on, or say --all",
             (true, true) => "--all is every letter, the filters beside it are not: leave one of the two out",
             _ => return Ok(()),
         };
-        Err(Failure::text(Code::Usage, why))
+        Err(VerbError::text(Code::Usage, why))
     }
 }
 
-impl Report {
+impl WorkReport {
     /// A letter that would be touched.
     pub(super) fn would(&mut self, letter: Summary) {
         self.would.push(letter);
@@ -74,14 +74,14 @@ impl Report {
         self.failed.push(Failed { id: name(letter), to: queue.to_owned(), why });
     }
 
-    /// Prints the books, and ends as they say. `word` is what was done to the letters.
+    /// Prints the report, and ends as the report says. `word` is what was done to the letters.
     pub(super) fn conclude(
         self,
         global: &Global,
         word: &str,
         args: &WorkArgs,
         tally: &Tally,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), VerbError> {
         if global.json {
             let mut report = json!({
                 "dry_run": args.dry_run, word: self.done, "failed": self.failed, "left": tally.left(),
@@ -108,8 +108,10 @@ impl Report {
         }
         match self.failed.len() {
             0 => Ok(()),
-            1 => Err(Failure::text(Code::Data, format!("one letter could not be {word} and stays"))),
-            count => Err(Failure::text(Code::Data, format!("{count} letters could not be {word} and stay"))),
+            1 => Err(VerbError::text(Code::Data, format!("one letter could not be {word} and stays"))),
+            count => {
+                Err(VerbError::text(Code::Data, format!("{count} letters could not be {word} and stay")))
+            }
         }
     }
 

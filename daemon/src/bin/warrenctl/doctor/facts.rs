@@ -1,4 +1,4 @@
-//! What the checks judge. Gathered in `gather`, made up by the tests.
+//! What the checks examine. Gathered in `gather`, made up by the tests.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -64,14 +64,14 @@ pub(super) enum Role {
 
 /// The plugins directories and what is in them.
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(super) struct PluginDirectories {
     pub(super) directories: Vec<FileFact>,
     /// Why nothing can be said of the plugins.
     pub(super) fault: Option<String>,
     pub(super) plugins: Vec<PluginFact>,
 }
 
-impl Store {
+impl PluginDirectories {
     /// What the good ones of the plugins say of themselves.
     pub(super) fn manifests(&self) -> Vec<&Manifest> {
         self.plugins.iter().filter_map(|plugin| plugin.manifest.as_ref().ok()).collect()
@@ -82,12 +82,12 @@ impl Store {
 #[derive(Debug)]
 pub(super) struct PluginFact {
     pub(super) file: FileFact,
-    pub(super) manifest: Result<Manifest, Refusal>,
+    pub(super) manifest: Result<Manifest, PluginRefusal>,
 }
 
 /// Why a file is no plugin.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct PluginRefusal {
     pub(super) why: String,
     /// It is only that this user, neither root nor the one who asks, owns it.
     pub(super) owner: Option<u32>,
@@ -173,7 +173,7 @@ pub(super) struct Facts {
     pub(super) config: Result<Loaded, ConfigErrors>,
     pub(super) files: Vec<(Role, FileFact)>,
     pub(super) who: Who,
-    pub(super) store: Option<Store>,
+    pub(super) plugin_dirs: Option<PluginDirectories>,
     pub(super) broker: Option<BrokerFacts>,
     pub(super) daemon: DaemonFacts,
     pub(super) machine: Machine,

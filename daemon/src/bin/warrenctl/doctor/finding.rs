@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::{clean, clean_lines};
 
 /// How bad it is.
@@ -82,14 +82,14 @@ impl Finding {
 
 /// How many there are of each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Count {
+pub(super) struct FindingCounts {
     pub(super) ok: usize,
     pub(super) notes: usize,
     pub(super) warnings: usize,
     pub(super) errors: usize,
 }
 
-impl Count {
+impl FindingCounts {
     pub(super) fn of(findings: &[Finding]) -> Self {
         let number =
             |severity| findings.iter().filter(|finding: &&Finding| finding.severity == severity).count();
@@ -102,7 +102,7 @@ impl Count {
     }
 
     /// `2 errors, 1 warning, 3 notes, 14 checks without a finding`.
-    fn words(self) -> String {
+    fn summary(self) -> String {
         let some = |count: usize, word: &str| match count {
             0 => None,
             1 => Some(format!("1 {word}")),
@@ -124,14 +124,19 @@ impl Count {
 
 /// How the program ends. With `strict` a warning is as bad as an error. The worst come first; among equals the first one
 /// found says which code.
-pub(super) fn verdict(findings: &[Finding], strict: bool) -> Result<(), Failure> {
+pub(super) fn verdict(findings: &[Finding], strict: bool) -> Result<(), VerbError> {
     let first = |severity| findings.iter().find(|finding: &&Finding| finding.severity == severity);
     let warning = || first(Severity::Warning).filter(|_| strict);
     match first(Severity::Error).or_else(warning) {
         None => Ok(()),
-        Some(finding) => Err(Failure::text(
+        Some(finding) => Err(VerbError::text(
             finding.code,
-            format!("{}; the first: {}: {}", Count::of(findings).words(), finding.place, finding.what),
+            format!(
+                "{}; the first: {}: {}",
+                FindingCounts::of(findings).summary(),
+                finding.place,
+                finding.what
+            ),
         )),
     }
 }
@@ -162,7 +167,7 @@ pub(super) fn text(findings: &[Finding]) -> String {
             let _ = writeln!(text, "{:19}  -> {}", "", clean_lines(&finding.remedy));
         }
     }
-    let _ = writeln!(text, "{}", Count::of(findings).words());
+    let _ = writeln!(text, "{}", FindingCounts::of(findings).summary());
     text
 }
 

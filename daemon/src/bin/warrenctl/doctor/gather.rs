@@ -11,15 +11,17 @@ use warren::config::{Config, Environment};
 use warren::model::status::Status;
 use warren::plugin::{SnapshotError, discover};
 
-use super::facts::{BrokerFacts, DaemonFacts, Facts, PluginFact, Refusal, Store, Unit, Who};
-use crate::exit::{Code, Failure};
+use super::facts::{
+    BrokerFacts, DaemonFacts, Facts, PluginDirectories, PluginFact, PluginRefusal, Unit, Who,
+};
+use crate::exit::{Code, VerbError};
 use crate::{Global, place};
 
 /// What the broker shows as the connection's name.
 const CLIENT: &str = "warrenctl doctor";
 
-/// Everything that the checks judge.
-pub(super) fn facts(global: &Global) -> Result<Facts, Failure> {
+/// Everything that the checks examine.
+pub(super) fn facts(global: &Global) -> Result<Facts, VerbError> {
     let config_file = place::config_file(global);
     let config = Config::load(&config_file, &Environment::of_process());
     let client = place::client(global);
@@ -36,7 +38,7 @@ pub(super) fn facts(global: &Global) -> Result<Facts, Failure> {
     let broker = loaded.map(broker).transpose()?;
     Ok(Facts {
         files: files::configuration(&config_file, loaded),
-        store: loaded.map(store),
+        plugin_dirs: loaded.map(plugin_dirs),
         broker,
         machine: system::machine(&config_file, loaded, pid),
         daemon: DaemonFacts {
@@ -51,11 +53,11 @@ pub(super) fn facts(global: &Global) -> Result<Facts, Failure> {
     })
 }
 
-fn broker(config: &Config) -> Result<BrokerFacts, Failure> {
+fn broker(config: &Config) -> Result<BrokerFacts, VerbError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(Code::Software, e))?;
+        .map_err(|e| VerbError::new(Code::Software, e))?;
     let facts = runtime.block_on(async {
         let addresses = addresses(&config.broker, CLIENT).await;
         let survey = if addresses.iter().any(|address| address.answer.is_ok()) {
@@ -70,17 +72,19 @@ fn broker(config: &Config) -> Result<BrokerFacts, Failure> {
     Ok(facts)
 }
 
-fn store(config: &Config) -> Store {
+fn plugin_dirs(config: &Config) -> PluginDirectories {
     let directories = config.plugins.dirs.iter().map(|path| files::file(path)).collect();
     let found = match discover(&config.plugins.dirs) {
         Ok(found) => found,
-        Err(error) => return Store { directories, fault: Some(error.to_string()), plugins: Vec::new() },
+        Err(error) => {
+            return PluginDirectories { directories, fault: Some(error.to_string()), plugins: Vec::new() };
+        }
     };
     let plugins = found.into_iter().map(|found| match found {
         Ok(snapshot) => PluginFact { file: files::file(&snapshot.path), manifest: Ok(snapshot.manifest) },
         Err(refused) => PluginFact {
             file: files::file(&refused.path),
-            manifest: Err(Refusal {
+            manifest: Err(PluginRefusal {
                 owner: match refused.error {
                     SnapshotError::Owner { owner } => Some(owner),
                     _ => None,
@@ -89,7 +93,7 @@ fn store(config: &Config) -> Store {
             }),
         },
     });
-    Store { directories, fault: None, plugins: plugins.collect() }
+    PluginDirectories { directories, fault: None, plugins: plugins.collect() }
 }
 
 /// The user of the running daemon, else of the unit, else whoever asks.

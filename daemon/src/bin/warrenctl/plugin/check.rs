@@ -5,7 +5,7 @@ use warren::host::probe;
 
 use super::trial::{Trial, TrialArgs, not_created, spawner};
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::{clean, print, print_json, short_digest};
 
 pub(super) const EXAMPLES: &str = "\
@@ -17,13 +17,13 @@ Examples:
   warrenctl plugin check libmine.so --settings @settings.json
   warrenctl plugin check /usr/lib/warren/plugins/orders.so --handler orders";
 
-pub(super) fn run(global: &Global, args: &TrialArgs) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &TrialArgs) -> Result<(), VerbError> {
     let trial = Trial::prepare(global, args)?;
     let spawner = spawner()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(Code::Software, e))?;
+        .map_err(|e| VerbError::new(Code::Software, e))?;
     let probed = runtime.block_on(probe(&trial.spec, &spawner));
     let plugin = &trial.spec.plugin;
     if global.json {

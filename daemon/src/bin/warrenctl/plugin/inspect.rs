@@ -7,7 +7,7 @@ use std::time::Duration;
 use warren::plugin::{InspectReport, report};
 
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::{clean, print, print_json, span};
 
 pub(super) const EXAMPLES: &str = "\
@@ -17,7 +17,7 @@ Examples:
   warrenctl plugin inspect target/release/libmine.so
   warrenctl plugin inspect --json /usr/lib/warren/plugins/orders.so | jq -r .sha256";
 
-pub(super) fn run(global: &Global, file: &Path) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, file: &Path) -> Result<(), VerbError> {
     let facts = facts(file)?;
     if global.json {
         print_json(&facts)?;
@@ -28,17 +28,17 @@ pub(super) fn run(global: &Global, file: &Path) -> Result<(), Failure> {
 }
 
 /// Reads the facts of a file.
-pub(super) fn facts(file: &Path) -> Result<InspectReport, Failure> {
-    report(file).map_err(|e| Failure::text(Code::Data, format!("cannot read {}: {e}", file.display())))
+pub(super) fn facts(file: &Path) -> Result<InspectReport, VerbError> {
+    report(file).map_err(|e| VerbError::text(Code::Data, format!("cannot read {}: {e}", file.display())))
 }
 
 /// A failure that names the problems, if there are any.
-pub(super) fn verdict(facts: &InspectReport) -> Result<(), Failure> {
+pub(super) fn verdict(facts: &InspectReport) -> Result<(), VerbError> {
     if facts.ok {
         return Ok(());
     }
     let text = format!("{} cannot be loaded: {}", facts.path, facts.problems.join("; "));
-    Err(Failure::text(Code::Data, text))
+    Err(VerbError::text(Code::Data, text))
 }
 
 fn text(facts: &InspectReport) -> String {

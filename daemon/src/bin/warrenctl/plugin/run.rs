@@ -10,9 +10,9 @@ use warren::plugin::{WantedHandler, route_entries};
 use warren::router::Router;
 
 use super::show;
-use super::trial::{Trial, TrialArgs, not_created, spawner, words};
+use super::trial::{Trial, TrialArgs, describe_error, not_created, spawner};
 use crate::Global;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print, print_json};
 
@@ -63,7 +63,7 @@ pub(crate) struct RunArgs {
     timeout: Option<Duration>,
 }
 
-pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), VerbError> {
     let trial = Trial::prepare(global, &args.trial)?;
     let (prefix, argument) = routed(&trial.handler, args);
     let id = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
@@ -86,20 +86,20 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(Code::Software, e))?;
+        .map_err(|e| VerbError::new(Code::Software, e))?;
     let mut events = Vec::new();
     let ended = runtime.block_on(async {
-        let interrupt = Interrupt::listen().map_err(|e| Failure::new(Code::Software, e))?;
+        let interrupt = Interrupt::listen().map_err(|e| VerbError::new(Code::Software, e))?;
         let running = run_one(&trial.spec, &spawner, &task, |event| {
             if global.json {
                 events.extend(show::event_json(&event));
             } else {
-                show::tell(&event);
+                show::emit(&event);
             }
         });
         tokio::select! {
             // Dropping the run kills the host.
-            () = interrupt.wait() => Err(Failure::text(Code::Interrupted, "interrupted; the plugin host was killed")),
+            () = interrupt.wait() => Err(VerbError::text(Code::Interrupted, "interrupted; the plugin host was killed")),
             ended = running => Ok(ended),
         }
     })?;
@@ -144,13 +144,13 @@ fn died(exit: &Exit) -> Report {
     }
 }
 
-fn conclude(global: &Global, report: &Report, events: &[Value]) -> Result<(), Failure> {
+fn conclude(global: &Global, report: &Report, events: &[Value]) -> Result<(), VerbError> {
     if global.json {
         print_json(&show::report_json(report, events))?;
     } else {
         print(&show::report_text(report))?;
     }
-    let why = report.error.as_ref().map(words).unwrap_or_default();
+    let why = report.error.as_ref().map(describe_error).unwrap_or_default();
     let (code, what) = match report.outcome {
         Outcome::Done => return Ok(()),
         Outcome::Retry => (Code::TryAgain, "the handler asks for another attempt"),
@@ -158,5 +158,5 @@ fn conclude(global: &Global, report: &Report, events: &[Value]) -> Result<(), Fa
         Outcome::Reject => (Code::Data, "the handler rejects the task"),
         Outcome::Fault(_) => (Code::Software, "the handler failed"),
     };
-    Err(Failure::text(code, if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") }))
+    Err(VerbError::text(code, if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") }))
 }

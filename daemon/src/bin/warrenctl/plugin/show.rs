@@ -8,8 +8,8 @@ use warren::host::{HostEvent, Report};
 
 use crate::output::{clean, clean_lines, span};
 
-/// Writes what a host tells while the task runs to stderr.
-pub(super) fn tell(event: &HostEvent) {
+/// Writes what a host reports while the task runs to stderr.
+pub(super) fn emit(event: &HostEvent) {
     let line = match event {
         HostEvent::Progress { permille, note, .. } => {
             format!("progress  {}.{}%  {note}", permille / 10, permille % 10)

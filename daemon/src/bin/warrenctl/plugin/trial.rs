@@ -13,7 +13,7 @@ use warren::plugin::{Manifest, Snapshot, WantedHandler};
 use warren::registry::Generation;
 
 use super::inspect;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::note;
 use crate::{Global, place};
 
@@ -39,10 +39,10 @@ pub(super) struct Trial {
 
 impl Trial {
     /// Inspects the file, takes a snapshot and collects the settings.
-    pub(super) fn prepare(global: &Global, args: &TrialArgs) -> Result<Self, Failure> {
+    pub(super) fn prepare(global: &Global, args: &TrialArgs) -> Result<Self, VerbError> {
         inspect::verdict(&inspect::facts(&args.file)?)?;
         let plugin = Snapshot::take(&args.file).map_err(|e| {
-            Failure::text(Code::Data, format!("{} cannot be loaded: {e}", args.file.display()))
+            VerbError::text(Code::Data, format!("{} cannot be loaded: {e}", args.file.display()))
         })?;
         let (wanted, create_timeout) = if let Some(name) = &args.handler {
             configured(global, name, &plugin.manifest)?
@@ -61,12 +61,12 @@ fn configured(
     global: &Global,
     name: &str,
     manifest: &Manifest,
-) -> Result<(WantedHandler, Duration), Failure> {
+) -> Result<(WantedHandler, Duration), VerbError> {
     let config = place::config(global)?;
     let Some(handler) = config.handlers.iter().find(|handler| &*handler.name == name) else {
         let names: Vec<_> = config.handlers.iter().map(|handler| &*handler.name).collect();
         let text = format!("no handler `{name}` is configured; there is {}", names.join(", "));
-        return Err(Failure::text(Code::Usage, text));
+        return Err(VerbError::text(Code::Usage, text));
     };
     if handler.plugin != manifest.name {
         note(&format!(
@@ -78,23 +78,23 @@ fn configured(
 }
 
 /// What starts the host; whatever its handler leaves behind dies with it.
-pub(super) fn spawner() -> Result<Spawner, Failure> {
+pub(super) fn spawner() -> Result<Spawner, VerbError> {
     become_subreaper().and_then(|()| Spawner::start()).map_err(|e| {
         let error = anyhow::Error::new(e).context("cannot start plugin hosts");
-        Failure::new(Code::Software, error)
+        VerbError::new(Code::Software, error)
     })
 }
 
 /// The failure that a plugin's refusal to start is: its own words are about its settings, the host's about a fault.
-pub(super) fn not_created(spec: &HostSpec, error: &TaskError) -> Failure {
+pub(super) fn not_created(spec: &HostSpec, error: &TaskError) -> VerbError {
     let is_fault = ["abi", "crash", "load", "panic", "spawn", "timeout"].contains(&&*error.code);
     let code = if is_fault { Code::Software } else { Code::Config };
     let path = spec.plugin.path.display();
-    Failure::text(code, format!("{path} does not start: {}", words(error)))
+    VerbError::text(code, format!("{path} does not start: {}", describe_error(error)))
 }
 
 /// An error in one line.
-pub(super) fn words(error: &TaskError) -> String {
+pub(super) fn describe_error(error: &TaskError) -> String {
     match (&*error.code, &*error.message) {
         ("", message) => message.to_owned(),
         (code, "") => code.to_owned(),
@@ -102,19 +102,19 @@ pub(super) fn words(error: &TaskError) -> String {
     }
 }
 
-fn settings(argument: Option<&str>) -> Result<String, Failure> {
+fn settings(argument: Option<&str>) -> Result<String, VerbError> {
     let Some(argument) = argument else { return Ok("{}".to_owned()) };
     let text = match argument.strip_prefix('@') {
         None => argument.to_owned(),
         Some(path) => std::fs::read_to_string(path)
-            .map_err(|e| Failure::text(Code::Data, format!("cannot read the settings from {path}: {e}")))?,
+            .map_err(|e| VerbError::text(Code::Data, format!("cannot read the settings from {path}: {e}")))?,
     };
     match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(serde_json::Value::Object(_)) => Ok(text),
         Ok(_) => {
-            Err(Failure::text(Code::Usage, "the settings are JSON, but no object: write {\"key\": value}"))
+            Err(VerbError::text(Code::Usage, "the settings are JSON, but no object: write {\"key\": value}"))
         }
-        Err(e) => Err(Failure::text(Code::Usage, format!("the settings are no JSON: {e}"))),
+        Err(e) => Err(VerbError::text(Code::Usage, format!("the settings are no JSON: {e}"))),
     }
 }
 

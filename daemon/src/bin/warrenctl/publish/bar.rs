@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::send::Run;
+use super::send::PublishRun;
 use crate::output::note;
 
 /// The progress bar: on a terminal only, by bytes where the input's size is known, and not for what is over before it
@@ -31,7 +31,7 @@ impl Bar {
         !self.bar.is_hidden()
     }
 
-    pub(super) fn update(&self, run: &Run) {
+    pub(super) fn update(&self, run: &PublishRun) {
         self.bar.set_position(self.bytes.load(Ordering::Relaxed));
         let state =
             if run.is_blocked() { ", the broker blocks publishers (memory or disk alarm)" } else { "" };

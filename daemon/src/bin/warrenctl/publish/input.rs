@@ -20,7 +20,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// One task to publish.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Task {
+pub(super) struct InputTask {
     /// Its line, or its place on the command line, from 1.
     pub(super) line: u64,
     /// Its body.
@@ -44,7 +44,7 @@ pub(super) enum InputError {
 
 /// A source of tasks.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum TaskSource {
     /// As given on the command line.
     Texts(Vec<String>),
     /// Lines of a file.
@@ -57,7 +57,7 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Input {
     /// Tasks in order; closed at the end or after an error.
-    pub(super) tasks: mpsc::Receiver<Result<Task, InputError>>,
+    pub(super) tasks: mpsc::Receiver<Result<InputTask, InputError>>,
     /// Bytes read so far.
     pub(super) bytes: Arc<AtomicU64>,
 }
@@ -74,7 +74,7 @@ impl Input {
     }
 }
 
-impl Source {
+impl TaskSource {
     /// Opens a file of tasks.
     pub(super) fn file(path: &Path) -> Result<Self, InputError> {
         let wrap = |source| InputError::Read { name: path.display().to_string(), source };
@@ -120,7 +120,7 @@ impl Source {
     }
 }
 
-type Sender = mpsc::Sender<Result<Task, InputError>>;
+type Sender = mpsc::Sender<Result<InputTask, InputError>>;
 
 fn give(texts: Vec<String>, limit: u64, sender: &Sender, bytes: &AtomicU64) -> Result<(), InputError> {
     for (line, text) in (1..).zip(texts) {
@@ -129,7 +129,7 @@ fn give(texts: Vec<String>, limit: u64, sender: &Sender, bytes: &AtomicU64) -> R
             let name = "the command line".to_owned();
             return Err(InputError::TooLong { name, unit: "task", line, limit });
         }
-        if sender.blocking_send(Ok(Task { line, body: text.into_bytes() })).is_err() {
+        if sender.blocking_send(Ok(InputTask { line, body: text.into_bytes() })).is_err() {
             return Ok(());
         }
     }
@@ -163,7 +163,7 @@ fn lines(
         if body.trim_ascii().is_empty() {
             continue;
         }
-        if sender.blocking_send(Ok(Task { line, body })).is_err() {
+        if sender.blocking_send(Ok(InputTask { line, body })).is_err() {
             break;
         }
     }
@@ -230,7 +230,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for (count, most, fits) in [(0, 1, true), (3, 3, true), (4, 3, false)] {
             let texts = (0..count).map(|n| n.to_string()).collect();
-            let input = Source::Texts(texts).read(100).unwrap();
+            let input = TaskSource::Texts(texts).read(100).unwrap();
             let gathered = runtime.block_on(input.gather(most));
             match gathered {
                 Ok(mut input) => {
@@ -241,7 +241,7 @@ mod tests {
                 Err(error) => assert!(!fits && error.to_string().contains("more than 3"), "{error}"),
             }
         }
-        let input = Source::Texts(vec!["long".to_owned()]).read(3).unwrap();
+        let input = TaskSource::Texts(vec!["long".to_owned()]).read(3).unwrap();
         assert!(matches!(runtime.block_on(input.gather(9)), Err(InputError::TooLong { .. })));
     }
 

@@ -16,9 +16,10 @@ pub(super) enum Fate {
     Unknown(String),
 }
 
-/// The books of one run. Lines are numbered from 1 and taken in order; those never taken in between were blank.
+/// What is known of each line of one run. Lines are numbered from 1 and taken in order; those never taken in between
+/// were blank.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct PublishLedger {
     /// Confirmed lines, and blank ones between them, as first → last. At most one more entry than there are open
     /// and failed lines.
     settled: BTreeMap<u64, u64>,
@@ -43,7 +44,7 @@ pub(super) struct Unconfirmed {
 
 /// What there is to say at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Report {
+pub(super) struct PublishReport {
     /// Tasks that the broker confirmed.
     pub(super) confirmed: u64,
     /// The same as ranges of lines, first and last; blank lines between them are inside.
@@ -56,7 +57,7 @@ pub(super) struct Report {
     pub(super) last_line: u64,
 }
 
-impl Ledger {
+impl PublishLedger {
     /// A line is about to be sent.
     pub(super) fn take(&mut self, line: u64, id: &str) {
         if self.taken + 1 < line {
@@ -84,14 +85,14 @@ impl Ledger {
         self.confirmed
     }
 
-    /// Closes the books; lines still open are unknown, for this reason.
-    pub(super) fn report(mut self, why_open: &str) -> Report {
+    /// Closes the ledger; lines still open are unknown, for this reason.
+    pub(super) fn report(mut self, why_open: &str) -> PublishReport {
         for (line, id) in std::mem::take(&mut self.open) {
             self.unknown.push(Unconfirmed { line, id, why: why_open.to_owned() });
         }
         self.refused.sort_by_key(|line| line.line);
         self.unknown.sort_by_key(|line| line.line);
-        Report {
+        PublishReport {
             confirmed: self.confirmed,
             confirmed_lines: self.settled.into_iter().collect(),
             refused: self.refused,
@@ -113,7 +114,7 @@ impl Ledger {
     }
 }
 
-impl Report {
+impl PublishReport {
     /// Every line that was sent is confirmed.
     pub(super) fn is_complete(&self) -> bool {
         self.refused.is_empty() && self.unknown.is_empty()
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn ranges_say_exactly_what_is_confirmed() {
-        let mut ledger = Ledger::default();
+        let mut ledger = PublishLedger::default();
         for line in 1..=10 {
             ledger.take(line, &format!("id-{line}"));
         }
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn blank_lines_do_not_split_ranges() {
-        let mut ledger = Ledger::default();
+        let mut ledger = PublishLedger::default();
         for line in [2, 5, 6] {
             ledger.take(line, "id");
             ledger.close(line, Fate::Confirmed);
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_million_lines_take_no_more_room_than_the_window() {
-        let mut ledger = Ledger::default();
+        let mut ledger = PublishLedger::default();
         let window = 32;
         for line in 1..=1_000_000_u64 {
             ledger.take(line, "id");
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn nothing_sent_says_so() {
-        let report = Ledger::default().report("");
+        let report = PublishLedger::default().report("");
         assert_eq!(report.text("task"), "confirmed: no task\nno task was sent");
     }
 }

@@ -3,10 +3,10 @@
 use warren::broker::{BrokerConnection, connect, declare_work_queue};
 use warren::config::{Config, Queue};
 
-use crate::exit::Failure;
+use crate::exit::VerbError;
 
 /// Connects, and declares the queue as configured if it does not exist.
-pub(super) async fn open(config: &Config, queue: &Queue) -> Result<BrokerConnection, Failure> {
+pub(super) async fn open(config: &Config, queue: &Queue) -> Result<BrokerConnection, VerbError> {
     let dialled = connect(&config.broker, "warrenctl publish").await?;
     declare_work_queue(&dialled.connection, queue, &dialled.server).await?;
     Ok(dialled)

@@ -18,9 +18,9 @@ use warren::broker::{BrokerConnection, Ensured, LinkError, SETTLE, declare_delay
 use warren::model::UnixMs;
 
 use super::envelope::Envelope;
-use super::input::{InputError, Task};
-use super::ledger::{Fate, Ledger, Report};
-use crate::exit::{Code, Failure};
+use super::input::{InputError, InputTask};
+use super::ledger::{Fate, PublishLedger, PublishReport};
+use crate::exit::{Code, VerbError};
 
 /// Channels, so publishes in flight: at 1,600 confirms a second each, more than one connection carries.
 pub(super) const CHANNELS: usize = 32;
@@ -44,7 +44,7 @@ pub(super) enum Stop {
 
 /// A queue that tasks are sent to.
 #[derive(Debug, Clone)]
-struct Place {
+struct TargetQueue {
     queue: String,
     /// It was declared just now, and keeps what it confirms from then on only.
     young_until: Option<Instant>,
@@ -52,24 +52,24 @@ struct Place {
 
 /// A run under way: shared by its channels, the progress bar and whoever stops it.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(super) struct PublishRun {
     envelope: Envelope,
-    input: AsyncMutex<mpsc::Receiver<Result<Task, InputError>>>,
-    ledger: Mutex<Ledger>,
+    input: AsyncMutex<mpsc::Receiver<Result<InputTask, InputError>>>,
+    ledger: Mutex<PublishLedger>,
     /// Lines and message ids in order, where they are wanted afterwards.
     ids: Option<Mutex<Vec<(u64, String)>>>,
     /// Delay queues that are there, by how long they keep a task: at most one per rung of the ladder.
-    delays: AsyncMutex<BTreeMap<Duration, Place>>,
+    delays: AsyncMutex<BTreeMap<Duration, TargetQueue>>,
     reason: Mutex<Option<Stop>>,
     stopped: watch::Sender<bool>,
     blocked: AtomicBool,
 }
 
-impl Run {
+impl PublishRun {
     /// `keep_ids`: for a few tasks; else a run's memory does not grow with its input.
     pub(super) fn new(
         envelope: Envelope,
-        input: mpsc::Receiver<Result<Task, InputError>>,
+        input: mpsc::Receiver<Result<InputTask, InputError>>,
         keep_ids: bool,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -100,7 +100,7 @@ impl Run {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// Sends everything over `channels` channels; ends when the input is used up, or soon after [`Run::stop`].
+    /// Sends everything over `channels` channels; ends when the input is used up, or soon after [`PublishRun::stop`].
     pub(super) async fn send(self: &Arc<Self>, link: &Arc<BrokerConnection>, channels: usize) {
         let mut events = link.connection.events_listener();
         let mut workers = JoinSet::new();
@@ -147,8 +147,8 @@ impl Run {
         self.ids.as_ref().map(|ids| std::mem::take(&mut *lock(ids))).unwrap_or_default()
     }
 
-    /// The report, and why the run stopped early, if it did. To be called after [`Run::send`] has ended.
-    pub(super) fn close(&self) -> (Report, Option<Stop>) {
+    /// The report, and why the run stopped early, if it did. To be called after [`PublishRun::send`] has ended.
+    pub(super) fn close(&self) -> (PublishReport, Option<Stop>) {
         let reason = lock(&self.reason).take();
         let why = match &reason {
             Some(Stop::Broker(_, why)) => why.as_str(),
@@ -208,10 +208,10 @@ impl Run {
 
     /// Where a task goes first: the delay queue that keeps it for so long, or its own. A delay queue is declared when
     /// the first task needs it; the others wait.
-    async fn place(&self, link: &BrokerConnection, wait: Duration) -> Result<Place, Failure> {
+    async fn place(&self, link: &BrokerConnection, wait: Duration) -> Result<TargetQueue, VerbError> {
         let queue = &self.envelope.queue;
         if wait.is_zero() {
-            return Ok(Place { queue: queue.name.to_string(), young_until: None });
+            return Ok(TargetQueue { queue: queue.name.to_string(), young_until: None });
         }
         let mut known = self.delays.lock().await;
         if let Some(place) = known.get(&wait) {
@@ -220,7 +220,7 @@ impl Run {
         let Ensured { name, is_quorum, is_new } =
             declare_delay_queue(&link.connection, &queue.name, queue.delay_type, wait, &link.server).await?;
         let place =
-            Place { queue: name, young_until: (is_quorum && is_new).then(|| Instant::now() + SETTLE) };
+            TargetQueue { queue: name, young_until: (is_quorum && is_new).then(|| Instant::now() + SETTLE) };
         known.insert(wait, place.clone());
         Ok(place)
     }
@@ -261,7 +261,7 @@ impl Run {
     }
 }
 
-impl Place {
+impl TargetQueue {
     /// The queue confirmed a task; in a young one that may be forgotten with the queue, if the broker dies now.
     async fn has_kept_it(&self, channel: &ConfirmChannel) -> (Fate, Option<Stop>) {
         let Some(until) = self.young_until else { return (Fate::Confirmed, None) };
@@ -292,6 +292,6 @@ fn explain(error: &lapin::Error) -> (Code, String) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these; if it did, the ledger would still be the best record there is.
+    // Nothing panics while it holds one of these; if it did, what it guards would still be the best there is.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ use lapin::{BasicProperties, Channel, Connection, Consumer};
 use serde::Serialize;
 use warren::broker::reply::{OUTCOME_DONE, ReceivedReply, read_reply};
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::interrupt::Interrupt;
 use crate::output::print_bytes;
 
@@ -54,7 +54,7 @@ pub(super) struct Inbox {
 
 /// The tasks that are waited for, and what has come of them.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct AwaitedTasks {
     tasks: Vec<Awaited>,
     by_id: HashMap<String, usize>,
     /// Tasks before this one are printed.
@@ -66,12 +66,12 @@ pub(super) struct Waiting {
 struct Awaited {
     line: u64,
     id: String,
-    answer: Option<Answer>,
+    answer: Option<TaskAnswer>,
 }
 
 /// What came of one task.
 #[derive(Debug, Serialize)]
-pub(super) struct Answer {
+pub(super) struct TaskAnswer {
     line: u64,
     id: String,
     #[serde(flatten)]
@@ -103,7 +103,7 @@ pub(super) enum End {
 
 impl Inbox {
     /// Makes the queue, on the connection that is to publish.
-    pub(super) async fn open(link: &Connection) -> Result<Self, Failure> {
+    pub(super) async fn open(link: &Connection) -> Result<Self, VerbError> {
         let opening = async {
             let channel = link.create_channel().await?;
             let options =
@@ -120,7 +120,7 @@ impl Inbox {
         };
         let unavailable = |why: String| {
             let text = format!("cannot make a queue for the results, so nothing was sent: {why}");
-            Failure::text(Code::Unavailable, text)
+            VerbError::text(Code::Unavailable, text)
         };
         match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
             Ok(opened) => opened.map_err(|error| unavailable(error.to_string())),
@@ -136,11 +136,11 @@ impl Inbox {
     /// Waits for the results; prints those of tasks that are done as soon as those before them are.
     pub(super) async fn collect(
         &mut self,
-        waiting: &mut Waiting,
+        waiting: &mut AwaitedTasks,
         limit: Limit,
         interrupt: &Interrupt,
         printing: bool,
-    ) -> Result<End, Failure> {
+    ) -> Result<End, VerbError> {
         let too_late = async {
             match limit {
                 Limit::After(limit) => tokio::time::sleep(limit).await,
@@ -170,7 +170,7 @@ impl Inbox {
     }
 }
 
-impl Waiting {
+impl AwaitedTasks {
     /// For tasks as they were published: line and id.
     pub(super) fn new(sent: Vec<(u64, String)>) -> Self {
         let by_id = sent.iter().enumerate().map(|(index, (_, id))| (id.clone(), index)).collect();
@@ -189,7 +189,7 @@ impl Waiting {
     }
 
     /// The next result in order, once.
-    fn next(&mut self) -> Option<&Answer> {
+    fn next(&mut self) -> Option<&TaskAnswer> {
         let answer = self.tasks.get(self.printed)?.answer.as_ref()?;
         self.printed += 1;
         Some(answer)
@@ -200,7 +200,7 @@ impl Waiting {
     }
 
     /// Every result, in order.
-    pub(super) fn answers(&self) -> Vec<&Answer> {
+    pub(super) fn answers(&self) -> Vec<&TaskAnswer> {
         self.tasks.iter().filter_map(|task| task.answer.as_ref()).collect()
     }
 
@@ -211,7 +211,7 @@ impl Waiting {
     }
 
     /// How the program ends, given how the waiting did; `unit` is `line` or `task`.
-    pub(super) fn conclude(&self, end: &End, unit: &str) -> Result<(), Failure> {
+    pub(super) fn conclude(&self, end: &End, unit: &str) -> Result<(), VerbError> {
         let failed = self.answers().into_iter().filter(|answer| !answer.is_done());
         let mut said: Vec<String> = failed.map(|answer| answer.failure(unit)).collect();
         let code = match end {
@@ -236,11 +236,11 @@ impl Waiting {
                 open.iter().map(|task| format!("{unit} {} ({})", task.line, task.id)).collect();
             said.push(format!("published, and without a result: {}", names.join(", ")));
         }
-        Err(Failure::text(code, said.join("\n")))
+        Err(VerbError::text(code, said.join("\n")))
     }
 }
 
-impl Answer {
+impl TaskAnswer {
     /// Done, or answered by another consumer, which says no outcome.
     fn is_done(&self) -> bool {
         self.reply.outcome.as_deref().is_none_or(|outcome| outcome == OUTCOME_DONE)
@@ -272,11 +272,11 @@ mod tests {
 
     use super::*;
 
-    fn waiting() -> Waiting {
-        Waiting::new(vec![(1, "a".to_owned()), (3, "b".to_owned()), (4, "c".to_owned())])
+    fn waiting() -> AwaitedTasks {
+        AwaitedTasks::new(vec![(1, "a".to_owned()), (3, "b".to_owned()), (4, "c".to_owned())])
     }
 
-    fn answer(waiting: &mut Waiting, id: &str, outcome: Option<&str>, body: &[u8]) {
+    fn answer(waiting: &mut AwaitedTasks, id: &str, outcome: Option<&str>, body: &[u8]) {
         let mut headers = FieldTable::default();
         let mut put = |name: &str, value: &str| {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -327,7 +327,7 @@ mod tests {
         let failure = waiting.conclude(&End::Complete, "task").expect_err("one failed");
         let said = format!("{failure:?}");
         assert!(said.contains("Software") && !said.contains("without a result"), "{said}");
-        let mut all = Waiting::new(vec![(1, "a".to_owned())]);
+        let mut all = AwaitedTasks::new(vec![(1, "a".to_owned())]);
         answer(&mut all, "a", Some("done"), b"");
         assert!(all.conclude(&End::Complete, "task").is_ok());
     }

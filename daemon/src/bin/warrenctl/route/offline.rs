@@ -6,12 +6,12 @@ use warren::plugin::{discover, route_entries, wanted_handlers};
 use warren::router::Router;
 
 use super::RouteArgs;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, VerbError};
 use crate::output::note;
 
 /// Answers as a daemon would that starts now.
-pub(super) fn route(config: &Config, args: &RouteArgs) -> Result<RouteReply, Failure> {
-    let found = discover(&config.plugins.dirs).map_err(|e| Failure::new(Code::Config, e))?;
+pub(super) fn route(config: &Config, args: &RouteArgs) -> Result<RouteReply, VerbError> {
+    let found = discover(&config.plugins.dirs).map_err(|e| VerbError::new(Code::Config, e))?;
     let mut plugins = Vec::new();
     for plugin in found {
         match plugin {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FlowKey, Task, Waiter};
+use super::{FlowKey, ScheduledTask, Waiter};
 use crate::engine::core::keys::{EntryKey, HandlerKey, QueueKey};
 
 /// The keys of all handlers.
@@ -44,7 +44,7 @@ impl Exclusions {
     }
 
     /// A task has ended, or waits no longer. Returns the task whose turn it is now.
-    pub(super) fn leave(&mut self, handler: HandlerKey, task: Task) -> Option<Waiter> {
+    pub(super) fn leave(&mut self, handler: HandlerKey, task: ScheduledTask) -> Option<Waiter> {
         let key = (handler, task.keys.exclusive?);
         let exclusion = self.keys.get_mut(&key)?;
         if exclusion.holder != task.entry {
@@ -62,7 +62,7 @@ impl Exclusions {
     }
 
     /// Takes out all tasks of a handler that are held.
-    pub(super) fn remove_held(&mut self, handler: HandlerKey) -> Vec<Task> {
+    pub(super) fn remove_held(&mut self, handler: HandlerKey) -> Vec<ScheduledTask> {
         for (_, exclusion) in self.keys.range_mut((handler, 0)..=(handler, u64::MAX)) {
             exclusion.held.clear();
         }

@@ -17,9 +17,9 @@ pub(super) type Virtual = u64;
 /// A flow: index of its account.
 pub(super) type FlowIndex = usize;
 
-/// The place of a flow among others. Of equal ones the flow that was served least recently is first.
+/// The position of a flow among others. Of equal ones the flow that was served least recently is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct FlowPosition {
     pub(super) start: Virtual,
     served: u64,
     pub(super) flow: FlowIndex,
@@ -44,8 +44,8 @@ struct Account {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Shares {
     accounts: Vec<Account>,
-    waiting: BTreeSet<Place>,
-    running: BTreeSet<Place>,
+    waiting: BTreeSet<FlowPosition>,
+    running: BTreeSet<FlowPosition>,
     /// Where a flow begins that was idle: the virtual start of whoever was served last, or of the first of all that are here.
     now: Virtual,
     starts: u64,
@@ -56,8 +56,8 @@ impl Account {
         Self { start: 0, served: 0, weight: 1, waits: false, running: 0, limited: false }
     }
 
-    fn place(&self, flow: FlowIndex) -> Place {
-        Place { start: self.start, served: self.served, flow }
+    fn position(&self, flow: FlowIndex) -> FlowPosition {
+        FlowPosition { start: self.start, served: self.served, flow }
     }
 
     fn is_active(&self) -> bool {
@@ -131,8 +131,11 @@ impl Shares {
             account.start = account.start.saturating_add(real).saturating_sub(charged);
         });
         // Nobody who begins now is before all who are here already.
-        let least = |places: &BTreeSet<Place>| {
-            places.iter().find(|place| !self.accounts[place.flow].limited).map(|place| place.start)
+        let least = |positions: &BTreeSet<FlowPosition>| {
+            positions
+                .iter()
+                .find(|position| !self.accounts[position.flow].limited)
+                .map(|position| position.start)
         };
         let least = [least(&self.waiting), least(&self.running)].into_iter().flatten().min();
         self.now = self.now.max(least.unwrap_or(0));
@@ -156,17 +159,17 @@ impl Shares {
         }
     }
 
-    /// The first flow that waits, of those that come after `place`.
-    pub(super) fn next_waiting(&self, place: Option<Place>) -> Option<Place> {
-        next_in(&self.waiting, place)
+    /// The first flow that waits, of those that come after `position`.
+    pub(super) fn next_waiting(&self, position: Option<FlowPosition>) -> Option<FlowPosition> {
+        next_in(&self.waiting, position)
     }
 
-    /// The first flow that waits and has running tasks, of those that come after `place`.
-    pub(super) fn next_running(&self, mut place: Option<Place>) -> Option<Place> {
+    /// The first flow that waits and has running tasks, of those that come after `position`.
+    pub(super) fn next_running(&self, mut position: Option<FlowPosition>) -> Option<FlowPosition> {
         loop {
-            place = Some(next_in(&self.running, place)?);
-            if place.is_some_and(|place| self.accounts[place.flow].waits) {
-                return place;
+            position = Some(next_in(&self.running, position)?);
+            if position.is_some_and(|position| self.accounts[position.flow].waits) {
+                return position;
             }
         }
     }
@@ -176,9 +179,9 @@ impl Shares {
         self.accounts.get(flow).map_or(0, |account| account.price(run_time))
     }
 
-    /// The place of a flow that waits.
-    pub(super) fn place_of(&self, flow: FlowIndex) -> Place {
-        self.accounts[flow].place(flow)
+    /// The position of a flow that waits.
+    pub(super) fn position_of(&self, flow: FlowIndex) -> FlowPosition {
+        self.accounts[flow].position(flow)
     }
 
     fn account(&mut self, flow: FlowIndex) -> &mut Account {
@@ -207,15 +210,15 @@ impl Shares {
     /// Changes an account and keeps the lists in order.
     fn change(&mut self, flow: FlowIndex, change: impl FnOnce(&mut Account)) {
         let account = &mut self.accounts[flow];
-        let (place, waited, ran) = (account.place(flow), account.waits, account.running > 0);
+        let (position, waited, ran) = (account.position(flow), account.waits, account.running > 0);
         change(account);
-        let (new, waits, runs) = (account.place(flow), account.waits, account.running > 0);
+        let (new, waits, runs) = (account.position(flow), account.waits, account.running > 0);
         for (list, was, is) in [(&mut self.waiting, waited, waits), (&mut self.running, ran, runs)] {
-            if was == is && place == new {
+            if was == is && position == new {
                 continue;
             }
             if was {
-                list.remove(&place);
+                list.remove(&position);
             }
             if is {
                 list.insert(new);
@@ -224,12 +227,12 @@ impl Shares {
     }
 }
 
-fn next_in(places: &BTreeSet<Place>, after: Option<Place>) -> Option<Place> {
+fn next_in(positions: &BTreeSet<FlowPosition>, after: Option<FlowPosition>) -> Option<FlowPosition> {
     match after {
-        None => places.first().copied(),
+        None => positions.first().copied(),
         Some(after) => {
             let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-            places.range(range).next().copied()
+            positions.range(range).next().copied()
         }
     }
 }

@@ -14,8 +14,8 @@ fn flow(handler: HandlerKey, queue: QueueKey) -> FlowKey {
 }
 
 /// A task without keys; entries are numbered as they arrive.
-fn task(entry: EntryKey) -> Task {
-    Task { entry, order: entry as u64, keys: TaskKeys::default() }
+fn task(entry: EntryKey) -> ScheduledTask {
+    ScheduledTask { entry, order: entry as u64, keys: TaskKeys::default() }
 }
 
 /// One queue whose handlers have always tasks waiting, and a clock.
@@ -231,7 +231,7 @@ fn what_is_taken_out_in_any_way_waits_no_more() {
     for entry in 1..7 {
         scheduler.add(flow(1, (entry + 1) % 2), 1, task(entry));
     }
-    scheduler.add(flow(1, 0), 1, Task { order: 0, ..task(9) });
+    scheduler.add(flow(1, 0), 1, ScheduledTask { order: 0, ..task(9) });
     assert_eq!((scheduler.first(flow(1, 0)), scheduler.waiting_for(1)), (Some(9), 7));
     scheduler.remove(flow(1, 0), task(3));
     assert_eq!(scheduler.remove_newest(flow(1, 1)), Some(6));

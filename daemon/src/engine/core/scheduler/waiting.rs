@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::Task;
+use super::ScheduledTask;
 use super::shares::{FlowIndex, Shares};
 use crate::engine::core::keys::PoolKey;
 
@@ -14,10 +14,10 @@ const KEYLESS: FlowIndex = 0;
 const MAX_KEYS: usize = 4096;
 
 #[derive(Debug, Default, Clone)]
-pub(super) struct Waiting {
+pub(super) struct WaitLists {
     /// The generation that takes them; one at a time, because a replaced one has nothing waiting.
     pub(super) pool: PoolKey,
-    lists: Vec<VecDeque<Task>>,
+    lists: Vec<VecDeque<ScheduledTask>>,
     keys: BTreeMap<u64, FlowIndex>,
     /// Lists that belong to no key.
     free: Vec<FlowIndex>,
@@ -26,7 +26,7 @@ pub(super) struct Waiting {
     len: usize,
 }
 
-impl Waiting {
+impl WaitLists {
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -36,12 +36,12 @@ impl Waiting {
     }
 
     /// The task that is to start next.
-    pub(super) fn first(&self) -> Option<Task> {
+    pub(super) fn first(&self) -> Option<ScheduledTask> {
         self.lists.get(self.first_list()?)?.front().copied()
     }
 
     /// Adds a task where it belongs by its arrival.
-    pub(super) fn insert(&mut self, task: Task) {
+    pub(super) fn insert(&mut self, task: ScheduledTask) {
         let index = self.index_for(task.keys.fair);
         let list = &mut self.lists[index];
         let at = list.partition_point(|other| other.order < task.order);
@@ -53,7 +53,7 @@ impl Waiting {
     }
 
     /// Takes a task out, if it is there.
-    pub(super) fn remove(&mut self, task: Task) {
+    pub(super) fn remove(&mut self, task: ScheduledTask) {
         let Some(index) = self.index_of(task.keys.fair) else { return };
         let Some(list) = self.lists.get_mut(index) else { return };
         if let Ok(at) = list.binary_search_by_key(&task.order, |other| other.order) {
@@ -63,13 +63,13 @@ impl Waiting {
     }
 
     /// Takes out the task that [`first`](Self::first) names.
-    pub(super) fn remove_first(&mut self) -> Option<Task> {
+    pub(super) fn remove_first(&mut self) -> Option<ScheduledTask> {
         let index = self.first_list()?;
         self.take_first(index)
     }
 
     /// Takes out the task that came last.
-    pub(super) fn remove_newest(&mut self) -> Option<Task> {
+    pub(super) fn remove_newest(&mut self) -> Option<ScheduledTask> {
         let newest = |index: &FlowIndex| self.lists[*index].back().map(|task| task.order);
         let index = (0..self.lists.len()).filter(|index| newest(index).is_some()).max_by_key(newest)?;
         let task = self.lists[index].pop_back()?;
@@ -78,12 +78,12 @@ impl Waiting {
     }
 
     /// Takes out all of them.
-    pub(super) fn remove_all(&mut self) -> Vec<Task> {
+    pub(super) fn remove_all(&mut self) -> Vec<ScheduledTask> {
         std::iter::from_fn(|| self.remove_first()).collect()
     }
 
     /// The task that [`first`](Self::first) names starts, and is expected to run so long.
-    pub(super) fn start(&mut self, expected: Duration) -> Option<Task> {
+    pub(super) fn start(&mut self, expected: Duration) -> Option<ScheduledTask> {
         let index = self.first_list()?;
         if self.is_shared() {
             self.shares.start(index, expected);
@@ -107,7 +107,7 @@ impl Waiting {
     }
 
     #[cfg(any(test, feature = "simulate"))]
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Task> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ScheduledTask> {
         self.lists.iter().flatten()
     }
 
@@ -156,7 +156,7 @@ impl Waiting {
         index
     }
 
-    fn take_first(&mut self, index: FlowIndex) -> Option<Task> {
+    fn take_first(&mut self, index: FlowIndex) -> Option<ScheduledTask> {
         let task = self.lists.get_mut(index)?.pop_front()?;
         self.took_from(index);
         Some(task)

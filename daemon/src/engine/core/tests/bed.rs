@@ -11,11 +11,11 @@ use crate::broker::{ConsumerId, Delivery, LinkEvent};
 use crate::config::{Breaker, Broker, Config, Daemon, Environment, Limits, Log, Plugins, Queue, Retry};
 use crate::engine::core::keys::EntryKey;
 use crate::engine::core::{Action, Copy, CopyKind, CopyResult, Core, Event, Now};
-use crate::host::{Exit, HostEvent, HostId, Report, Seq, Stage};
+use crate::host::{Exit, HostEvent, HostId, HostStage, Report, Seq};
 use crate::model::{FollowUp, Outcome, TaskError, UnixMs};
 use crate::plugin::Snapshot;
 use crate::registry::{Generation, Registry, Slot};
-use crate::router::{Entry, Router};
+use crate::router::{RouteEntry, Router};
 use crate::telemetry::TaskLog;
 
 /// The one queue.
@@ -49,7 +49,7 @@ pub(super) enum Step {
     /// A host gives a recalled task back.
     Withdrawn(u64, Seq),
     /// A host ends in this stage, having started so many tasks.
-    Dies(u64, Stage, Seq),
+    Dies(u64, HostStage, Seq),
     /// The broker confirmed what is published for a task.
     Confirmed(&'static str),
     /// It does not take it for now.
@@ -129,7 +129,7 @@ fn registry(number: u64, limits: &Limits) -> Registry {
         timeout: Duration::from_secs(10),
     };
     let entry =
-        |handler, prefix: &str| Entry { prefix: prefix.into(), handler, queues: None, incumbent: false };
+        |handler, prefix: &str| RouteEntry { prefix: prefix.into(), handler, queues: None, incumbent: false };
     let (router, _) = Router::build([entry(0, "Run"), entry(1, "Go")]);
     let slots = [generation(number, HANDLER, "Run"), generation(OTHER, "g", "Go")];
     let slots = slots.map(|generation| Slot::Active(Arc::new(generation))).into();
@@ -315,15 +315,15 @@ fn reports(host: u64, report: Report) -> Event {
     of_host(host, HostEvent::Report(Box::new(report)))
 }
 
-fn exit(stage: Stage, started: Seq) -> Exit {
+fn exit(stage: HostStage, started: Seq) -> Exit {
     Exit {
         stage,
-        orderly: stage == Stage::Quitting,
+        orderly: stage == HostStage::Quitting,
         why: "signal 11 (SIGSEGV)".to_owned(),
         create_error: None,
         started,
         done_unreported: Vec::new(),
-        ended: if stage == Stage::Running { started.saturating_sub(1) } else { started },
+        ended: if stage == HostStage::Running { started.saturating_sub(1) } else { started },
         over: None,
     }
 }

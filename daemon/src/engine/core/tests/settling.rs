@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Queue;
 use crate::engine::core::Event;
-use crate::host::Stage;
+use crate::host::HostStage;
 use crate::model::status::{Counts, QueueState};
 use crate::model::{FaultCause, Outcome};
 
@@ -62,14 +62,14 @@ fn an_outcome_is_carried_out_and_the_original_acknowledged_only_when_the_broker_
                     &["quit 1", "copy a in 4s as 2, cut short 0 for panic"],
                 ),
                 (Confirmed("a"), &["ack 1"]),
-                (Dies(1, Stage::Quitting, 1), &[]),
+                (Dies(1, HostStage::Quitting, 1), &[]),
             ],
         ),
         (
             "the host dies under it",
             Counts { retried: 1, faults: 1, ..one },
             &[
-                (Dies(1, Stage::Running, 1), &["copy a in 4s as 2, cut short 0 for crash"]),
+                (Dies(1, HostStage::Running, 1), &["copy a in 4s as 2, cut short 0 for crash"]),
                 (Confirmed("a"), &["ack 1"]),
             ],
         ),

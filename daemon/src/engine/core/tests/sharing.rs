@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{Limits, Plugins, Queue, Rate};
-use crate::host::Stage;
+use crate::host::HostStage;
 use crate::model::Outcome::Done;
 
 use super::bed::{Bed, QUEUE, Step, limits};
@@ -78,7 +78,7 @@ fn of_too_many_idle_hosts_the_one_that_was_used_least_recently_ends() {
             (Ends(1, 1, Done), &["ack 1"]),
             (After(SECOND), &[]),
             (Ends(2, 1, Done), &["ack 2", "quit 1"]),
-            (Dies(1, Stage::Quitting, 1), &[]),
+            (Dies(1, HostStage::Quitting, 1), &[]),
             (DeliverOther(3, "y"), &["send 2/2 y as 1"]),
             (Deliver(4, "b"), &["start 3 of 1"]),
             (Ready(3), &["send 3/1 b as 1"]),
@@ -101,7 +101,7 @@ fn a_rate_lets_a_task_start_when_it_is_due_and_others_go_on() {
             (Deliver(3, "c"), &[]),
             (After(wait), &[]),
             (Replace, &["quit 1"]),
-            (Dies(1, Stage::Quitting, 1), &[]),
+            (Dies(1, HostStage::Quitting, 1), &[]),
             (After(wait), &["start 2 of 2"]),
             (Ready(2), &["send 2/1 b as 1"]),
             (Ends(2, 1, Done), &["ack 2"]),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{Limits, Queue};
-use crate::host::Stage;
+use crate::host::HostStage;
 use crate::model::Outcome;
 use crate::model::status::HandlerState;
 
@@ -31,7 +31,7 @@ fn a_tasks_time_limit_is_enforced_by_a_cancel_and_then_by_a_kill() {
             (After(10 * SECOND), &["cancel 1/1"]),
             (After(SECOND), &["kill 1"]),
             (After(SECOND), &[]),
-            (Dies(1, Stage::Running, 1), &["copy a in 4s as 2, cut short 0 for timeout"]),
+            (Dies(1, HostStage::Running, 1), &["copy a in 4s as 2, cut short 0 for timeout"]),
         ],
     );
 }
@@ -68,8 +68,8 @@ fn a_drain_finishes_what_runs_and_gives_back_the_rest() {
             (Deliver(3, "c"), &["requeue 3"]),
             (Ends(1, 1, Done), &["ack 1"]),
             (ConsumersStopped, &["quit 1", "quit 2"]),
-            (Dies(1, Stage::Quitting, 1), &[]),
-            (Dies(2, Stage::Quitting, 0), &["drained"]),
+            (Dies(1, HostStage::Quitting, 1), &[]),
+            (Dies(2, HostStage::Quitting, 0), &["drained"]),
         ],
     );
     play(
@@ -80,7 +80,7 @@ fn a_drain_finishes_what_runs_and_gives_back_the_rest() {
             (Drain, &[]),
             (After(SECOND), &["cancel 1/1"]),
             (Ends(1, 1, Cancelled), &["requeue 1", "quit 1"]),
-            (Dies(1, Stage::Quitting, 1), &["drained"]),
+            (Dies(1, HostStage::Quitting, 1), &["drained"]),
         ],
     );
     play(
@@ -91,7 +91,7 @@ fn a_drain_finishes_what_runs_and_gives_back_the_rest() {
             (ConsumersStopped, &[]),
             (After(9 * SECOND), &[]),
             (After(SECOND), &["quit 1"]),
-            (Dies(1, Stage::Quitting, 1), &["drained"]),
+            (Dies(1, HostStage::Quitting, 1), &["drained"]),
         ],
     );
     play(
@@ -121,13 +121,13 @@ fn hosts_that_end_with_a_task_in_front_are_charged_to_it_the_third_time() {
     play(
         "before it started",
         &[
-            (Dies(1, Stage::Reading, 0), &[]),
+            (Dies(1, HostStage::Reading, 0), &[]),
             (After(SECOND), &["start 2 of 1"]),
             (Ready(2), &["send 2/1 a as 1"]),
-            (Dies(2, Stage::Reading, 0), &[]),
+            (Dies(2, HostStage::Reading, 0), &[]),
             (After(SECOND), &["start 3 of 1"]),
             (Ready(3), &["send 3/1 a as 1"]),
-            (Dies(3, Stage::Reading, 0), &["copy a in 4s as 2, cut short 0 for crash"]),
+            (Dies(3, HostStage::Reading, 0), &["copy a in 4s as 2, cut short 0 for crash"]),
         ],
     );
 }
@@ -156,7 +156,7 @@ fn is_suspended_by(end: impl Fn(u64, u64) -> Step) -> bool {
 
 #[test]
 fn hosts_that_die_of_three_tasks_in_a_row_suspend_the_handler_and_its_error_codes_never_do() {
-    assert!(is_suspended_by(|host, seq| Dies(host, Stage::Running, seq)));
+    assert!(is_suspended_by(|host, seq| Dies(host, HostStage::Running, seq)));
     for code in ["crash", "timeout", "cpu_time"] {
         assert!(
             !is_suspended_by(|host, seq| Fails(host, seq, Retry, code)),
@@ -236,7 +236,7 @@ fn a_task_that_was_cancelled_behind_another_is_not_run_when_their_host_dies() {
             (Deliver(3, "c"), &["send 1/3 c as 1"]),
             (Cancel("c"), &["cancel 1/3"]),
             (
-                Dies(1, Stage::Running, 2),
+                Dies(1, HostStage::Running, 2),
                 &["dead c cancelled for no-error-given", "copy b in 4s as 2, cut short 0 for crash"],
             ),
         ],

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_says_of_itself_is_judged() {
+    fn what_the_daemon_says_of_itself_is_checked() {
         use Severity::{Error, Note, Ok as Fine, Warning};
         let with = |change: &dyn Fn(&mut Status)| {
             let mut status = status();

@@ -20,15 +20,15 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let mut findings = config::check(&facts.config_file, &facts.config);
     findings.extend(files::check(&facts.files, &facts.who));
     let handlers = handlers_of(facts);
-    if let (Ok(loaded), Some(store)) = (&facts.config, &facts.store) {
-        findings.extend(plugins::check(store, &handlers, &facts.who));
+    if let (Ok(loaded), Some(plugin_dirs)) = (&facts.config, &facts.plugin_dirs) {
+        findings.extend(plugins::check(plugin_dirs, &handlers, &facts.who));
         if let Some(broker) = &facts.broker {
             findings.extend(broker::check(broker));
             if let Some(Ok(survey)) = &broker.survey {
                 findings.extend(queues::check(survey, &loaded.config));
             }
         }
-        findings.extend(handlers::targets(&loaded.config, &store.manifests()));
+        findings.extend(handlers::targets(&loaded.config, &plugin_dirs.manifests()));
         findings.extend(sharing::check(&loaded.config, &handlers));
         findings.extend(handlers::check(&loaded.config, &handlers, facts.daemon.unit.as_ref()));
     }
@@ -44,6 +44,6 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
 }
 
 fn handlers_of(facts: &Facts) -> Vec<WantedHandler> {
-    let (Ok(loaded), Some(store)) = (&facts.config, &facts.store) else { return Vec::new() };
-    wanted_handlers(&loaded.config.handlers, &store.manifests())
+    let (Ok(loaded), Some(plugin_dirs)) = (&facts.config, &facts.plugin_dirs) else { return Vec::new() };
+    wanted_handlers(&loaded.config.handlers, &plugin_dirs.manifests())
 }

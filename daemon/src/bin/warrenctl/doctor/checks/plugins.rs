@@ -3,25 +3,29 @@
 use warren::plugin::{WantedHandler, route_entries};
 use warren::router::Router;
 
-use super::super::facts::{FileFact, PluginFact, Store, Who};
+use super::super::facts::{FileFact, PluginDirectories, PluginFact, Who};
 use super::super::finding::{Area, Finding, Severity};
 
-pub(super) fn check(store: &Store, handlers: &[WantedHandler], who: &Who) -> Vec<Finding> {
+pub(super) fn check(plugin_dirs: &PluginDirectories, handlers: &[WantedHandler], who: &Who) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
-        store.directories.iter().filter_map(|file| directory(file, who)).collect();
-    if let Some(fault) = &store.fault {
+        plugin_dirs.directories.iter().filter_map(|file| directory(file, who)).collect();
+    if let Some(fault) = &plugin_dirs.fault {
         findings.push(error("plugins", fault.clone(), ""));
         return findings;
     }
     let bad = findings.len();
-    findings.extend(store.plugins.iter().filter_map(|plugin| file(plugin, who)));
-    let good = store.plugins.len() - (findings.len() - bad);
-    if store.plugins.is_empty() {
+    findings.extend(plugin_dirs.plugins.iter().filter_map(|plugin| file(plugin, who)));
+    let good = plugin_dirs.plugins.len() - (findings.len() - bad);
+    if plugin_dirs.plugins.is_empty() {
         let what = "there is no plugin: every task would be dead-lettered as unroutable";
         let remedy = "put plugins into one of the directories of `plugins.dir`";
-        findings.push(Finding::new(Severity::Warning, Area::Plugins, places(store), what, remedy));
+        findings.push(Finding::new(Severity::Warning, Area::Plugins, places(plugin_dirs), what, remedy));
     } else if good > 0 {
-        findings.push(Finding::ok(Area::Plugins, places(store), format!("{good} plugins can be loaded")));
+        findings.push(Finding::ok(
+            Area::Plugins,
+            places(plugin_dirs),
+            format!("{good} plugins can be loaded"),
+        ));
     }
     findings.extend(handlers.iter().filter_map(handler));
     let (_, conflicts) = Router::build(route_entries(handlers));
@@ -115,8 +119,9 @@ fn error(place: &str, what: String, remedy: &str) -> Finding {
     Finding::new(Severity::Error, Area::Plugins, place, what, remedy)
 }
 
-fn places(store: &Store) -> String {
-    let names: Vec<String> = store.directories.iter().map(|file| file.path.display().to_string()).collect();
+fn places(plugin_dirs: &PluginDirectories) -> String {
+    let names: Vec<String> =
+        plugin_dirs.directories.iter().map(|file| file.path.display().to_string()).collect();
     names.join(", ")
 }
 
@@ -125,7 +130,7 @@ mod tests {
     use warren::config::Limits;
     use warren::plugin::{Manifest, Targets};
 
-    use super::super::super::facts::{Refusal, Stat};
+    use super::super::super::facts::{PluginRefusal, Stat};
     use super::*;
 
     fn warren() -> Who {
@@ -195,9 +200,9 @@ mod tests {
 
     #[test]
     fn files_that_are_no_plugins_and_handlers_without_one_are_found() {
-        let refusal = |owner| Refusal { why: "it is broken".into(), owner };
+        let refusal = |owner| PluginRefusal { why: "it is broken".into(), owner };
         let plugin = |mode, manifest| PluginFact { file: stat(mode, 0), manifest };
-        let store = Store {
+        let plugin_dirs = PluginDirectories {
             directories: vec![stat(0o755, 0)],
             fault: None,
             plugins: vec![
@@ -213,7 +218,7 @@ mod tests {
             rostered("b", "good", false, &["Same"]),
             rostered("c", "gone", true, &[]),
         ];
-        let findings = check(&store, &handlers, &warren());
+        let findings = check(&plugin_dirs, &handlers, &warren());
         let seen = found(&findings);
         for (severity, part, times) in [
             (Severity::Error, "warren may not read it", 1),

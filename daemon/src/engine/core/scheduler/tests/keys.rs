@@ -3,12 +3,12 @@
 use super::*;
 
 /// The `order`th task, of this tenant.
-fn of_tenant(order: usize, tenant: u64) -> Task {
-    Task { keys: TaskKeys { fair: Some(tenant), exclusive: None }, ..task(order) }
+fn of_tenant(order: usize, tenant: u64) -> ScheduledTask {
+    ScheduledTask { keys: TaskKeys { fair: Some(tenant), exclusive: None }, ..task(order) }
 }
 
-fn of_account(order: usize, account: u64) -> Task {
-    Task { keys: TaskKeys { fair: None, exclusive: Some(account) }, ..task(order) }
+fn of_account(order: usize, account: u64) -> ScheduledTask {
+    ScheduledTask { keys: TaskKeys { fair: None, exclusive: Some(account) }, ..task(order) }
 }
 
 /// Starts the next task, if there is one.

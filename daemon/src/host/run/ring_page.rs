@@ -11,11 +11,11 @@ use crate::host::Seq;
 use crate::host::ring::{ENDED_AT, ENTRIES, ENTRIES_AT, ENTRY_LEN, LEN, OTHER_END, PLAIN_DONE, STARTED_AT};
 
 /// The mapped page. Never unmapped: it is to survive the process.
-pub(super) struct Ledger {
+pub(super) struct RingPage {
     words: &'static [AtomicU64],
 }
 
-impl Ledger {
+impl RingPage {
     pub(super) fn map(ring: impl AsFd) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice, of a file that the daemon made `LEN`
         // long.
