@@ -106,8 +106,8 @@ fn the_loss_of_the_publishing_connection_alone_is_told_and_disturbs_no_delivery(
     let mut rig = Rig::start(&node.uri(), &[queue(&name, 1)]);
     let consumer = rig.consuming();
     rig.connected();
-    let script = r#"[rabbit_networking:close_connection(P, "closed by a test") || P <- rabbit_networking:connections(),
-        [{client_properties, C}] <- [rabbit_networking:connection_info(P, [client_properties])],
+    let script = r#"[catch rabbit_networking:close_connection(P, "closed by a test") || P <- rabbit_networking:connections(),
+        [{client_properties, C}] <- [catch rabbit_networking:connection_info(P, [client_properties])],
         {<<"connection_name">>, longstr, Name} <- C, binary:match(Name, <<"publishing">>) =/= nomatch]"#;
     node.eval(script).expect("closed");
     let why = rig.not_publishing();
