@@ -57,7 +57,7 @@ pub(crate) fn note(text: &str) {
 }
 
 /// The exit code of a verb. A failure is written to stderr, with all that caused it.
-pub(crate) fn exit_code(result: Result<(), Failure>) -> ExitCode {
+pub(crate) fn exit_code(result: Result<(), VerbError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

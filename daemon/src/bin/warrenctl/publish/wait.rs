@@ -185,7 +185,7 @@ impl AwaitedTasks {
         let (line, id) = (task.line, task.id.clone());
         let content_type = properties.content_type().as_ref().map(|text| text.as_str().to_owned());
         let reply = read_reply(properties);
-        task.answer.get_or_insert(Answer { line, id, reply, content_type, body });
+        task.answer.get_or_insert(TaskAnswer { line, id, reply, content_type, body });
     }
 
     /// The next result in order, once.
