@@ -112,7 +112,7 @@ impl Spawner {
         let (requests, inbox) = mpsc::channel();
         let controllers = groups.as_ref().map(Groups::controllers).unwrap_or_default();
         std::thread::Builder::new().name("spawner".into()).spawn(move || {
-            SpawnerThread { executable, groups, hosts: HashMap::new(), last: 0 }.run(&inbox)
+            SpawnerThread { executable, groups, hosts: HashMap::new(), last: 0 }.run(&inbox);
         })?;
         Ok(Self { requests, controllers })
     }

@@ -72,7 +72,7 @@ impl Core {
                 EntryStage::Arrived | EntryStage::HeldBack | EntryStage::Waiting => row.waiting += 1,
                 EntryStage::Sent(_) => row.running += 1,
                 EntryStage::Publishing(_) | EntryStage::Decided(_) | EntryStage::Confirmed => {
-                    row.settling += 1
+                    row.settling += 1;
                 }
             }
         }
