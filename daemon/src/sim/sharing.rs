@@ -23,8 +23,15 @@ const TASKS: u32 = 2;
 pub(super) struct Sharer {
     queue: usize,
     handler: usize,
-    /// Of tasks that are told apart: the value, if they have one.
-    key: Option<Option<u8>>,
+    part: Part,
+}
+
+/// What of a handler's tasks shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    All,
+    /// Those with this key, or without one.
+    OfKey(Option<u8>),
 }
 
 /// What somebody has had.
@@ -53,11 +60,12 @@ pub(super) struct Sharing {
 impl Sharer {
     /// Whether the two share something: a queue, or what their handler gets of it.
     fn shares_with(self, other: Self) -> bool {
-        let is_same_handler = self.handler == other.handler;
-        self != other
-            && self.queue == other.queue
-            && self.key.is_some() == other.key.is_some()
-            && (is_same_handler || self.key.is_none())
+        let shares = match (self.part, other.part) {
+            (Part::All, Part::All) => true,
+            (Part::OfKey(_), Part::OfKey(_)) => self.handler == other.handler,
+            _ => false,
+        };
+        shares && self != other && self.queue == other.queue
     }
 }
 
@@ -154,8 +162,9 @@ impl World {
         let queue = self.broker.messages[uid].queue;
         let handler = self.handler_of(uid);
         let is_keyed = self.setup_of(uid).is_some_and(|setup| setup.limits.fair_by.is_some());
-        let whole = handler.map(|handler| Sharer { queue, handler, key: None });
-        let of_key = whole.filter(|_| is_keyed).map(|whole| Sharer { key: Some(self.key_of(uid)), ..whole });
+        let whole = handler.map(|handler| Sharer { queue, handler, part: Part::All });
+        let of_key =
+            whole.filter(|_| is_keyed).map(|whole| Sharer { part: Part::OfKey(self.key_of(uid)), ..whole });
         whole.into_iter().chain(of_key)
     }
 
@@ -163,7 +172,7 @@ impl World {
         let weight = |setup: &HandlerSetup| setup.limits.weight;
         let loaded = self.daemon.as_ref().map(|daemon| &daemon.loaded);
         let setup = loaded.and_then(|loaded| Some(&loaded.generations[&loaded.active[sharer.handler]?].1));
-        setup.filter(|_| sharer.key.is_none()).map_or(1, weight)
+        setup.filter(|_| sharer.part == Part::All).map_or(1, weight)
     }
 
     /// What somebody has had, with what runs now.

@@ -63,9 +63,8 @@ impl<'a> Setup<'a> {
         let Self { uri, queue, prefetch, workers, .. } = self;
         let stamp = self.stamp.map_or(String::new(), |path| format!("stamp = \"{}\"\n", path.display()));
         let directory = directory.display();
-        let others: String = (0..self.others)
-            .map(|n| format!("[handlers.idle-{n}]\nplugin = \"noop\"\nprefixes = [\"Idle{n}:\"]\n"))
-            .collect();
+        let handler = |n| format!("[handlers.idle-{n}]\nplugin = \"noop\"\nprefixes = [\"Idle{n}:\"]");
+        let others = (0..self.others).map(handler).collect::<Vec<_>>().join("\n");
         format!(
             "[broker]\nuri = \"{uri}\"\n[queues.{queue}]\nprefetch = {prefetch}\nworkers = {workers}\n\
              [plugins]\ndir = \"{directory}/plugins\"\nmax_idle_hosts = {MAX_IDLE_HOSTS}\n[daemon]\nsocket = \"{directory}/control.sock\"\n\
