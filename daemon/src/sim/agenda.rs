@@ -10,7 +10,7 @@ use crate::host::{HostId, Seq};
 
 /// Something that is to happen.
 #[derive(Debug)]
-pub(super) enum Item {
+pub(super) enum AgendaItem {
     /// The operation of this place in the plan.
     Operation(usize),
     /// What an operation did is undone.
@@ -38,7 +38,7 @@ pub(super) enum Item {
     /// A record of a finished task is written.
     Record { daemon: u64, number: u64 },
     /// Something happens to a host.
-    Host { daemon: u64, host: HostId, step: Step },
+    Host { daemon: u64, host: HostId, step: HostStep },
     /// Nothing disturbs any more.
     Quiet,
 }
@@ -55,7 +55,7 @@ pub(super) enum Undo {
 
 /// What happens to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum HostStep {
     Created,
     CreateFails,
     RunEnds(Seq),
@@ -70,27 +70,27 @@ pub(super) enum Step {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct AgendaEntry {
     at: Duration,
     order: u64,
-    item: Item,
+    item: AgendaItem,
 }
 
-impl PartialEq for Entry {
+impl PartialEq for AgendaEntry {
     fn eq(&self, other: &Self) -> bool {
         self.order == other.order
     }
 }
 
-impl Eq for Entry {}
+impl Eq for AgendaEntry {}
 
-impl PartialOrd for Entry {
+impl PartialOrd for AgendaEntry {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Entry {
+impl Ord for AgendaEntry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
@@ -99,21 +99,21 @@ impl Ord for Entry {
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    heap: BinaryHeap<Reverse<Entry>>,
+    heap: BinaryHeap<Reverse<AgendaEntry>>,
     order: u64,
 }
 
 impl Agenda {
-    pub(super) fn add(&mut self, at: Duration, item: Item) {
+    pub(super) fn add(&mut self, at: Duration, item: AgendaItem) {
         self.order += 1;
-        self.heap.push(Reverse(Entry { at, order: self.order, item }));
+        self.heap.push(Reverse(AgendaEntry { at, order: self.order, item }));
     }
 
     pub(super) fn next_at(&self) -> Option<Duration> {
         self.heap.peek().map(|Reverse(entry)| entry.at)
     }
 
-    pub(super) fn take(&mut self) -> Option<Item> {
+    pub(super) fn take(&mut self) -> Option<AgendaItem> {
         self.heap.pop().map(|Reverse(entry)| entry.item)
     }
 }

@@ -14,7 +14,7 @@ pub(super) type Uid = usize;
 
 /// Where a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum MessagePlace {
     Ready,
     Unsettled,
     /// In a delay queue, or with another consumer.
@@ -35,7 +35,7 @@ pub(super) struct Message {
     pub(super) redeliveries: u32,
     pub(super) due: Option<UnixMs>,
     pub(super) deadline: Option<UnixMs>,
-    pub(super) place: Place,
+    pub(super) place: MessagePlace,
     /// Its place in its queue, and how often it was handed out.
     position: i64,
     pub(super) deliveries: u32,
@@ -61,7 +61,7 @@ impl Message {
             redeliveries: 0,
             due: None,
             deadline: None,
-            place: Place::Away,
+            place: MessagePlace::Away,
             position: 0,
             deliveries: 0,
             starts: 0,
@@ -80,7 +80,7 @@ impl Message {
 
 /// A subscription, as the broker and the link have it.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(super) struct SubscriptionModel {
     pub(super) daemon: u64,
     pub(super) queue: usize,
     pub(super) window: u16,
@@ -106,7 +106,7 @@ pub(super) struct Subscription {
     pub(super) on_their_way: Vec<(u64, bool)>,
 }
 
-impl Subscription {
+impl SubscriptionModel {
     pub(super) fn new(daemon: u64, queue: usize, window: u16) -> Self {
         Self {
             daemon,
@@ -129,7 +129,7 @@ impl Subscription {
 
 /// A work queue.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct QueueModel {
     pub(super) order: Order,
     /// When the daemon has been told of the last loss of a subscription.
     pub(super) loss_told: Duration,
@@ -140,28 +140,28 @@ pub(super) struct Queue {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Broker {
+pub(super) struct BrokerModel {
     pub(super) messages: Vec<Message>,
-    pub(super) queues: Vec<Queue>,
-    pub(super) subscriptions: BTreeMap<u32, Subscription>,
+    pub(super) queues: Vec<QueueModel>,
+    pub(super) subscriptions: BTreeMap<u32, SubscriptionModel>,
     pub(super) next_consumer: u32,
     pub(super) is_blocked: bool,
 }
 
-impl Queue {
+impl QueueModel {
     pub(super) fn new(order: Order) -> Self {
         Self { order, loss_told: Duration::ZERO, ready: VecDeque::new(), next: 0, front: 0 }
     }
 }
 
-impl Broker {
+impl BrokerModel {
     /// A message reaches the end of its queue.
     pub(super) fn enqueue(&mut self, uid: Uid) {
         let message = &mut self.messages[uid];
         let queue = &mut self.queues[message.queue];
         queue.next += 1;
         message.position = queue.next;
-        message.place = Place::Ready;
+        message.place = MessagePlace::Ready;
         queue.ready.push_back(uid);
     }
 
@@ -184,20 +184,20 @@ impl Broker {
                 queue.ready.insert(at, uid);
             }
         }
-        self.messages[uid].place = Place::Ready;
+        self.messages[uid].place = MessagePlace::Ready;
     }
 
     /// Another consumer takes the first message.
     pub(super) fn take_elsewhere(&mut self, queue: usize) -> Option<Uid> {
         let uid = self.queues[queue].ready.pop_front()?;
         self.messages[uid].deliveries += 1;
-        self.messages[uid].place = Place::Away;
+        self.messages[uid].place = MessagePlace::Away;
         Some(uid)
     }
 
     /// Hands out what a queue has and its subscriptions have room for: consumer, tag, message.
     pub(super) fn hand_out(&mut self, queue: usize) -> Option<(u32, u64, Uid)> {
-        let has_room = |(_, one): &(&u32, &mut Subscription)| {
+        let has_room = |(_, one): &(&u32, &mut SubscriptionModel)| {
             one.queue == queue && one.is_consuming && one.unsettled.len() < usize::from(one.window)
         };
         if self.queues[queue].ready.is_empty() {
@@ -208,7 +208,7 @@ impl Broker {
         one.next_tag += 1;
         one.unsettled.insert(one.next_tag, uid);
         self.messages[uid].deliveries += 1;
-        self.messages[uid].place = Place::Unsettled;
+        self.messages[uid].place = MessagePlace::Unsettled;
         Some((*consumer, one.next_tag, uid))
     }
 
@@ -219,7 +219,7 @@ impl Broker {
         if requeue {
             self.requeue(uid);
         } else {
-            self.messages[uid].place = Place::Gone;
+            self.messages[uid].place = MessagePlace::Gone;
         }
         true
     }
@@ -240,6 +240,6 @@ impl Broker {
 
     /// Whether every message has come to its end.
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.iter().all(|message| message.place == Place::Gone)
+        self.messages.iter().all(|message| message.place == MessagePlace::Gone)
     }
 }

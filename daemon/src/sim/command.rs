@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::plan::Plan;
+use super::plan::RunPlan;
 use super::run::{Total, run_plan, trace_plan};
 use super::shrink::shrink;
 
@@ -31,7 +31,7 @@ pub(super) fn simulate(first: u64, seeds: u64, threads: usize) -> Simulated {
             if seed >= first + seeds {
                 break;
             }
-            let ran = run_plan(&Plan::of_seed(seed), epoch);
+            let ran = run_plan(&RunPlan::of_seed(seed), epoch);
             total.add(&ran);
             if ran.violation.is_some() {
                 failed = Some(seed);
@@ -52,7 +52,7 @@ pub(super) fn simulate(first: u64, seeds: u64, threads: usize) -> Simulated {
 }
 
 /// The story of a failing plan, shrunk.
-pub(super) fn explain(plan: &Plan) -> String {
+pub(super) fn explain(plan: &RunPlan) -> String {
     let epoch = Instant::now();
     let Some(found) = run_plan(plan, epoch).violation else { return format!("{plan} does not fail") };
     let small = shrink(plan, found.invariant, epoch);
@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
     }
     std::panic::set_hook(Box::new(|_| {})); // told as what it is: an invariant that does not hold
     if let Some(replay) = replay {
-        let plan: Plan = match replay.parse() {
+        let plan: RunPlan = match replay.parse() {
             Ok(plan) => plan,
             Err(why) => {
                 println!("{why}");
@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
     println!("{}", summary(first, &simulated));
     match simulated.failed {
         Some(seed) => {
-            println!("seed {seed} fails:\n{}", explain(&Plan::of_seed(seed)));
+            println!("seed {seed} fails:\n{}", explain(&RunPlan::of_seed(seed)));
             ExitCode::FAILURE
         }
         None => ExitCode::SUCCESS,

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::agenda::{Item, Step};
+use super::agenda::{AgendaItem, HostStep};
 use super::choice::For;
 use super::fault::Fault;
-use super::hosts::Host;
-use super::publishing::Publication;
+use super::hosts::HostModel;
+use super::publishing::PublicationModel;
 use super::setup::{HandlerSetup, Setup};
 use super::sharing::Sharing;
 use super::world::World;
@@ -24,11 +24,11 @@ use crate::telemetry::TaskLog;
 
 /// One daemon, from its start to its end.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(super) struct DaemonModel {
     pub(super) core: Core,
     pub(super) actions: Vec<Action>,
-    pub(super) hosts: BTreeMap<HostId, Host>,
-    pub(super) publications: BTreeMap<u64, Publication>,
+    pub(super) hosts: BTreeMap<HostId, HostModel>,
+    pub(super) publications: BTreeMap<u64, PublicationModel>,
     pub(super) next_publication: u64,
     /// Counts up with each consuming connection.
     pub(super) link: u64,
@@ -36,8 +36,8 @@ pub(super) struct Daemon {
     /// The queues to consume, with their windows.
     pub(super) wanted: Vec<(usize, u16)>,
     pub(super) subscribing: Vec<usize>,
-    pub(super) drain: Option<Drain>,
-    pub(super) loaded: Loaded,
+    pub(super) drain: Option<DrainModel>,
+    pub(super) loaded: LoadedHandlers,
     /// Queues of which was read what earlier daemons recorded.
     pub(super) has_read: Vec<bool>,
     pub(super) paused_queues: Vec<bool>,
@@ -54,7 +54,7 @@ pub(super) struct Daemon {
 
 /// What is in force.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedHandlers {
     /// Every generation there was: which handler, and how it was set up.
     pub(super) generations: BTreeMap<u64, (usize, HandlerSetup)>,
     /// The generation of each handler that takes new tasks.
@@ -64,7 +64,7 @@ pub(super) struct Loaded {
 
 /// A drain under way, as the operator knows it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Drain {
+pub(super) struct DrainModel {
     pub(super) began: Duration,
     /// What runs then is asked to stop.
     pub(super) deadline: Duration,
@@ -72,7 +72,7 @@ pub(super) struct Drain {
     pub(super) is_waiting_for_consumers: bool,
 }
 
-impl Loaded {
+impl LoadedHandlers {
     fn new(setup: &Setup) -> Self {
         let handlers = setup.handlers.iter().enumerate();
         let generations: BTreeMap<_, _> =
@@ -163,11 +163,11 @@ impl World {
         let number = self.incarnation;
         self.note(|| format!("daemon {number} starts"));
         let setup = self.setup().clone();
-        let loaded = Loaded::new(&setup);
+        let loaded = LoadedHandlers::new(&setup);
         let (config, registry) = (loaded.config(&setup), loaded.registry());
         let seed = self.choices.number(For::Core, number, 0);
         let mut actions = Vec::new();
-        let daemon = Daemon {
+        let daemon = DaemonModel {
             core: Core::new(config, registry, TaskLog::off(), seed, self.clock(), &mut actions),
             actions,
             hosts: BTreeMap::new(),
@@ -209,7 +209,7 @@ impl World {
         self.end_publications(daemon.publications);
         self.close_link(is_orderly);
         for message in &mut self.broker.messages {
-            if message.place != super::broker::Place::Gone {
+            if message.place != super::broker::MessagePlace::Gone {
                 message.may_start_again();
             }
             (message.hand, message.ended_here, message.waited_here) = (None, false, false);
@@ -222,7 +222,7 @@ impl World {
             self.incarnation,
             0,
         );
-        self.agenda.add(self.now + after, Item::StartDaemon);
+        self.agenda.add(self.now + after, AgendaItem::StartDaemon);
     }
 
     /// Performs what the core wants done, as the driver does.
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    pub(super) fn step_of_host(&mut self, host: HostId, step: Step) {
+    pub(super) fn step_of_host(&mut self, host: HostId, step: HostStep) {
         self.later(host, self.way(host.0, self.events), step);
     }
 
@@ -296,7 +296,7 @@ impl World {
                 let number = self.records.add(daemon, queue, segment, print, at);
                 let takes =
                     self.choices.span(Duration::ZERO, Duration::from_millis(1), For::Store, number, 1);
-                self.agenda.add(self.now + takes, Item::Record { daemon, number });
+                self.agenda.add(self.now + takes, AgendaItem::Record { daemon, number });
             }
             StoreOrder::Forget { queue, oldest } => self.records.forget(queue, oldest),
         }

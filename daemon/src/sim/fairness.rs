@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::broker::Uid;
-use super::ledger::{Hand, HandKey, Owed, Stage};
+use super::ledger::{Hand, HandKey, HandStage, Owed};
 use super::setup::HandlerSetup;
 use super::world::World;
 use crate::host::HostId;
@@ -27,7 +27,7 @@ impl World {
             .is_some_and(|setup| setup.limits.fair_by.is_some() || setup.limits.exclusive_by.is_some());
         let before = self.ledger.hands.values().find(|other| {
             other.order < hand.order
-                && other.stage == Stage::Waiting
+                && other.stage == HandStage::Waiting
                 && other.owed == Owed::Run
                 && self.is_in_order(other)
                 && self.broker.messages[other.message].queue == queue
@@ -90,7 +90,7 @@ impl World {
             && key.is_some()
             && self.ledger.hands.values().any(|other| {
                 other.message != hand.message
-                    && matches!(other.stage, Stage::Waiting | Stage::Sent(..))
+                    && matches!(other.stage, HandStage::Waiting | HandStage::Sent(..))
                     && self.handler_of(other.message) == self.handler_of(hand.message)
                     && self.key_of(other.message) == key
             })

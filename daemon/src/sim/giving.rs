@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::agenda::Step;
+use super::agenda::HostStep;
 use super::broker::Uid;
-use super::hosts::Host;
-use super::ledger::{HandKey, Owed, Stage};
+use super::hosts::HostModel;
+use super::ledger::{HandKey, HandStage, Owed};
 use super::world::{START, World};
 use crate::engine::core::EntryKey;
 use crate::host::{HostId, QUEUE_LIMIT, Seq};
@@ -56,7 +56,7 @@ impl World {
         host.given.push((seq, key));
         let attempts = daemon.loaded.generations[&host.generation].1.limits.retry.attempts;
         if let Some(hand) = self.ledger.hands.get_mut(&key) {
-            hand.stage = Stage::Sent(id, seq);
+            hand.stage = HandStage::Sent(id, seq);
             hand.owed = Owed::Run;
             hand.attempts = attempts;
             hand.cancelled = None;
@@ -73,7 +73,7 @@ impl World {
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let Some(host) = daemon.hosts.get(&id) else { return Err((STATE, "it is gone".to_owned())) };
         let refuse = |invariant, why: String| Err((invariant, why));
-        if hand.stage != Stage::Waiting || !matches!(hand.owed, Owed::Run) || !hand.is_held {
+        if hand.stage != HandStage::Waiting || !matches!(hand.owed, Owed::Run) || !hand.is_held {
             return refuse(STATE, format!("it is {hand:?}"));
         }
         if !host.is_ready || host.is_leaving || host.is_killed || host.told_fault || host.asked_at.is_some() {
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// The queue whose tasks a host has.
-    fn queue_of_host(&self, host: &Host) -> Option<usize> {
+    fn queue_of_host(&self, host: &HostModel) -> Option<usize> {
         let hand = host.given.iter().find_map(|(_, key)| self.ledger.hands.get(key))?;
         Some(self.broker.messages[hand.message].queue)
     }
@@ -143,7 +143,7 @@ impl World {
     /// How many hosts have tasks of a queue, and how many of a generation have any.
     pub(super) fn busy(&self, queue: usize, generation: u64) -> (usize, usize) {
         let Some(daemon) = &self.daemon else { return (0, 0) };
-        let busy = |of: &dyn Fn(&Host) -> bool| {
+        let busy = |of: &dyn Fn(&HostModel) -> bool| {
             daemon.hosts.values().filter(|host| !host.given.is_empty() && of(host)).count()
         };
         let of_queue = busy(&|host| self.queue_of_host(host) == Some(queue));
@@ -160,7 +160,7 @@ impl World {
         let message = &self.broker.messages[uid];
         let running = self.ledger.hands.values().find(|hand| {
             let other = &self.broker.messages[hand.message];
-            matches!(hand.stage, Stage::Sent(..))
+            matches!(hand.stage, HandStage::Sent(..))
                 && (other.task, other.queue) == (message.task, message.queue)
         });
         if let Some(running) = running {
@@ -211,7 +211,7 @@ impl World {
         if let Some(hand) = self.ledger.hands.get_mut(&key) {
             hand.cancelled.get_or_insert(cause);
         }
-        self.step_of_host(id, Step::Cancel(seq));
+        self.step_of_host(id, HostStep::Cancel(seq));
     }
 
     pub(super) fn on_recall(&mut self, id: HostId, seq: Seq) {
@@ -222,7 +222,7 @@ impl World {
                 if let Some(hand) = self.ledger.hands.get_mut(&key) {
                     hand.is_recalled = true;
                 }
-                self.step_of_host(id, Step::Recall(seq));
+                self.step_of_host(id, HostStep::Recall(seq));
             }
             at => self
                 .broken("only what waits in a host is asked back", format!("host {}, {seq}: {at:?}", id.0)),
@@ -235,7 +235,7 @@ impl World {
         if !host.given.is_empty() {
             return self.broken("a host is not ended while it has a task", format!("host {}", id.0));
         }
-        self.step_of_host(id, Step::Quit);
+        self.step_of_host(id, HostStep::Quit);
     }
 
     pub(super) fn on_kill(&mut self, id: HostId) {
@@ -249,7 +249,7 @@ impl World {
             let seen = format!("host {} was asked at {asked:?}, its grace is {grace:?}", id.0);
             return self.broken("a host is killed only after its grace", seen);
         }
-        self.step_of_host(id, Step::Kill);
+        self.step_of_host(id, HostStep::Kill);
     }
 
     pub(super) fn timeout_of(&self, generation: u64) -> Duration {

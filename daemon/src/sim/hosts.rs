@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::agenda::{Item, Step};
+use super::agenda::{AgendaItem, HostStep};
 use super::broker::Uid;
 use super::choice::{Choices, For};
 use super::fault::Fault;
@@ -15,7 +15,7 @@ use crate::model::{FaultCause, Outcome, TaskError};
 
 /// A plugin host.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HostModel {
     pub(super) generation: u64,
     pub(super) handler: usize,
     is_created: bool,
@@ -54,7 +54,7 @@ struct Waiting {
     is_cancelled: bool,
 }
 
-impl Host {
+impl HostModel {
     pub(super) fn new(generation: u64, handler: usize) -> Self {
         Self {
             generation,
@@ -100,20 +100,20 @@ impl Host {
 }
 
 impl World {
-    fn host(&mut self, id: HostId) -> Option<&mut Host> {
+    fn host(&mut self, id: HostId) -> Option<&mut HostModel> {
         self.daemon.as_mut()?.hosts.get_mut(&id).filter(|host| !host.is_dead)
     }
 
-    pub(super) fn later(&mut self, id: HostId, after: Duration, step: Step) {
+    pub(super) fn later(&mut self, id: HostId, after: Duration, step: HostStep) {
         let daemon = self.incarnation;
-        self.agenda.add(self.now + after, Item::Host { daemon, host: id, step });
+        self.agenda.add(self.now + after, AgendaItem::Host { daemon, host: id, step });
     }
 
     /// A host is started.
     pub(super) fn start_host(&mut self, id: HostId, generation: u64, handler: usize, limit: Duration) {
         let now = self.now;
         if let Some(daemon) = &mut self.daemon {
-            daemon.hosts.insert(id, Host::new(generation, handler));
+            daemon.hosts.insert(id, HostModel::new(generation, handler));
             daemon.last_start[handler] = now;
         }
         if self.is_machine_short {
@@ -122,14 +122,14 @@ impl World {
         }
         let (a, b) = (self.incarnation, id.0);
         if self.strikes(Fault::CreateFailed, a, b) {
-            return self.later(id, Duration::from_millis(2), Step::CreateFails);
+            return self.later(id, Duration::from_millis(2), HostStep::CreateFails);
         }
         let mut takes =
             self.choices.span(Duration::from_micros(100), Duration::from_millis(8), For::HostStart, a, b);
         if self.strikes(Fault::SlowStart, a, b) {
             takes = self.choices.span(takes, limit / 2, For::HostStart, a, b);
         }
-        self.later(id, takes, Step::Created);
+        self.later(id, takes, HostStep::Created);
     }
 
     /// A task is written to a host.
@@ -141,45 +141,45 @@ impl World {
     }
 
     /// What is written on the socket to a host arrives there.
-    pub(super) fn on_host_step(&mut self, id: HostId, step: Step) {
+    pub(super) fn on_host_step(&mut self, id: HostId, step: HostStep) {
         let Some(host) = self.host(id) else { return };
         match step {
-            Step::Created => {
+            HostStep::Created => {
                 host.is_created = true;
                 self.tell_of_host(id, HostEvent::Ready);
                 self.advance_host(id);
             }
-            Step::CreateFails => {
+            HostStep::CreateFails => {
                 let error = TaskError::new("create", "no such database");
                 self.end_host(id, None, "create failed", Some(error));
             }
-            Step::RunEnds(seq) => {
+            HostStep::RunEnds(seq) => {
                 if host.running.as_ref().is_some_and(|run| run.seq == seq) {
                     self.end_run(id);
                 }
             }
-            Step::TimeIsUp(seq) => self.stop_run(id, seq, true),
-            Step::Cancel(seq) => {
+            HostStep::TimeIsUp(seq) => self.stop_run(id, seq, true),
+            HostStep::Cancel(seq) => {
                 if let Some(waiting) = host.waiting.iter_mut().find(|waiting| waiting.seq == seq) {
                     waiting.is_cancelled = true;
                 } else {
                     self.stop_run(id, seq, false);
                 }
             }
-            Step::Recall(seq) => self.recall_from_host(id, seq),
-            Step::Report => self.send_reports(id),
-            Step::Quit => {
+            HostStep::Recall(seq) => self.recall_from_host(id, seq),
+            HostStep::Report => self.send_reports(id),
+            HostStep::Quit => {
                 host.is_quitting = true;
                 self.advance_host(id);
             }
-            Step::DieIdle(seq) => {
+            HostStep::DieIdle(seq) => {
                 if host.is_created && host.running.is_none() && host.started == seq && host.waiting.is_empty()
                 {
                     self.fault(Fault::DiedIdle);
                     self.end_host(id, None, "signal 9 (SIGKILL)", None);
                 }
             }
-            Step::Kill => self.end_host(id, None, "signal 9 (SIGKILL)", None),
+            HostStep::Kill => self.end_host(id, None, "signal 9 (SIGKILL)", None),
         }
     }
 
@@ -209,7 +209,7 @@ impl World {
                 host.started = next.seq;
                 host.ended = next.seq;
                 host.unsent.push(Report::without_result(next.seq, Outcome::Cancelled, None));
-                self.later(id, Duration::ZERO, Step::Report);
+                self.later(id, Duration::ZERO, HostStep::Report);
                 continue;
             }
             if self.strikes(Fault::DiedReading, incarnation << 32 | id.0, next.seq) {
@@ -227,14 +227,14 @@ impl World {
             self.send_reports(id);
             if slow {
                 // Its supervisor kills it at its `grace`.
-                return self.later(id, Duration::from_millis(100), Step::Kill);
+                return self.later(id, Duration::from_millis(100), HostStep::Kill);
             }
             return self.end_host(id, None, "exit status 0", None);
         }
         let seq = host.started;
         if !self.is_quiet && self.plan.has(Fault::DiedIdle, incarnation << 32 | id.0, seq) {
             let after = self.choices.span(Duration::ZERO, Duration::from_millis(20), For::Lost, id.0, seq);
-            self.later(id, after, Step::DieIdle(seq));
+            self.later(id, after, HostStep::DieIdle(seq));
         }
     }
 
@@ -249,9 +249,9 @@ impl World {
             host.running = Some(run);
         }
         if !matches!(does, Does::Hang) {
-            self.later(id, takes, Step::RunEnds(seq));
+            self.later(id, takes, HostStep::RunEnds(seq));
         }
-        self.later(id, timeout, Step::TimeIsUp(seq));
+        self.later(id, timeout, HostStep::TimeIsUp(seq));
     }
 
     /// The running task is asked to stop, by the host's own clock or by the daemon.
@@ -267,7 +267,7 @@ impl World {
         if is_timeout {
             self.fault(Fault::TimedOut);
         }
-        self.later(id, Duration::from_micros(50), Step::RunEnds(seq));
+        self.later(id, Duration::from_micros(50), HostStep::RunEnds(seq));
     }
 
     fn end_run(&mut self, id: HostId) {
@@ -298,7 +298,7 @@ impl World {
         }
         // A report may wait behind the task after it.
         let waits = if is_last { Duration::ZERO } else { Duration::from_micros(500) };
-        self.later(id, waits, Step::Report);
+        self.later(id, waits, HostStep::Report);
         self.advance_host(id);
     }
 

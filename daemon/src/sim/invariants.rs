@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::hosts::Host;
-use super::ledger::{Hand, Owed, Stage};
+use super::hosts::HostModel;
+use super::ledger::{Hand, HandStage, Owed};
 use super::world::World;
 use crate::host::HostId;
 use crate::model::status::Counts;
@@ -61,7 +61,7 @@ impl World {
         if daemon.drain.is_some() {
             return;
         }
-        let waits = |hand: &&Hand| hand.is_held && hand.stage == Stage::Waiting && hand.owed == Owed::Run;
+        let waits = |hand: &&Hand| hand.is_held && hand.stage == HandStage::Waiting && hand.owed == Owed::Run;
         let mut found = None;
         for hand in self.ledger.hands.values().filter(waits) {
             let message = &self.broker.messages[hand.message];
@@ -83,7 +83,7 @@ impl World {
             if is_full || setup.limits.rate.is_some() || self.is_held_by_key(hand, setup) {
                 continue;
             }
-            let is_idle = |(_, host): &(&HostId, &Host)| {
+            let is_idle = |(_, host): &(&HostId, &HostModel)| {
                 host.generation == generation && host.is_ready && host.given.is_empty() && !host.is_leaving
             };
             let idle = daemon.hosts.iter().find(is_idle).map(|(id, _)| *id);
@@ -184,8 +184,8 @@ impl World {
         let last = drain.deadline + daemon.loaded.longest_grace() + Duration::from_secs(5);
         // What was published too long ago is not waited for; nor is what has lost its tag.
         let is_open = |hand: &&Hand| match hand.stage {
-            Stage::Waiting | Stage::Sent(..) => true,
-            Stage::Publishing(_) | Stage::Ended => false,
+            HandStage::Waiting | HandStage::Sent(..) => true,
+            HandStage::Publishing(_) | HandStage::Ended => false,
         };
         let open = self.ledger.hands.values().find(is_open);
         if let Some(hand) = open.filter(|_| self.now < last) {

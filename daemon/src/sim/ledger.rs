@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::broker::Uid;
-use super::plan::Task;
+use super::plan::TaskPlan;
 use crate::host::{HostId, Seq};
 use crate::model::status::Counts;
 use crate::model::{CancelCause, DeadReason, FaultCause, Outcome};
@@ -21,7 +21,7 @@ pub(super) struct Hand {
     pub(super) claim: HandKey,
     /// The subscription is not known to be lost.
     pub(super) is_held: bool,
-    pub(super) stage: Stage,
+    pub(super) stage: HandStage,
     pub(super) owed: Owed,
     /// Why it was asked to stop, by the first who asked.
     pub(super) cancelled: Option<CancelCause>,
@@ -51,7 +51,7 @@ pub(super) struct Hand {
 
 /// How far it is, as the daemon knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum HandStage {
     Waiting,
     Sent(HostId, Seq),
     Publishing(Published),
@@ -93,7 +93,7 @@ pub(super) enum Owed {
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attempt {
+pub(super) struct EndedRun {
     pub(super) outcome: Outcome,
     pub(super) cancelled: Option<CancelCause>,
     /// The handler asked for a delay of its own.
@@ -105,8 +105,8 @@ pub(super) struct Attempt {
 
 impl Owed {
     /// What the end of an attempt leads to: the rules of the guide, written a second time.
-    pub(super) fn after(attempt: Attempt) -> Self {
-        let Attempt { outcome, cancelled, has_wish, is_last, publishes } = attempt;
+    pub(super) fn after(attempt: EndedRun) -> Self {
+        let EndedRun { outcome, cancelled, has_wish, is_last, publishes } = attempt;
         match (outcome, cancelled) {
             (Outcome::Done, _) => Self::Done { publishes },
             (Outcome::Reject, _) | (_, Some(CancelCause::Operator)) => Self::Dead,
@@ -143,8 +143,8 @@ pub(super) struct Told {
 
 /// What is known of a task, over all its messages.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) task: Task,
+pub(super) struct KnownTask {
+    pub(super) task: TaskPlan,
     /// How often it was published.
     pub(super) published: u64,
     /// How it is remembered where duplicates are dropped.
@@ -167,7 +167,7 @@ pub(super) struct Ledger {
     /// What the broker handed out to the present daemon, and whether as a redelivery; what of it the daemon was told.
     pub(super) handed_out: HashMap<HandKey, (Uid, bool)>,
     pub(super) told: HashMap<HandKey, Told>,
-    pub(super) tasks: HashMap<usize, Known>,
+    pub(super) tasks: HashMap<usize, KnownTask>,
     /// Tasks of which the present daemon has acknowledged a message as ended.
     pub(super) ended_here: HashSet<usize>,
     /// What the core has to have counted, by queue.

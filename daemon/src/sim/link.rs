@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agenda::Item;
-use super::broker::{Place, Subscription, Uid};
+use super::agenda::AgendaItem;
+use super::broker::{MessagePlace, SubscriptionModel, Uid};
 use super::choice::For;
 use super::fault::Fault;
 use super::world::World;
@@ -26,7 +26,7 @@ impl World {
             link,
         );
         let daemon = self.incarnation;
-        self.agenda.add(self.now + takes, Item::Connected { daemon, link });
+        self.agenda.add(self.now + takes, AgendaItem::Connected { daemon, link });
     }
 
     pub(super) fn on_connected(&mut self, number: u64, link: u64) {
@@ -68,11 +68,11 @@ impl World {
         let link = daemon.link;
         for queue in subscribed {
             let takes = self.way(queue as u64, self.events) + Duration::from_micros(100);
-            self.agenda.add(self.now + takes, Item::Subscribed { daemon: number, link, queue });
+            self.agenda.add(self.now + takes, AgendaItem::Subscribed { daemon: number, link, queue });
         }
         for consumer in cancelled {
             let takes = self.way(u64::from(consumer), self.events);
-            self.agenda.add(self.now + takes, Item::CancelDone { consumer });
+            self.agenda.add(self.now + takes, AgendaItem::CancelDone { consumer });
         }
     }
 
@@ -90,11 +90,11 @@ impl World {
         };
         self.broker.next_consumer += 1;
         let consumer = self.broker.next_consumer;
-        self.broker.subscriptions.insert(consumer, Subscription::new(number, queue, window));
+        self.broker.subscriptions.insert(consumer, SubscriptionModel::new(number, queue, window));
         let name: Arc<str> = self.setup().queues[queue].config.name.clone();
         let event = LinkEvent::Consuming { consumer: ConsumerId(consumer), queue: name, window };
         self.tell_of_subscription(consumer, event);
-        self.agenda.add(self.now + Duration::from_secs(2), Item::AskSeen { consumer });
+        self.agenda.add(self.now + Duration::from_secs(2), AgendaItem::AskSeen { consumer });
         self.hand_out(queue);
     }
 
@@ -131,7 +131,7 @@ impl World {
     /// A message reaches its work queue, for the first time or again.
     pub(super) fn come_back(&mut self, uid: Uid) {
         let message = &self.broker.messages[uid];
-        if message.place != Place::Away {
+        if message.place != MessagePlace::Away {
             return;
         }
         let queue = message.queue;
@@ -218,7 +218,7 @@ impl World {
         one.to_broker = one.to_broker.max(now + way);
         one.on_their_way.push((tag, requeue));
         let at = one.to_broker;
-        self.agenda.add(at, Item::Settle { consumer, tag, requeue });
+        self.agenda.add(at, AgendaItem::Settle { consumer, tag, requeue });
     }
 
     pub(super) fn settle_at_broker(&mut self, consumer: u32, tag: u64, requeue: bool) {
@@ -258,7 +258,7 @@ impl World {
             let before = self.clock().instant;
             self.tell_of_subscription(consumer, LinkEvent::Seen { consumer: ConsumerId(consumer), before });
         }
-        self.agenda.add(self.now + Duration::from_secs(3), Item::AskSeen { consumer });
+        self.agenda.add(self.now + Duration::from_secs(3), AgendaItem::AskSeen { consumer });
     }
 
     /// One subscription is lost, or all of a connection.

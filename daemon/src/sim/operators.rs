@@ -5,13 +5,13 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::agenda::{Item, Undo};
+use super::agenda::{AgendaItem, Undo};
 use super::broker::Message;
 use super::choice::{Choices, For};
-use super::daemon::{Drain, prefix_of};
+use super::daemon::{DrainModel, prefix_of};
 use super::fault::Fault;
-use super::ledger::{Known, Stage};
-use super::plan::{Task, What};
+use super::ledger::{HandStage, KnownTask};
+use super::plan::{TaskPlan, What};
 use super::setup::{HandlerSetup, KEY};
 use super::world::World;
 use crate::dedup::Fingerprint;
@@ -40,7 +40,7 @@ impl World {
             What::Block(length) => {
                 self.fault(Fault::Blocked);
                 self.broker.is_blocked = true;
-                self.agenda.add(self.now + length, Item::Undo(Undo::Block));
+                self.agenda.add(self.now + length, AgendaItem::Undo(Undo::Block));
             }
             What::TakeElsewhere { queue, gives_back } => self.take_elsewhere(queue, gives_back),
             What::KillDaemon => {
@@ -51,26 +51,26 @@ impl World {
             }
             What::MachineShort(length) => {
                 self.is_machine_short = true;
-                self.agenda.add(self.now + length, Item::Undo(Undo::MachineShort));
+                self.agenda.add(self.now + length, AgendaItem::Undo(Undo::MachineShort));
             }
             What::KillHost => self.kill_some_host(operation.number),
             What::Reload => self.reload(operation.number),
             What::PauseQueue(queue, length) => {
                 self.fault(Fault::Paused);
                 self.set_paused(Undo::PauseQueue(queue), true);
-                self.agenda.add(self.now + length, Item::Undo(Undo::PauseQueue(queue)));
+                self.agenda.add(self.now + length, AgendaItem::Undo(Undo::PauseQueue(queue)));
             }
             What::PauseHandler(handler, length) => {
                 self.fault(Fault::Paused);
                 self.set_paused(Undo::PauseHandler(handler), true);
-                self.agenda.add(self.now + length, Item::Undo(Undo::PauseHandler(handler)));
+                self.agenda.add(self.now + length, AgendaItem::Undo(Undo::PauseHandler(handler)));
             }
             What::Cancel(task) => self.cancel_task(task),
             What::Drain(second) => {
                 self.fault(Fault::Drain);
                 self.drain();
                 if let Some(second) = second {
-                    self.agenda.add(self.now + second, Item::Undo(Undo::SecondDrain));
+                    self.agenda.add(self.now + second, AgendaItem::Undo(Undo::SecondDrain));
                 }
             }
         }
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    fn publish_task(&mut self, number: usize, task: Task) {
+    fn publish_task(&mut self, number: usize, task: TaskPlan) {
         let now = self.unix();
         let id = format!("t{number}");
         let mut properties = BasicProperties::default().with_delivery_mode(2);
@@ -114,7 +114,7 @@ impl World {
         }
         let prefix = task.handler.map_or_else(|| "Nobody".to_owned(), prefix_of);
         let body = format!("{prefix} task {number}").into_bytes();
-        let known = self.ledger.tasks.entry(number).or_insert_with(|| Known {
+        let known = self.ledger.tasks.entry(number).or_insert_with(|| KnownTask {
             task,
             published: 0,
             print: Fingerprint::of(&properties, &body).map(Fingerprint::value),
@@ -159,9 +159,9 @@ impl World {
         self.note(|| format!("    message {uid} is taken elsewhere"));
         if gives_back {
             let after = Duration::from_millis(self.choices.below(400, For::Lost, uid as u64, 4));
-            self.agenda.add(self.now + after, Item::Back(uid));
+            self.agenda.add(self.now + after, AgendaItem::Back(uid));
         } else {
-            self.broker.messages[uid].place = super::broker::Place::Gone;
+            self.broker.messages[uid].place = super::broker::MessagePlace::Gone;
             let task = self.broker.messages[uid].task;
             if let Some(known) = self.ledger.tasks.get_mut(&task) {
                 known.taken_elsewhere += 1;
@@ -176,7 +176,7 @@ impl World {
         if !alive.is_empty() {
             let at = self.choices.below(alive.len() as u64, For::Lost, number as u64, 5);
             self.fault(Fault::DiedIdle);
-            self.on_host_step(alive[at as usize], super::agenda::Step::Kill);
+            self.on_host_step(alive[at as usize], super::agenda::HostStep::Kill);
         }
     }
 
@@ -184,7 +184,8 @@ impl World {
         let now = self.clock();
         let Some(daemon) = &mut self.daemon else { return };
         for hand in self.ledger.hands.values_mut() {
-            let is_waiting = hand.stage == Stage::Waiting && self.broker.messages[hand.message].task == task;
+            let is_waiting =
+                hand.stage == HandStage::Waiting && self.broker.messages[hand.message].task == task;
             hand.is_called_off |= is_waiting;
         }
         let has_id = self.ledger.tasks.get(&task).is_some_and(|known| known.task.has_id);
@@ -207,7 +208,7 @@ impl World {
         match &mut daemon.drain {
             Some(drain) => drain.deadline = now,
             None => {
-                daemon.drain = Some(Drain {
+                daemon.drain = Some(DrainModel {
                     began: now,
                     deadline: now + timeout,
                     has_cancelled: false,

@@ -10,7 +10,7 @@ use super::setup::Setup;
 
 /// A run.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct RunPlan {
     pub(super) seed: u64,
     pub(super) setup: Setup,
     /// In the order of their times. A task is named by the number of its operation.
@@ -31,7 +31,7 @@ pub(super) struct Operation {
 /// The kinds of operations. Queues and handlers by their place in the setup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
-    Publish(Task),
+    Publish(TaskPlan),
     /// The task of this number again, equal in everything.
     PublishAgain(usize),
     LoseLink,
@@ -56,7 +56,7 @@ pub(super) enum What {
 
 /// A task as its producer publishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Task {
+pub(super) struct TaskPlan {
     pub(super) queue: usize,
     /// `None`: no handler takes it.
     pub(super) handler: Option<usize>,
@@ -74,7 +74,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-impl Plan {
+impl RunPlan {
     pub(super) fn of_seed(seed: u64) -> Self {
         let setup = Setup::of_seed(seed);
         let mut random = Choices(seed).generator(For::Plan);
@@ -96,7 +96,7 @@ impl Plan {
                 .filter(|at| matches!(&operations[*at], Operation { what: What::Publish(_), .. }))
             {
                 Some(original) => What::PublishAgain(original),
-                None => What::Publish(Task::random(&setup, &mut random)),
+                None => What::Publish(TaskPlan::random(&setup, &mut random)),
             };
             operations.push(Operation { number, at, what });
         }
@@ -124,7 +124,7 @@ impl Plan {
     }
 }
 
-impl Task {
+impl TaskPlan {
     fn random(setup: &Setup, random: &mut fastrand::Rng) -> Self {
         let rare = |random: &mut fastrand::Rng| setup.odd_tasks && random.u8(..12) == 0;
         Self {
@@ -162,7 +162,7 @@ fn disturbance(setup: &Setup, tasks: usize, random: &mut fastrand::Rng) -> Optio
 }
 
 /// `seed`, or `seed:operations:without`, as a shrunk plan is printed: `17:0-3,9:a40`.
-impl fmt::Display for Plan {
+impl fmt::Display for RunPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut numbers: Vec<usize> = self.operations.iter().map(|operation| operation.number).collect();
         numbers.sort_unstable();
@@ -177,7 +177,7 @@ impl fmt::Display for Plan {
     }
 }
 
-impl FromStr for Plan {
+impl FromStr for RunPlan {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

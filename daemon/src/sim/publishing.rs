@@ -7,8 +7,8 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::agenda::Item;
-use super::broker::{Message, Place, Uid};
+use super::agenda::AgendaItem;
+use super::broker::{Message, MessagePlace, Uid};
 use super::choice::For;
 use super::fault::Fault;
 use super::world::World;
@@ -20,17 +20,17 @@ use crate::task::own;
 
 /// A publication under way.
 #[derive(Debug)]
-pub(super) struct Publication {
+pub(super) struct PublicationModel {
     /// The message that it is a copy of.
     pub(super) message: Uid,
     copy: Copy,
     attempt: u64,
-    fate: Fate,
+    fate: PublishFate,
 }
 
 /// What becomes of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum PublishFate {
     /// Not sent yet.
     Waits,
     Taken,
@@ -48,8 +48,10 @@ impl World {
         let Some(daemon) = &mut self.daemon else { return };
         daemon.next_publication += 1;
         let publication = daemon.next_publication;
-        daemon.publications.insert(publication, Publication { message, copy, attempt: 0, fate: Fate::Waits });
-        self.agenda.add(self.now, Item::Publish { daemon: number, publication });
+        daemon
+            .publications
+            .insert(publication, PublicationModel { message, copy, attempt: 0, fate: PublishFate::Waits });
+        self.agenda.add(self.now, AgendaItem::Publish { daemon: number, publication });
     }
 
     pub(super) fn try_publication(&mut self, number: u64, publication: u64) {
@@ -63,7 +65,7 @@ impl World {
         one.attempt += 1;
         let (message, attempt) = (one.message, one.attempt);
         let fate = self.fate_of(publication, attempt);
-        if matches!(fate, Fate::Taken | Fate::ConfirmLost) {
+        if matches!(fate, PublishFate::Taken | PublishFate::ConfirmLost) {
             self.take_copy(publication);
         }
         let mut takes = self.choices.span(
@@ -73,13 +75,14 @@ impl World {
             message as u64,
             attempt,
         );
-        if fate == Fate::Taken && self.strikes(Fault::ConfirmLate, number << 32 | publication, attempt) {
+        if fate == PublishFate::Taken && self.strikes(Fault::ConfirmLate, number << 32 | publication, attempt)
+        {
             takes += Duration::from_millis(self.choices.below(15_000, For::Confirm, publication, attempt));
         }
         if let Some(one) = self.daemon.as_mut().and_then(|daemon| daemon.publications.get_mut(&publication)) {
             one.fate = fate;
         }
-        self.agenda.add(self.now + takes, Item::Answer { daemon: number, publication, attempt });
+        self.agenda.add(self.now + takes, AgendaItem::Answer { daemon: number, publication, attempt });
     }
 
     /// A fault that belongs to an event of the present daemon.
@@ -87,9 +90,9 @@ impl World {
         !self.is_quiet && self.plan.has(fault, self.incarnation << 32 | a, b)
     }
 
-    fn fate_of(&mut self, publication: u64, attempt: u64) -> Fate {
+    fn fate_of(&mut self, publication: u64, attempt: u64) -> PublishFate {
         let Some(one) = self.daemon.as_ref().and_then(|daemon| daemon.publications.get(&publication)) else {
-            return Fate::Waits;
+            return PublishFate::Waits;
         };
         let task = self.broker.messages[one.message].task as u64;
         let (runs_again, publishes) = match &one.copy.kind {
@@ -101,19 +104,19 @@ impl World {
         let (fate, fault) = match () {
             // That is for what the message is: every attempt, by any daemon.
             () if runs_again && self.plan.has(Fault::Unacceptable, task, 0) => {
-                (Fate::Unacceptable, Fault::Unacceptable)
+                (PublishFate::Unacceptable, Fault::Unacceptable)
             }
             () if publishes && self.has(Fault::FollowUpFailed, publication, attempt) => {
-                (Fate::FollowUpFailed, Fault::FollowUpFailed)
+                (PublishFate::FollowUpFailed, Fault::FollowUpFailed)
             }
             // The publisher tries follow-ups again by itself.
             () if !is_follow_ups && self.has(Fault::Refused, publication, attempt) => {
-                (Fate::Refused, Fault::Refused)
+                (PublishFate::Refused, Fault::Refused)
             }
             () if self.has(Fault::ConfirmLost, publication, attempt) => {
-                (Fate::ConfirmLost, Fault::ConfirmLost)
+                (PublishFate::ConfirmLost, Fault::ConfirmLost)
             }
-            () => return Fate::Taken,
+            () => return PublishFate::Taken,
         };
         self.fault(fault);
         fate
@@ -127,28 +130,28 @@ impl World {
         else {
             return;
         };
-        if one.attempt != attempt || one.fate == Fate::Waits {
+        if one.attempt != attempt || one.fate == PublishFate::Waits {
             return; // the connection was lost in between
         }
         let entry = one.copy.entry;
-        match std::mem::replace(&mut one.fate, Fate::Waits) {
-            Fate::Waits => {}
-            Fate::Taken => self.end_publication(publication, entry, CopyResult::Confirmed),
-            Fate::Unacceptable => {
+        match std::mem::replace(&mut one.fate, PublishFate::Waits) {
+            PublishFate::Waits => {}
+            PublishFate::Taken => self.end_publication(publication, entry, CopyResult::Confirmed),
+            PublishFate::Unacceptable => {
                 self.end_publication(publication, entry, CopyResult::Unacceptable("too large".to_owned()));
             }
-            Fate::FollowUpFailed => {
+            PublishFate::FollowUpFailed => {
                 self.end_publication(
                     publication,
                     entry,
                     CopyResult::FollowUpFailed("no such queue".to_owned()),
                 );
             }
-            Fate::Refused => {
+            PublishFate::Refused => {
                 self.tell_at(self.now, Event::Copy { entry, result: CopyResult::Refused("full".to_owned()) });
                 self.try_again(publication, attempt);
             }
-            Fate::ConfirmLost => self.try_again(publication, attempt),
+            PublishFate::ConfirmLost => self.try_again(publication, attempt),
         }
     }
 
@@ -160,7 +163,7 @@ impl World {
             publication,
             attempt,
         );
-        self.agenda.add(self.now + pause, Item::Publish { daemon: self.incarnation, publication });
+        self.agenda.add(self.now + pause, AgendaItem::Publish { daemon: self.incarnation, publication });
     }
 
     fn end_publication(&mut self, publication: u64, entry: EntryKey, result: CopyResult) {
@@ -175,7 +178,7 @@ impl World {
         let Some(daemon) = &mut self.daemon else { return };
         let mut again = Vec::new();
         for (publication, one) in &mut daemon.publications {
-            if std::mem::replace(&mut one.fate, Fate::Waits) != Fate::Waits {
+            if std::mem::replace(&mut one.fate, PublishFate::Waits) != PublishFate::Waits {
                 again.push((*publication, one.attempt));
             }
         }
@@ -192,16 +195,16 @@ impl World {
         let number = self.incarnation;
         let Some(daemon) = &self.daemon else { return };
         for (publication, one) in &daemon.publications {
-            if one.fate == Fate::Waits {
-                self.agenda.add(self.now, Item::Publish { daemon: number, publication: *publication });
+            if one.fate == PublishFate::Waits {
+                self.agenda.add(self.now, AgendaItem::Publish { daemon: number, publication: *publication });
             }
         }
     }
 
     /// The daemon has ended with publications under way.
-    pub(super) fn end_publications(&mut self, publications: BTreeMap<u64, Publication>) {
+    pub(super) fn end_publications(&mut self, publications: BTreeMap<u64, PublicationModel>) {
         for (number, one) in publications {
-            let is_sent = one.fate == Fate::Waits && one.attempt == 0 && !self.broker.is_blocked;
+            let is_sent = one.fate == PublishFate::Waits && one.attempt == 0 && !self.broker.is_blocked;
             if is_sent && self.choices.chance(300, For::Publish, self.incarnation, number) {
                 self.take_copy_of(&one);
             }
@@ -218,7 +221,7 @@ impl World {
     }
 
     /// The broker has it.
-    fn take_copy_of(&mut self, one: &Publication) {
+    fn take_copy_of(&mut self, one: &PublicationModel) {
         match &one.copy.kind {
             CopyKind::Again(again) => {
                 let wait = Wait { due: self.unix().plus(again.delay), basis: Basis::Delay };
@@ -239,7 +242,7 @@ impl World {
         }
     }
 
-    fn retry_copy(&self, one: &Publication, attempt: u32, redeliveries: u32) -> BasicProperties {
+    fn retry_copy(&self, one: &PublicationModel, attempt: u32, redeliveries: u32) -> BasicProperties {
         let Copy { delivery, queue, id, .. } = &one.copy;
         let retry = RetryCopy { delay: Duration::ZERO, attempt, redeliveries, id, failure: None };
         copy::retry((&**delivery).into(), &queue.name, &retry, self.unix())
@@ -262,7 +265,7 @@ impl World {
         message.redeliveries = redeliveries;
         message.due = times.due.map(|due| due.at);
         message.deadline = times.deadline;
-        message.place = Place::Away;
+        message.place = MessagePlace::Away;
         self.broker.messages.push(message);
         let mut stays = delay;
         if !delay.is_zero() && self.strikes(Fault::DelayCutShort, uid as u64, 0) {
@@ -272,7 +275,7 @@ impl World {
         if stays.is_zero() {
             self.come_back(uid);
         } else {
-            self.agenda.add(self.now + stays, Item::Back(uid));
+            self.agenda.add(self.now + stays, AgendaItem::Back(uid));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ledger::{Attempt, HandKey, Owed, Stage};
+use super::ledger::{EndedRun, HandKey, HandStage, Owed};
 use super::world::World;
 use crate::host::{Exit, HostEvent, HostId, HostStage, Report};
 use crate::model::{FaultCause, Outcome, TaskError};
@@ -71,9 +71,10 @@ impl World {
         let Some(hand) = self.ledger.hands.get_mut(&key) else { return };
         let message = &self.broker.messages[hand.message];
         let is_last = message.attempt >= hand.attempts;
-        hand.stage = Stage::Ended;
+        hand.stage = HandStage::Ended;
         hand.ending = Some((outcome, hand.cancelled));
-        hand.owed = Owed::after(Attempt { outcome, cancelled: hand.cancelled, has_wish, is_last, publishes });
+        hand.owed =
+            Owed::after(EndedRun { outcome, cancelled: hand.cancelled, has_wish, is_last, publishes });
         if matches!(outcome, Outcome::Fault(_)) {
             self.ledger.counts[message.queue].faults += 1;
         }
@@ -89,7 +90,7 @@ impl World {
         if !hand.is_held {
             return self.forget_hand(key);
         }
-        hand.stage = Stage::Waiting;
+        hand.stage = HandStage::Waiting;
         hand.owed = Owed::Run;
         hand.was_put_back = true;
         hand.is_recalled = false;
@@ -136,7 +137,7 @@ impl World {
                     continue;
                 }
                 // While its handler is on trial once is enough.
-                hand.stage = Stage::Ended;
+                hand.stage = HandStage::Ended;
                 let is_last = self.broker.messages[uid].attempt >= hand.attempts;
                 hand.owed = Owed::RunOrFailed { is_last };
                 hand.ending = Some((Outcome::Fault(FaultCause::HostDied), None));
@@ -159,7 +160,7 @@ impl World {
             let Owed::RunOrFailed { is_last } = hand.owed else { continue };
             match waits {
                 Some(true) => {
-                    (hand.stage, hand.owed, hand.waits_since) = (Stage::Waiting, Owed::Run, now);
+                    (hand.stage, hand.owed, hand.waits_since) = (HandStage::Waiting, Owed::Run, now);
                     hand.was_put_back = true;
                 }
                 Some(false) if !hand.is_held => {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::fault::Faults;
-use super::plan::Plan;
+use super::plan::RunPlan;
 use super::violation::Violation;
 use super::world::World;
 
@@ -44,16 +44,16 @@ impl Total {
 }
 
 /// Plays a plan. `epoch`: what the core's clock starts with; nothing depends on it.
-pub(super) fn run_plan(plan: &Plan, epoch: Instant) -> Ran {
+pub(super) fn run_plan(plan: &RunPlan, epoch: Instant) -> Ran {
     play(plan, epoch, false)
 }
 
 /// The same, and says what happened.
-pub(super) fn trace_plan(plan: &Plan, epoch: Instant) -> Ran {
+pub(super) fn trace_plan(plan: &RunPlan, epoch: Instant) -> Ran {
     play(plan, epoch, true)
 }
 
-fn play(plan: &Plan, epoch: Instant, traces: bool) -> Ran {
+fn play(plan: &RunPlan, epoch: Instant, traces: bool) -> Ran {
     let mut world = World::new(plan.clone(), epoch);
     world.trace = traces.then(Vec::new);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {

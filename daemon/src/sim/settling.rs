@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::broker::Uid;
-use super::ledger::{Hand, HandKey, Owed, Published, Stage, reason_after};
+use super::ledger::{Hand, HandKey, HandStage, Owed, Published, reason_after};
 use super::world::{START, World};
 use crate::engine::core::{Again, Copy, CopyKind};
 use crate::model::{DeadReason, UnixMs};
@@ -30,9 +30,9 @@ impl World {
         }
         if let Some(hand) = self.hand_of(uid, key).map(|hand| &self.ledger.hands[&hand]) {
             let seen = match hand.stage {
-                Stage::Sent(host, seq) => format!("message {uid}, which host {} has as {seq}", host.0),
-                Stage::Publishing(what) => format!("message {uid}, whose {what:?} is not confirmed"),
-                Stage::Waiting | Stage::Ended => return Some(uid),
+                HandStage::Sent(host, seq) => format!("message {uid}, which host {} has as {seq}", host.0),
+                HandStage::Publishing(what) => format!("message {uid}, whose {what:?} is not confirmed"),
+                HandStage::Waiting | HandStage::Ended => return Some(uid),
             };
             self.broken("nothing is settled before its outcome and its confirms", seen);
             return None;
@@ -132,7 +132,7 @@ impl World {
         let Some(hand) = self.ledger.hands.get(&key).cloned() else {
             return self.broken("only what is in hand is copied", format!("{key:?}: {:?}", copy.kind));
         };
-        if let Stage::Sent(..) | Stage::Publishing(_) = hand.stage {
+        if let HandStage::Sent(..) | HandStage::Publishing(_) = hand.stage {
             let seen = format!("message {}: {:?} while {:?}", hand.message, copy.kind, hand.stage);
             return self.broken("one copy is published at a time, and none of what runs", seen);
         }
@@ -154,7 +154,7 @@ impl World {
             self.ledger.counts[self.broker.messages[uid].queue].faults += 1;
         }
         if let Some(hand) = self.ledger.hands.get_mut(&key) {
-            hand.stage = Stage::Publishing(what);
+            hand.stage = HandStage::Publishing(what);
         }
         self.publish(uid, copy);
     }

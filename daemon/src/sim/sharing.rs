@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::broker::Uid;
-use super::hosts::Host;
-use super::ledger::{Hand, HandKey, Owed, Stage};
+use super::hosts::HostModel;
+use super::ledger::{Hand, HandKey, HandStage, Owed};
 use super::setup::HandlerSetup;
 use super::world::World;
 
@@ -138,7 +138,7 @@ impl World {
     /// Whether a task waits for nothing but its turn.
     fn could_run(&self, hand: &Hand) -> bool {
         let Some(daemon) = &self.daemon else { return false };
-        if !hand.is_held || hand.stage != Stage::Waiting || hand.owed != Owed::Run || hand.is_called_off {
+        if !hand.is_held || hand.stage != HandStage::Waiting || hand.owed != Owed::Run || hand.is_called_off {
             return false;
         }
         let queue = self.broker.messages[hand.message].queue;
@@ -153,12 +153,12 @@ impl World {
             && limits.rate.is_none()
             && limits.breaker.is_none()
             && limits.exclusive_by.is_none();
-        let takes_tasks = |host: &Host| host.is_ready && !host.is_leaving && !host.told_fault;
+        let takes_tasks = |host: &HostModel| host.is_ready && !host.is_leaving && !host.told_fault;
         is_free && daemon.hosts.values().filter(|host| host.generation == generation).all(takes_tasks)
     }
 
     /// Who gets the share that a message's task takes.
-    fn sharers_of(&self, uid: Uid) -> impl Iterator<Item = Sharer> + use<> {
+    fn sharers_of(&self, uid: Uid) -> impl Iterator<AgendaItem = Sharer> + use<> {
         let queue = self.broker.messages[uid].queue;
         let handler = self.handler_of(uid);
         let is_keyed = self.setup_of(uid).is_some_and(|setup| setup.limits.fair_by.is_some());

@@ -3,16 +3,16 @@
 use std::time::Instant;
 
 use super::fault::Fault;
-use super::plan::Plan;
+use super::plan::RunPlan;
 use super::run::run_plan;
 
 /// Runs that a plan is tried in at most.
 const TRIES: usize = 2_000;
 
 /// The smallest plan found that breaks the same invariant.
-pub(super) fn shrink(plan: &Plan, invariant: &str, epoch: Instant) -> Plan {
+pub(super) fn shrink(plan: &RunPlan, invariant: &str, epoch: Instant) -> RunPlan {
     let mut tries = 0;
-    let mut fails = |plan: &Plan| {
+    let mut fails = |plan: &RunPlan| {
         tries += 1;
         tries < TRIES && run_plan(plan, epoch).violation.is_some_and(|found| found.invariant == invariant)
     };

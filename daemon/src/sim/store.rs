@@ -7,7 +7,7 @@ use crate::dedup::Segment;
 
 /// A record, and whether it is written.
 #[derive(Debug)]
-struct Record {
+struct StoredRecord {
     daemon: u64,
     queue: Arc<str>,
     generation: u64,
@@ -19,7 +19,7 @@ struct Record {
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    all: BTreeMap<u64, Record>,
+    all: BTreeMap<u64, StoredRecord>,
     next: u64,
     forgotten: HashMap<Arc<str>, u64>,
 }
@@ -28,7 +28,7 @@ impl Records {
     /// A record is handed to the store; its number.
     pub(super) fn add(&mut self, daemon: u64, queue: Arc<str>, generation: u64, print: u128, at: u64) -> u64 {
         self.next += 1;
-        self.all.insert(self.next, Record { daemon, queue, generation, print, at, is_written: false });
+        self.all.insert(self.next, StoredRecord { daemon, queue, generation, print, at, is_written: false });
         self.next
     }
 
@@ -63,7 +63,7 @@ impl Records {
 
     /// What a daemon that starts finds of a queue.
     pub(super) fn found(&self, queue: &str) -> Vec<Segment> {
-        let mut generations: BTreeMap<u64, Vec<&Record>> = BTreeMap::new();
+        let mut generations: BTreeMap<u64, Vec<&StoredRecord>> = BTreeMap::new();
         for record in self.of(queue) {
             generations.entry(record.generation).or_default().push(record);
         }
@@ -77,7 +77,7 @@ impl Records {
             .collect()
     }
 
-    fn of(&self, queue: &str) -> impl Iterator<Item = &Record> {
+    fn of(&self, queue: &str) -> impl Iterator<AgendaItem = &StoredRecord> {
         let oldest = self.forgotten.get(queue).copied().unwrap_or(0);
         self.all.values().filter(move |record| &*record.queue == queue && record.generation >= oldest)
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::broker::Uid;
 use super::fault::Fault;
-use super::ledger::{Hand, HandKey, Owed, Published, Stage};
-use super::plan::Task;
+use super::ledger::{Hand, HandKey, HandStage, Owed, Published};
+use super::plan::TaskPlan;
 use super::trace;
 use super::world::World;
 use crate::broker::{Delivery, LinkEvent};
@@ -91,7 +91,7 @@ impl World {
             .collect();
         for key in mine {
             let Some(hand) = self.ledger.hands.get_mut(&key) else { continue };
-            if hand.stage == Stage::Waiting {
+            if hand.stage == HandStage::Waiting {
                 self.forget_hand(key);
             } else {
                 hand.is_held = false;
@@ -137,7 +137,7 @@ impl World {
             // Settled at once: it ended here before, or was done before. Or an equal one did.
             (None, before) => {
                 let has_ended = |before: &HandKey| {
-                    self.ledger.hands.get(before).is_none_or(|hand| hand.stage == Stage::Ended)
+                    self.ledger.hands.get(before).is_none_or(|hand| hand.stage == HandStage::Ended)
                 };
                 let ended = before.filter(has_ended).or_else(|| self.equal_that_ended(uid));
                 if let Some(original) = ended.or(before) {
@@ -153,7 +153,7 @@ impl World {
         let core = &self.daemon.as_ref()?.core;
         let task = self.broker.messages[uid].task;
         let is_equal = |(key, hand): &(&HandKey, &super::ledger::Hand)| {
-            hand.stage == Stage::Ended
+            hand.stage == HandStage::Ended
                 && !hand.is_held
                 && self.broker.messages[hand.message].task == task
                 && self.are_equal(hand.message, uid)
@@ -223,7 +223,7 @@ impl World {
             message: uid,
             claim: key,
             is_held: true,
-            stage: Stage::Waiting,
+            stage: HandStage::Waiting,
             owed: Owed::Run,
             cancelled: None,
             is_called_off: false,
@@ -250,7 +250,7 @@ impl World {
                 .any(|(other, message)| message.task == task && other != uid && self.are_equal(other, uid))
     }
 
-    pub(super) fn task_of(&self, uid: Uid) -> Option<Task> {
+    pub(super) fn task_of(&self, uid: Uid) -> Option<TaskPlan> {
         self.ledger.tasks.get(&self.broker.messages[uid].task).map(|known| known.task)
     }
 
@@ -277,7 +277,7 @@ impl World {
             return;
         };
         let Some(hand) = self.ledger.hands.get_mut(&key) else { return };
-        let Stage::Publishing(what) = hand.stage else { return };
+        let HandStage::Publishing(what) = hand.stage else { return };
         let counts = &mut self.ledger.counts[self.broker.messages[hand.message].queue];
         match result {
             CopyResult::Refused(_) => return,
@@ -298,6 +298,6 @@ impl World {
             CopyResult::Unacceptable(_) => hand.owed = Owed::DeadRefused,
             CopyResult::FollowUpFailed(_) => return self.note_end(key, Outcome::Retry, false, false),
         }
-        hand.stage = Stage::Ended;
+        hand.stage = HandStage::Ended;
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::command::{explain, simulate, summary};
-use super::plan::Plan;
+use super::plan::RunPlan;
 use super::run::trace_plan;
 
 #[test]
@@ -11,15 +11,15 @@ fn no_invariant_is_broken() {
     let simulated = simulate(1, 1_000, 2);
     println!("{}", summary(1, &simulated));
     if let Some(seed) = simulated.failed {
-        panic!("seed {seed} fails:\n{}", explain(&Plan::of_seed(seed)));
+        panic!("seed {seed} fails:\n{}", explain(&RunPlan::of_seed(seed)));
     }
 }
 
 #[test]
 fn a_seed_and_the_plan_that_it_is_printed_as_play_the_same() {
     for seed in [3, 17, 99] {
-        let plan = Plan::of_seed(seed);
-        let printed: Plan = plan.to_string().parse().expect("as it is printed");
+        let plan = RunPlan::of_seed(seed);
+        let printed: RunPlan = plan.to_string().parse().expect("as it is printed");
         let [one, other] = [&plan, &printed].map(|plan| {
             let ran = trace_plan(plan, Instant::now());
             (ran.events, ran.turns, ran.faults, ran.violation)

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::agenda::{Agenda, Item};
-use super::broker::{Broker, Queue, Subscription};
+use super::agenda::{Agenda, AgendaItem};
+use super::broker::{BrokerModel, QueueModel, SubscriptionModel};
 use super::choice::{Choices, For};
-use super::daemon::Daemon;
+use super::daemon::DaemonModel;
 use super::fault::{Fault, Faults};
 use super::ledger::Ledger;
-use super::plan::Plan;
+use super::plan::RunPlan;
 use super::setup::Setup;
 use super::store::Records;
 use super::violation::Violation;
@@ -27,14 +27,14 @@ const MAX_TURNS: u64 = 100_000;
 /// The world.
 #[derive(Debug)]
 pub(super) struct World {
-    pub(super) plan: Plan,
+    pub(super) plan: RunPlan,
     pub(super) choices: Choices,
     /// Since the start.
     pub(super) now: Duration,
     epoch: Instant,
     pub(super) agenda: Agenda,
-    pub(super) broker: Broker,
-    pub(super) daemon: Option<Daemon>,
+    pub(super) broker: BrokerModel,
+    pub(super) daemon: Option<DaemonModel>,
     /// How many daemons there were.
     pub(super) incarnation: u64,
     pub(super) records: Records,
@@ -59,20 +59,20 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(plan: Plan, epoch: Instant) -> Self {
+    pub(super) fn new(plan: RunPlan, epoch: Instant) -> Self {
         let choices = Choices(plan.seed);
-        let queues = plan.setup.queues.iter().map(|queue| Queue::new(queue.order)).collect();
-        let broker = Broker { queues, ..Broker::default() };
+        let queues = plan.setup.queues.iter().map(|queue| QueueModel::new(queue.order)).collect();
+        let broker = BrokerModel { queues, ..BrokerModel::default() };
         let mut ledger = Ledger::default();
         ledger.counts.resize_with(broker.queues.len(), Default::default);
         ledger.has_lost.resize(broker.queues.len(), false);
         ledger.is_uncertain.resize(broker.queues.len(), false);
         let mut agenda = Agenda::default();
         for (n, operation) in plan.operations.iter().enumerate() {
-            agenda.add(operation.at, Item::Operation(n));
+            agenda.add(operation.at, AgendaItem::Operation(n));
         }
-        agenda.add(plan.end(), Item::Quiet);
-        agenda.add(Duration::ZERO, Item::StartDaemon);
+        agenda.add(plan.end(), AgendaItem::Quiet);
+        agenda.add(Duration::ZERO, AgendaItem::StartDaemon);
         Self {
             plan,
             choices,
@@ -149,7 +149,7 @@ impl World {
     /// The present daemon is to be told something.
     pub(super) fn tell_at(&mut self, at: Duration, event: Event) {
         let daemon = self.incarnation;
-        self.agenda.add(at, Item::Tell { daemon, event: Box::new(event) });
+        self.agenda.add(at, AgendaItem::Tell { daemon, event: Box::new(event) });
     }
 
     /// Lets everything happen, to the end or to the first invariant that does not hold.
@@ -197,7 +197,7 @@ impl World {
             else {
                 break;
             };
-            told += usize::from(matches!(item, Item::Tell { .. }));
+            told += usize::from(matches!(item, AgendaItem::Tell { .. }));
             self.happen(item);
         }
         if told > 0 || tick.is_some_and(|tick| tick <= end) {
@@ -210,33 +210,33 @@ impl World {
         instant.saturating_duration_since(self.epoch)
     }
 
-    fn happen(&mut self, item: Item) {
+    fn happen(&mut self, item: AgendaItem) {
         match item {
-            Item::Operation(n) => self.operate(n),
-            Item::Undo(undo) => self.undo(&undo),
-            Item::StartDaemon => self.start_daemon(),
-            Item::Tell { daemon, event } => {
+            AgendaItem::Operation(n) => self.operate(n),
+            AgendaItem::Undo(undo) => self.undo(&undo),
+            AgendaItem::StartDaemon => self.start_daemon(),
+            AgendaItem::Tell { daemon, event } => {
                 if daemon == self.incarnation && self.daemon.is_some() {
                     self.tell(*event);
                 }
             }
-            Item::Settle { consumer, tag, requeue } => self.settle_at_broker(consumer, tag, requeue),
-            Item::Connected { daemon, link } => self.on_connected(daemon, link),
-            Item::Subscribed { daemon, link, queue } => self.on_subscribed(daemon, link, queue),
-            Item::CancelDone { consumer } => self.on_cancel_done(consumer),
-            Item::AskSeen { consumer } => self.ask_seen(consumer),
-            Item::Back(uid) => self.come_back(uid),
-            Item::Publish { daemon, publication } => self.try_publication(daemon, publication),
-            Item::Answer { daemon, publication, attempt } => {
+            AgendaItem::Settle { consumer, tag, requeue } => self.settle_at_broker(consumer, tag, requeue),
+            AgendaItem::Connected { daemon, link } => self.on_connected(daemon, link),
+            AgendaItem::Subscribed { daemon, link, queue } => self.on_subscribed(daemon, link, queue),
+            AgendaItem::CancelDone { consumer } => self.on_cancel_done(consumer),
+            AgendaItem::AskSeen { consumer } => self.ask_seen(consumer),
+            AgendaItem::Back(uid) => self.come_back(uid),
+            AgendaItem::Publish { daemon, publication } => self.try_publication(daemon, publication),
+            AgendaItem::Answer { daemon, publication, attempt } => {
                 self.answer_publication(daemon, publication, attempt);
             }
-            Item::Record { daemon, number } => self.records.write(daemon, number),
-            Item::Host { daemon, host, step } => {
+            AgendaItem::Record { daemon, number } => self.records.write(daemon, number),
+            AgendaItem::Host { daemon, host, step } => {
                 if daemon == self.incarnation {
                     self.on_host_step(host, step);
                 }
             }
-            Item::Quiet => self.be_quiet(),
+            AgendaItem::Quiet => self.be_quiet(),
         }
     }
 
@@ -253,7 +253,7 @@ impl World {
     /// What is not over yet, for people.
     fn describe_left(&self) -> String {
         let left = self.broker.messages.iter().enumerate();
-        let left = left.filter(|(_, message)| message.place != super::broker::Place::Gone);
+        let left = left.filter(|(_, message)| message.place != super::broker::MessagePlace::Gone);
         let left: Vec<String> = left
             .map(|(uid, message)| {
                 let hand = message.hand.and_then(|key| self.ledger.hands.get(&key));
@@ -266,7 +266,7 @@ impl World {
     /// The consumers of the present daemon.
     pub(super) fn consumers(&self) -> Vec<u32> {
         let all = self.broker.subscriptions.iter();
-        let mine = |(_, one): &(&u32, &Subscription)| one.daemon == self.incarnation && !one.is_lost;
+        let mine = |(_, one): &(&u32, &SubscriptionModel)| one.daemon == self.incarnation && !one.is_lost;
         all.filter(mine).map(|(consumer, _)| *consumer).collect()
     }
 }
