@@ -29,29 +29,27 @@ pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 
 /// As [`until`], for what takes its time: [`BOUND`] is for a standstill. Until there is an answer, `ask` says how far it is.
 pub fn while_it_goes_on<T, P: PartialEq + Debug>(what: &str, ask: impl FnMut() -> Result<T, P>) -> T {
-    while_it_goes_on_within(BOUND, what, ask)
+    ask_while_it_goes_on(ask).unwrap_or_else(|why| panic!("{why}: {what}"))
 }
 
-/// As [`while_it_goes_on`], with a bound of its own for a standstill.
-pub fn while_it_goes_on_within<T, P: PartialEq + Debug>(
-    bound: Duration,
-    what: &str,
+/// As [`while_it_goes_on`], for a caller who can do something about a standstill.
+pub fn ask_while_it_goes_on<T, P: PartialEq + Debug>(
     mut ask: impl FnMut() -> Result<T, P>,
-) -> T {
+) -> Result<T, String> {
     let (begun, mut far) = (Instant::now(), None);
-    loop {
-        assert!(begun.elapsed() < LONGEST, "waited {LONGEST:?} in vain: {what}; it got to {far:?}");
-        let step = ask_within(bound, || match ask() {
+    while begun.elapsed() < LONGEST {
+        let step = ask_within(BOUND, || match ask() {
             Ok(answer) => Some(Ok(answer)),
             Err(now) if far.as_ref() != Some(&now) => Some(Err(now)),
             Err(_) => None,
         });
         match step {
-            Some(Ok(answer)) => return answer,
+            Some(Ok(answer)) => return Ok(answer),
             Some(Err(now)) => far = Some(now),
-            None => panic!("waited {bound:?} in vain: {what}; it stands still at {far:?}"),
+            None => return Err(format!("a standstill of {BOUND:?} at {far:?}")),
         }
     }
+    Err(format!("waited {LONGEST:?} in vain, and got to {far:?}"))
 }
 
 /// As [`until`], with a bound of its own.
