@@ -16,7 +16,7 @@ pub struct Registry {
     pub slots: Vec<Slot>,
     /// Prefix → index into `slots`.
     pub router: Router,
-    /// The same for what files claim that others may have written. It decides of tasks that `router` knows nothing of.
+    /// Prefixes that files claim which others may have written. It is asked for tasks that `router` does not know.
     pub claims: Router,
 }
 

@@ -20,8 +20,8 @@ pub struct OutputBounds {
 }
 
 impl OutputBounds {
-    /// What of log lines a host that keeps to these cannot exceed: a budget that is renewed by the clock may be so by another
-    /// minute here than there, and what was left out is told as well.
+    /// The most log lines that the daemon accepts of a host: twice the budget, because the clocks of host and daemon may
+    /// renew it in different minutes, and room for the lines that say what was left out.
     pub(super) fn most_that_arrives(self) -> Self {
         const TOLD: OutputBounds = OutputBounds { bytes: 4096, lines: 16 };
         let twice = |bound: u64, told| bound.saturating_mul(2).saturating_add(told);

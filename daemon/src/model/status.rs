@@ -1,5 +1,5 @@
-//! What crosses the control socket, as JSON. Times are in milliseconds since the Unix epoch unless a name says
-//! otherwise; no field ever holds a credential.
+//! What crosses the control socket, as JSON. `started_ms` and `at_ms` are moments in milliseconds since
+//! the Unix epoch, every other `_ms` is a length of time. No field ever holds a credential.
 
 mod answers;
 
@@ -142,7 +142,7 @@ pub struct QueueStatus {
     pub waiting: usize,
     /// Tasks that wait for their settlement to be confirmed.
     pub settling: usize,
-    /// Those of them that have waited for it for long, and why the last one of them does.
+    /// Of the tasks that settle: those that have waited for long, and why the last one does.
     #[serde(default)]
     pub unsettled: Option<Unsettled>,
     /// What its delay queues do that they should not, seen within the last hour.
@@ -189,7 +189,7 @@ pub struct Counts {
     pub retried: u64,
     /// Copies put on the dead queue.
     pub dead: u64,
-    /// Those of them whose time was up before they could start.
+    /// Of the dead letters: those whose time was up before they could start.
     #[serde(default)]
     pub expired: u64,
     /// Given back to the broker un-counted.

@@ -126,8 +126,8 @@ fn refused_file(handler: WantedHandler, file: &Refused, source: PrefixSource) ->
     Wanted { handler, plugin: Err(described(file)), source, missed: Some(file.path.clone()) }
 }
 
-/// The handler that a refused file would be, when no table names it. `None`: it would be none, or says nothing of itself
-/// and is no half of a plugin either.
+/// The handler that a refused plugin file stands for, if no table names the plugin. `None`: the file claims no prefixes, or
+/// has no readable claim and cannot be a truncated plugin.
 fn refused(file: &Refused, current: &[Slot]) -> Option<Wanted> {
     let stem = file.path.file_stem().and_then(OsStr::to_str);
     let name = match &file.claim {

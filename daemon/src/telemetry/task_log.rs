@@ -121,8 +121,8 @@ impl TaskLog {
         }
     }
 
-    /// It is a dead letter by no outcome of its own: no route takes it, it is not text, it is too large, its time is up;
-    /// `warn`.
+    /// A task became a dead letter before it was started: no route takes it, it is not text, it is too large, its time is
+    /// up; `warn`.
     #[inline]
     pub fn refused(&self, task: TaskRef<'_>, reason: DeadReason) {
         if self.enabled(Level::WARN) {

@@ -269,8 +269,8 @@ impl Machine {
         self.want(&[], now, todo);
     }
 
-    /// Takes over a list of queues. One whose window did not change keeps its consumer: the other settings matter to
-    /// later declarations only. One that changed is tried at once, whatever failed before.
+    /// Takes over a list of queues. A queue whose window did not change keeps its consumer; the other settings need
+    /// no new subscription. One that changed is tried at once, whatever failed before.
     fn want(&mut self, queues: &[Queue], now: Duration, todo: &mut Vec<Action>) {
         for queue in queues {
             if !self.queues.iter().any(|entry| entry.name == queue.name) {

@@ -3,8 +3,8 @@
 
 use crate::host::{Exit, HostStage};
 
-/// A task whose host ends so often before the task was started, or before its outcome arrived, has failed: it is the
-/// one thing that these ends had in common. Once or twice it may just have been there.
+/// After this many ends of hosts with the same task in front, not started or not reported, the task has failed. One or two
+/// may be chance.
 pub(super) const UNREPORTED_ENDS: u32 = 3;
 
 /// Who answers for the end of a host, and how that is bounded.
@@ -17,7 +17,7 @@ pub(super) enum Charge {
     Machine,
     /// The handler: its hosts are started ever less often, and it is suspended when they keep dying.
     Handler,
-    /// The handler, which is told of it and goes on: what has to be freed at a host's end was freed by that.
+    /// The handler: its last error records the end, and nothing else follows. The end of the process has freed everything.
     Freed,
     /// The task in front: the [`UNREPORTED_ENDS`]th time counts as its attempt, and until then hosts are started ever less often.
     Front,

@@ -102,9 +102,9 @@ impl Core {
         rate.is_some_and(|rate| !self.handlers[flow.handler].bucket.allows(&rate, now))
     }
 
-    /// A task that was delivered before, which nothing explains that this daemon lived through, may be what ended the
-    /// daemon that had it; only `redelivered` tells on a queue that does not count. Immediately before it starts, it is
-    /// copied with its own count, so that tasks that merely waited beside it never pay. It does not start now.
+    /// A redelivery that nothing explains may have ended the daemon that had it. Some queues count no deliveries, so that
+    /// `redelivered` is the only sign. Immediately before the task starts, a copy counts the redelivery; tasks that only
+    /// waited beside it are not counted. The task does not start in this turn.
     fn recount(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         let entry = &self.in_flight[key];
         let starts = entry.redeliveries.saturating_add(1);

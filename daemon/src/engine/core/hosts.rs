@@ -222,7 +222,7 @@ impl Core {
         }
     }
 
-    /// A task that a host never started waits again, before all others, its attempt not counted.
+    /// A task that a host never started waits again, in the place of its delivery. Its attempt is not counted.
     pub(super) fn put_back(&mut self, key: EntryKey, turn: &mut Turn<'_>) {
         self.in_flight[key].stage = EntryStage::Arrived;
         let entry = &self.in_flight[key];

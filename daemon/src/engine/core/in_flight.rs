@@ -25,8 +25,9 @@ pub(super) struct Entry {
     pub(super) delivery: Rc<Delivery>,
     /// Who may settle it. Differs from the delivery's own tag after it was reattached.
     pub(super) ownership: Ownership,
+    /// When this daemon received the delivery. A return from a host does not change it.
     pub(super) arrived: Instant,
-    /// Which delivery it was.
+    /// The number of the delivery, counted from the start of the daemon: an older one has a lower number.
     pub(super) order: u64,
     pub(super) queue: QueueKey,
     pub(super) id: TaskId,
@@ -254,7 +255,7 @@ pub(super) struct InFlight {
 #[derive(Debug, Clone, Copy)]
 struct Detached {
     entry: EntryKey,
-    /// Of its message: whoever looks for a redelivery's run compares the messages of one entry, not of all.
+    /// The digest of its message: a redelivery is compared with the entries of the same digest only.
     digest: u64,
 }
 

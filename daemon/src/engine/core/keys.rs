@@ -1,4 +1,4 @@
-//! What the parts of the core name each other's things by.
+//! The keys by which the parts of the core name entries, queues, handlers and pools.
 
 /// A delivery in hand: index of an [`Entry`](super::in_flight::Entry). It is used again after the entry has left.
 pub(crate) type EntryKey = usize;

@@ -12,17 +12,16 @@
 //! | a link of the queue was lost with room in its window, so that the message may have been on its way here; or one went back for want of room for its body | it runs, uncounted |
 //! | nothing: a process may have died of it, this daemon's predecessor or another one | it is counted as it starts |
 //!
-//! The order of the first two keeps equal messages apart: of two that cannot be told from each other, one that ended and
-//! one that waited, one run is still owed.
+//! The first rule comes before the second for the sake of equal messages: if one of two has ended and the other waited, the
+//! second has to run.
 //!
 //! *May be lost* is meant narrowly. The broker never holds more unsettled deliveries than the window, so only the last
 //! acknowledgements of a window are in doubt, and of those only what was sent after the broker last answered on that
 //! channel (`session.rs` asks every few seconds). Only messages with an id of their own are remembered: another message
 //! that is equal in everything, as producers without ids do publish, would be taken for the one that ended, and never run.
 //!
-//! What a lost link excuses is bounded as well: a window's worth of deliveries less those that were in hand. That is not
-//! limited in time: if a task does end the process that excused it, the excuse is gone with the process, and the next
-//! start is counted.
+//! One lost link explains at most as many redeliveries as its window had room for. They may come at any time: if one of
+//! these tasks ends the daemon, what explained it is gone with the process, and the next start is counted.
 
 #[cfg(test)]
 mod tests;

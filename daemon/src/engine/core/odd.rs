@@ -8,9 +8,9 @@ use super::keys::QueueKey;
 use super::queues::Seen;
 use super::{Core, Turn};
 
-/// Each may come with every task: it is logged so often.
+/// Every task may show the same oddity. It is logged once in this time.
 const LOG_EVERY: Duration = Duration::from_secs(60);
-/// So long it stands in the status after it was seen last.
+/// The status shows an oddity for this long after it was last seen.
 const SHOWN: Duration = Duration::from_secs(60 * 60);
 
 impl Core {

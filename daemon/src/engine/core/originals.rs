@@ -1,4 +1,4 @@
-//! Which delivery an entry is: what the simulator asks, to keep an account of its own.
+//! The first delivery of an entry. Only the simulator asks for it, to keep an account of its own.
 
 use crate::broker::ConsumerId;
 
@@ -16,7 +16,7 @@ impl Core {
         Some((delivery.consumer.0, delivery.tag))
     }
 
-    /// The same of the entry that is to be settled by this delivery.
+    /// The first delivery of the entry that this consumer and tag settle now.
     pub(crate) fn original_of_claim(&self, (consumer, tag): By) -> Option<By> {
         let ownership = Ownership::Held(ConsumerId(consumer), tag);
         let (key, _) = self.in_flight.iter().find(|(_, entry)| entry.ownership == ownership)?;

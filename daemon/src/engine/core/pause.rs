@@ -13,11 +13,11 @@ use super::keys::{EntryKey, HandlerKey, QueueKey};
 use super::scheduler::{FlowKey, Waiter};
 use super::{Action, Core, Now, Turn};
 
-/// The longest a parked task stays away: what an operator who resumes a handler has to wait at most, and how often a
-/// task costs a copy while nobody does.
+/// The longest time of one park. After `handler resume` a parked task is back within it; while the handler is paused, each
+/// task costs one copy in this time.
 const PARK: Duration = Duration::from_secs(30);
 
-/// How long a task stays away that would crowd the window of a handler at its limit.
+/// How long a task is parked whose handler is at its limit, and whose waiting tasks fill half of the window.
 const CROWD: Duration = Duration::from_secs(5);
 
 /// How often deliveries are looked through for those that have waited too long: each look is at all of them.

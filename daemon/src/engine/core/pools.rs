@@ -58,7 +58,7 @@ pub(super) enum Placement {
     Start,
     /// None: every worker that the queue may have is busy.
     NoWorker,
-    /// None, for a reason of the handler's own: its limit, or hosts that are starting.
+    /// None: the handler is at its own limit, or its hosts are starting.
     None,
 }
 

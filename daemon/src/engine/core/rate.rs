@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Rate;
 
-/// Starts are decided at turns of the core, which may be so late: what a start is late by is not lost.
+/// A turn of the core may come this much too late. A start that is late by no more does not delay the next one.
 const SLACK: Duration = Duration::from_millis(20);
 
 /// The bucket of one handler, over all its generations. A reload with another rate goes on from it.

@@ -41,7 +41,7 @@ impl Core {
         turn.act(Action::Show(Health { ready, unready, line, ended: false, running }));
     }
 
-    /// The first reason; what is stuck while nothing can be published is stuck for that.
+    /// The first reason found. Without a publishing connection no queue counts as stuck: the connection is the reason.
     fn why_unready(&self, publishing: bool) -> String {
         let why = self.broker.last_error.as_deref().unwrap_or("connecting");
         if let Some(quarantine) = self.queues.iter().find_map(|queue| queue.quarantine.as_deref()) {

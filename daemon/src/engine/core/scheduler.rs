@@ -38,7 +38,7 @@ pub(super) struct FlowKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ScheduledTask {
     pub(super) entry: EntryKey,
-    /// Which delivery it was.
+    /// The number of the delivery, counted from the start of the daemon: an older one has a lower number.
     pub(super) order: u64,
     pub(super) keys: TaskKeys,
 }

@@ -103,7 +103,7 @@ impl Core {
             EntryStage::Publishing(Publishing { purpose, .. }) => Some(purpose),
             other => {
                 self.in_flight[key].stage = other;
-                tracing::error!(entry = key, "word of a publication that is not under way; ignored");
+                tracing::error!(entry = key, "result of an unknown publication; ignored");
                 None
             }
         }

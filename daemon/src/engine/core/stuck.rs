@@ -25,7 +25,7 @@ impl Publishing {
 }
 
 impl Entry {
-    /// A copy of it is on its way for longer than that takes, while it is this daemon's to settle.
+    /// Its copy is unconfirmed for longer than [`STUCK_AFTER`], and this daemon holds the delivery's tag.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         let is_late = self.publishing().is_some_and(|publishing| now >= publishing.since + STUCK_AFTER);
         is_late && matches!(self.ownership, Ownership::Held(..))

@@ -35,7 +35,7 @@ impl Failure<'_> {
     }
 }
 
-/// What a copy records of the failures before it.
+/// The last failure that a copy records, and the times of the first and the last one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordedFailure {
     /// The handler that failed last.

@@ -32,12 +32,12 @@ pub(in crate::broker::consume) enum Event {
         /// The connection still stands.
         connected: bool,
     },
-    /// The broker does not know this consumer any more, and did not tell; why one thinks so. Asked for when nobody had
-    /// cancelled the consumer, but the answer takes its time.
+    /// The broker lost this consumer without a `basic.cancel`; with the reason. The consumer may have been cancelled since
+    /// the question was sent.
     Forgotten(ConsumerId, String),
     /// Every delivery of a stopped consumer is settled.
     Settled(ConsumerId),
-    /// The broker has seen that, or never will.
+    /// The broker has seen the last settlement on the consumer's channel, or the channel is gone.
     Released(ConsumerId),
     /// Consume exactly these.
     Queues(Vec<Queue>),

@@ -12,11 +12,11 @@
 //!                        └──time, reload── Quarantined ◀── lost, as the only one consumed
 //! ```
 //!
-//! Half of the suspects are tried at a time, and consumed on while the next ones are; where a group fails, the culprit is
-//! looked for in that group first. A queue is quarantined only for the loss of a connection on which it alone was
-//! consumed: what is trusted may be trusted wrongly, because a message fails only sometimes or comes late. If it survives
-//! alone, everything else is suspect again and tried for longer. Only a queue that was quarantined before needs no such
-//! proof when its trial fails.
+//! Half of the suspects are consumed at a time. If the connection survives, they stay consumed while the next half is
+//! tried; if it fails, that half is searched first. A queue is quarantined when it was the only consumed queue of a lost
+//! connection, because a trusted queue may be the cause: a message may fail only sometimes, or come late. If the queue
+//! survives alone, every other one is a suspect again, with a longer trial. A queue that was quarantined before is
+//! quarantined again at its first failed trial.
 //!
 //! A lost network and a broker that ends or refuses are no strikes, however often they come, and decide no trial.
 
