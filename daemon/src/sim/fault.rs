@@ -52,7 +52,7 @@ faults! {
     Reload "reload",
     Paused "paused",
     Cancelled "task cancelled",
-    DrainModel "drain",
+    Drain "drain",
     SecondDrain "second drain",
     LateTurn "turn late",
 }

@@ -158,7 +158,7 @@ impl World {
     }
 
     /// Who gets the share that a message's task takes.
-    fn sharers_of(&self, uid: Uid) -> impl Iterator<AgendaItem = Sharer> + use<> {
+    fn sharers_of(&self, uid: Uid) -> impl Iterator<Item = Sharer> + use<> {
         let queue = self.broker.messages[uid].queue;
         let handler = self.handler_of(uid);
         let is_keyed = self.setup_of(uid).is_some_and(|setup| setup.limits.fair_by.is_some());

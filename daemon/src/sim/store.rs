@@ -77,7 +77,7 @@ impl Records {
             .collect()
     }
 
-    fn of(&self, queue: &str) -> impl Iterator<AgendaItem = &StoredRecord> {
+    fn of(&self, queue: &str) -> impl Iterator<Item = &StoredRecord> {
         let oldest = self.forgotten.get(queue).copied().unwrap_or(0);
         self.all.values().filter(move |record| &*record.queue == queue && record.generation >= oldest)
     }

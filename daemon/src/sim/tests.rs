@@ -8,11 +8,12 @@ use super::run::trace_plan;
 
 #[test]
 fn no_invariant_is_broken() {
-    let simulated = simulate(1, 1_000, 2);
+    let simulated = simulate(1, 12_000, 2);
     println!("{}", summary(1, &simulated));
     if let Some(seed) = simulated.failed {
         panic!("seed {seed} fails:\n{}", explain(&RunPlan::of_seed(seed)));
     }
+    assert!(simulated.total.events > 5_000_000, "the runs are long enough to mean something");
 }
 
 #[test]
