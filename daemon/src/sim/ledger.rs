@@ -1,7 +1,7 @@
 //! The ledger: what the daemon was told of each delivery, and what it owes for it. Counted here a second time, from what the
 //! models of broker and hosts did, so that the core's own account can be held against it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::broker::Uid;
@@ -165,11 +165,11 @@ pub(super) struct KnownTask {
 pub(super) struct Ledger {
     pub(super) hands: BTreeMap<HandKey, Hand>,
     /// What the broker handed out to the present daemon, and whether as a redelivery; what of it the daemon was told.
-    pub(super) handed_out: HashMap<HandKey, (Uid, bool)>,
-    pub(super) told: HashMap<HandKey, Told>,
-    pub(super) tasks: HashMap<usize, KnownTask>,
+    pub(super) handed_out: BTreeMap<HandKey, (Uid, bool)>,
+    pub(super) told: BTreeMap<HandKey, Told>,
+    pub(super) tasks: BTreeMap<usize, KnownTask>,
     /// Tasks of which the present daemon has acknowledged a message as ended.
-    pub(super) ended_here: HashSet<usize>,
+    pub(super) ended_here: BTreeSet<usize>,
     /// What the core has to have counted, by queue.
     pub(super) counts: Vec<Counts>,
     /// Queues that lost a subscription in the life of the present daemon.
