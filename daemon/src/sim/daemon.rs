@@ -46,6 +46,8 @@ pub(super) struct DaemonModel {
     pub(super) starts: Vec<VecDeque<Duration>>,
     /// Hosts of a handler that died, so that it may be suspended or on trial.
     pub(super) has_died: Vec<bool>,
+    /// A host of a handler ended by itself, or could not be started, so that the next one may have to wait.
+    pub(super) has_failed: Vec<bool>,
     /// When a host of each handler was started last.
     pub(super) last_start: Vec<Duration>,
     /// Who had how much run time.
@@ -184,6 +186,7 @@ impl World {
             paused_handlers: vec![false; setup.handlers.len()],
             starts: vec![VecDeque::new(); setup.handlers.len()],
             has_died: vec![false; setup.handlers.len()],
+            has_failed: vec![false; setup.handlers.len()],
             last_start: vec![Duration::ZERO; setup.handlers.len()],
             sharing: Sharing::default(),
         };

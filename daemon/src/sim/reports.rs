@@ -102,6 +102,7 @@ impl World {
         let Some(host) = daemon.hosts.get_mut(&id) else { return };
         let given: Vec<_> =
             host.given.iter().map(|(seq, key)| (*seq, *key, host.has_started(*seq))).collect();
+        daemon.has_failed[host.handler] |= !exit.orderly;
         if exit.stage != HostStage::Spawning && !exit.orderly {
             daemon.has_died[host.handler] = true;
         }

@@ -47,6 +47,8 @@ struct Used {
 struct Since {
     waiting: Duration,
     other: Duration,
+    /// Tasks of the other that hosts had already.
+    given: u32,
     weights: (u16, u16),
 }
 
@@ -96,9 +98,13 @@ impl World {
                 let weights = (self.weight_of(*one), self.weight_of(*other));
                 let known =
                     self.daemon.as_ref().and_then(|daemon| daemon.sharing.rivals.get(&(*one, *other)));
-                let since = known.filter(|since| since.weights == weights).copied().unwrap_or_else(|| {
-                    Since { waiting: self.used(*one).run, other: self.used(*other).run, weights }
-                });
+                let since =
+                    known.filter(|since| since.weights == weights).copied().unwrap_or_else(|| Since {
+                        given: self.given_to(*other),
+                        waiting: self.ended(*one).run,
+                        other: self.used(*other).run,
+                        weights,
+                    });
                 rivals.insert((*one, *other), since);
             }
         }
@@ -119,7 +125,8 @@ impl World {
                 // What was given to hosts and has not run is charged already.
                 let given = of_waiting.longest * self.given_to(*waiting);
                 let had = (of_waiting.run + given).saturating_sub(since.waiting) / u32::from(since.weights.0);
-                let has = of_other.run.saturating_sub(since.other) / u32::from(since.weights.1);
+                let before = since.other + of_other.longest * since.given;
+                let has = self.ended(starting).run.saturating_sub(before) / u32::from(since.weights.1);
                 let tasks = u32::from(daemon.loaded.queues[starting.queue].workers) + TASKS;
                 let longest = of_waiting.longest / u32::from(since.weights.0)
                     + of_other.longest / u32::from(since.weights.1);
@@ -144,7 +151,7 @@ impl World {
         let queue = self.broker.messages[hand.message].queue;
         let Some(handler) = self.handler_of(hand.message) else { return false };
         let is_paused = daemon.paused_queues[queue] || daemon.paused_handlers[handler];
-        if is_paused || daemon.has_died[handler] || !self.window_of(hand.message).is_zero() {
+        if is_paused || daemon.has_failed[handler] || !self.window_of(hand.message).is_zero() {
             return false;
         }
         let Some(generation) = daemon.loaded.active[handler] else { return false };
@@ -175,10 +182,16 @@ impl World {
         setup.filter(|_| sharer.part == Part::All).map_or(1, weight)
     }
 
-    /// What somebody has had, with what runs now.
+    /// What somebody has had by tasks that have ended.
+    fn ended(&self, sharer: Sharer) -> Used {
+        let daemon = self.daemon.as_ref();
+        daemon.and_then(|daemon| daemon.sharing.used.get(&sharer)).copied().unwrap_or_default()
+    }
+
+    /// The same, with what runs now: as long as the daemon knows it to run, which is more than it ran.
     fn used(&self, sharer: Sharer) -> Used {
         let Some(daemon) = &self.daemon else { return Used::default() };
-        let mut used = daemon.sharing.used.get(&sharer).copied().unwrap_or_default();
+        let mut used = self.ended(sharer);
         for host in daemon.hosts.values() {
             if let Some((_, key)) = host.given.first()
                 && self.is_of(*key, sharer)
