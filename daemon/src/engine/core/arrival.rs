@@ -17,7 +17,7 @@ use crate::settlement::Settlement;
 use crate::task::own::{self, HEADER_ERROR, HEADER_ERROR_CODE, Times};
 use crate::task::{self, Refusal};
 
-use super::in_flight::{Decision, Entry, EntryStage, Ownership, Purpose, Route};
+use super::entry::{Decision, Entry, EntryStage, Ownership, Purpose, Route};
 use super::keys::{EntryKey, QueueKey};
 use super::losses::{REDELIVERED_WITHIN, Redelivery};
 use super::{Action, CopyKind, Core, Turn, task_keys};

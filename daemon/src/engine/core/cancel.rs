@@ -3,7 +3,7 @@
 use crate::model::status::{CancelReply, CancelledTask, CancelledWhile};
 use crate::model::{CancelCause, DeadReason};
 
-use super::in_flight::{EntryStage, Ownership, Sent};
+use super::entry::{EntryStage, Ownership, Sent};
 use super::keys::EntryKey;
 use super::{Action, Core, Now, Turn};
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::host::HostId;
 
-use super::in_flight::{EntryStage, InFlight, Ownership, Sent};
+use super::entry::{EntryStage, Ownership, Sent};
+use super::in_flight::InFlight;
 use super::keys::{EntryKey, PoolKey, QueueKey};
 use super::pools::Placement;
 use super::scheduler::Blocked;

@@ -7,7 +7,7 @@ use crate::model::DeadReason;
 use crate::settlement::{MAX_REDELIVERIES, Settlement};
 use crate::task::Headers;
 
-use super::in_flight::{Decision, Entry, EntryStage, Sent};
+use super::entry::{Decision, Entry, EntryStage, Sent};
 use super::keys::{EntryKey, PoolKey};
 use super::pools::{Given, HandlerPool, Placement, WorkerRequest};
 use super::scheduler::{Blocked, FlowKey, Scheduler};

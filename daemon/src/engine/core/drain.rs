@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::CancelCause;
 
-use super::in_flight::{Entry, EntryStage};
+use super::entry::{Entry, EntryStage};
 use super::{Action, Core, Now, Turn};
 
 /// After the drain's deadline and the handlers' grace, this long for copies and acks on their way. A broker that

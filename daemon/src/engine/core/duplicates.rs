@@ -5,7 +5,7 @@ use crate::broker::Delivery;
 use crate::dedup::{DuplicateCheck, Fingerprint};
 use crate::model::TaskId;
 
-use super::in_flight::Ownership;
+use super::entry::Ownership;
 use super::keys::{EntryKey, QueueKey};
 use super::{Action, Core, Turn};
 

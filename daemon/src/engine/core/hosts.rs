@@ -8,7 +8,7 @@ use crate::model::{CancelCause, Outcome, TaskError};
 use crate::telemetry::TaskRef;
 
 use super::charge::{Charge, UNREPORTED_ENDS};
-use super::in_flight::{EntryStage, Ownership};
+use super::entry::{EntryStage, Ownership};
 use super::keys::{EntryKey, PoolKey};
 use super::pools::{Freed, Given, Worker};
 use super::{Action, Core, Turn};

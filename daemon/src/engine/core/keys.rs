@@ -1,6 +1,6 @@
 //! The keys by which the parts of the core name entries, queues, handlers and pools.
 
-/// A delivery in hand: index of an [`Entry`](super::in_flight::Entry). It is used again after the entry has left.
+/// A delivery in hand: index of an [`Entry`](super::entry::Entry). It is used again after the entry has left.
 pub(crate) type EntryKey = usize;
 
 /// A queue: index in [`Queues`](super::queues::Queues); stable over reloads.

@@ -6,7 +6,7 @@ use crate::broker::{ConsumerId, LinkEvent};
 
 use crate::model::status::BrokerState;
 
-use super::in_flight::Ownership;
+use super::entry::Ownership;
 use super::keys::EntryKey;
 use super::{Core, Turn};
 

@@ -7,7 +7,7 @@
 //! | module | what it is for |
 //! | --- | --- |
 //! | `event` `action` | what goes in and what comes out |
-//! | `in_flight` | the deliveries in hand, and how far each is |
+//! | `entry` `in_flight` | a delivery in hand, and how far it is; the table of them |
 //! | `pools` | the workers (plugin hosts) of each generation |
 //! | `scheduler` | which waiting task runs next |
 //! | `task_keys` | what `fair_by` and `exclusive_by` tell tasks apart by |
@@ -31,6 +31,7 @@ mod check;
 mod dispatch;
 mod drain;
 mod duplicates;
+mod entry;
 mod errors;
 mod event;
 mod handler_health;

@@ -3,7 +3,7 @@
 use crate::broker::ConsumerId;
 
 use super::Core;
-use super::in_flight::Ownership;
+use super::entry::Ownership;
 use super::keys::EntryKey;
 
 /// A delivery by its consumer and its tag.

@@ -6,7 +6,7 @@ use crate::model::{CancelCause, DeadReason, FaultCause, Outcome, TaskError};
 use crate::settlement::{self, Settlement};
 use crate::telemetry::Finished;
 
-use super::in_flight::{Decision, EndedAttempt, EntryStage};
+use super::entry::{Decision, EndedAttempt, EntryStage};
 use super::keys::EntryKey;
 use super::{Core, Turn};
 

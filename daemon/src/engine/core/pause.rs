@@ -7,8 +7,8 @@ use crate::engine::PauseTarget;
 use crate::model::status::{HandlerState, PauseReply};
 use crate::settlement::Settlement;
 
+use super::entry::Decision;
 use super::handler_health::Pause;
-use super::in_flight::Decision;
 use super::keys::{EntryKey, HandlerKey, QueueKey};
 use super::scheduler::{FlowKey, Waiter};
 use super::{Action, Core, Now, Turn};

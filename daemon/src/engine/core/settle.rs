@@ -9,7 +9,7 @@ use crate::model::status::Counts;
 use crate::model::{DeadReason, Outcome, TaskError};
 use crate::settlement::Settlement;
 
-use super::in_flight::{Decision, EntryStage, Ownership, Publishing, Purpose};
+use super::entry::{Decision, EntryStage, Ownership, Publishing, Purpose};
 use super::keys::EntryKey;
 use super::{Action, Again, Copy, CopyKind, CopyResult, Core, Turn};
 

@@ -10,7 +10,7 @@ use crate::model::status::{
 use crate::registry::{Generation, Slot};
 
 use super::Core;
-use super::in_flight::EntryStage;
+use super::entry::EntryStage;
 use super::keys::PoolKey;
 use super::pools::{HandlerPool, Worker};
 

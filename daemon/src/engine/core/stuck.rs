@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::status::BrokerState;
 
-use super::in_flight::{Entry, Ownership, Publishing, Purpose};
+use super::entry::{Entry, Ownership, Publishing, Purpose};
 use super::keys::QueueKey;
 use super::queues::Stuck;
 use super::{Core, Turn};
