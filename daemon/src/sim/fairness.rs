@@ -96,6 +96,17 @@ impl World {
             })
     }
 
+    /// The handler and the generation that a waiting task may be given to. `None`: it does not wait for a worker, or is given
+    /// to nobody now.
+    pub(super) fn awaits(&self, hand: &Hand) -> Option<(usize, u64)> {
+        let daemon = self.daemon.as_ref()?;
+        let is_waiting = hand.is_held && hand.stage == HandStage::Waiting && hand.owed == Owed::Run;
+        let handler = self.handler_of(hand.message).filter(|_| is_waiting)?;
+        let queue = self.broker.messages[hand.message].queue;
+        let is_paused = daemon.paused_queues[queue] || daemon.paused_handlers[handler];
+        Some((handler, daemon.loaded.active[handler].filter(|_| !is_paused)?))
+    }
+
     /// The handler that takes a message.
     pub(super) fn handler_of(&self, uid: Uid) -> Option<usize> {
         self.task_of(uid)?.handler

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::hosts::HostModel;
-use super::ledger::{Hand, HandStage, Owed};
+use super::ledger::{Hand, HandStage};
 use super::world::World;
 use crate::host::HostId;
 use crate::model::status::Counts;
@@ -61,19 +61,14 @@ impl World {
         if daemon.drain.is_some() {
             return;
         }
-        let waits = |hand: &&Hand| hand.is_held && hand.stage == HandStage::Waiting && hand.owed == Owed::Run;
         let mut found = None;
-        for hand in self.ledger.hands.values().filter(waits) {
+        for hand in self.ledger.hands.values() {
+            let Some((handler, generation)) = self.awaits(hand) else { continue };
             let message = &self.broker.messages[hand.message];
-            let Some(handler) = self.handler_of(hand.message) else { continue };
             // A duplicate of it may be in hand, or what is recorded not be read yet.
             if !self.window_of(hand.message).is_zero() && self.has_duplicate_in_hand(hand.message) {
                 continue;
             }
-            if daemon.paused_queues[message.queue] || daemon.paused_handlers[handler] {
-                continue;
-            }
-            let Some(generation) = daemon.loaded.active[handler] else { continue };
             let (of_queue, of_handler) = self.busy(message.queue, generation);
             let setup = &daemon.loaded.generations[&generation].1;
             let is_full = of_queue >= usize::from(daemon.loaded.queues[message.queue].workers)

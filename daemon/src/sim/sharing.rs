@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::broker::Uid;
 use super::hosts::HostModel;
-use super::ledger::{Hand, HandKey, HandStage, Owed};
+use super::ledger::{Hand, HandKey};
 use super::setup::HandlerSetup;
 use super::world::World;
 
@@ -119,15 +119,16 @@ impl World {
         let uid = self.ledger.hands[&starts].message;
         let mut found = None;
         for starting in self.sharers_of(uid) {
+            let (of_other, ended) = (self.used(starting), self.ended(starting));
+            let tasks = u32::from(daemon.loaded.queues[starting.queue].workers) + TASKS;
             let all = daemon.sharing.rivals.iter();
             for ((waiting, _), since) in all.filter(|((_, other), _)| *other == starting) {
-                let (of_waiting, of_other) = (self.used(*waiting), self.used(starting));
+                let of_waiting = self.used(*waiting);
                 // What was given to hosts and has not run is charged already.
                 let given = of_waiting.longest * self.given_to(*waiting);
                 let had = (of_waiting.run + given).saturating_sub(since.waiting) / u32::from(since.weights.0);
                 let before = since.other + of_other.longest * since.given;
-                let has = self.ended(starting).run.saturating_sub(before) / u32::from(since.weights.1);
-                let tasks = u32::from(daemon.loaded.queues[starting.queue].workers) + TASKS;
+                let has = ended.run.saturating_sub(before) / u32::from(since.weights.1);
                 let longest = of_waiting.longest / u32::from(since.weights.0)
                     + of_other.longest / u32::from(since.weights.1);
                 if has > had + longest * tasks + AHEAD {
@@ -145,16 +146,12 @@ impl World {
     /// Whether a task waits for nothing but its turn.
     fn could_run(&self, hand: &Hand) -> bool {
         let Some(daemon) = &self.daemon else { return false };
-        if !hand.is_held || hand.stage != HandStage::Waiting || hand.owed != Owed::Run || hand.is_called_off {
+        let Some((handler, generation)) = self.awaits(hand).filter(|_| !hand.is_called_off) else {
+            return false;
+        };
+        if daemon.has_failed[handler] || !self.window_of(hand.message).is_zero() {
             return false;
         }
-        let queue = self.broker.messages[hand.message].queue;
-        let Some(handler) = self.handler_of(hand.message) else { return false };
-        let is_paused = daemon.paused_queues[queue] || daemon.paused_handlers[handler];
-        if is_paused || daemon.has_failed[handler] || !self.window_of(hand.message).is_zero() {
-            return false;
-        }
-        let Some(generation) = daemon.loaded.active[handler] else { return false };
         let limits = &daemon.loaded.generations[&generation].1.limits;
         let is_free = limits.workers.is_none()
             && limits.rate.is_none()
