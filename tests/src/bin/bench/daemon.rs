@@ -11,7 +11,6 @@ use warren::control::client::Client;
 use warren::engine::PauseTarget;
 use warren::model::status::{Counts, Status};
 
-use super::handlers::MAX_IDLE_HOSTS;
 use super::process::Process;
 use super::queue::Tasks;
 use super::usage::{self, Measured};
@@ -33,6 +32,7 @@ pub(crate) struct Setup<'a> {
     workers: u16,
     stamp: Option<&'a Path>,
     others: u16,
+    max_idle_hosts: Option<u16>,
 }
 
 /// A running `warrend` of the release build. Dropping it kills it.
@@ -45,7 +45,16 @@ pub(crate) struct Daemon {
 impl<'a> Setup<'a> {
     /// prefetch × workers of that queue.
     pub(crate) fn new(bench: &'a Bench, queue: &'a str, (prefetch, workers): (u16, u16)) -> Self {
-        Self { target: &bench.target, uri: bench.uri(), queue, prefetch, workers, stamp: None, others: 0 }
+        Self {
+            target: &bench.target,
+            uri: bench.uri(),
+            queue,
+            prefetch,
+            workers,
+            stamp: None,
+            others: 0,
+            max_idle_hosts: None,
+        }
     }
 
     /// A FIFO that gets a byte per task.
@@ -58,6 +67,11 @@ impl<'a> Setup<'a> {
         Self { others, ..self }
     }
 
+    /// It keeps so many hosts without a task, instead of what is the default.
+    pub(crate) fn keeping(self, idle_hosts: u16) -> Self {
+        Self { max_idle_hosts: Some(idle_hosts), ..self }
+    }
+
     /// The retry delay is so long that no retry comes back while something is measured.
     fn config(&self, directory: &Path) -> String {
         let Self { uri, queue, prefetch, workers, .. } = self;
@@ -65,9 +79,11 @@ impl<'a> Setup<'a> {
         let directory = directory.display();
         let handler = |n| format!("[handlers.idle-{n}]\nplugin = \"noop\"\nprefixes = [\"Idle{n}:\"]");
         let others = (0..self.others).map(handler).collect::<Vec<_>>().join("\n");
+        let max_idle_hosts =
+            self.max_idle_hosts.map_or(String::new(), |most| format!("max_idle_hosts = {most}\n"));
         format!(
             "[broker]\nuri = \"{uri}\"\n[queues.{queue}]\nprefetch = {prefetch}\nworkers = {workers}\n\
-             [plugins]\ndir = \"{directory}/plugins\"\nmax_idle_hosts = {MAX_IDLE_HOSTS}\n[daemon]\nsocket = \"{directory}/control.sock\"\n\
+             [plugins]\ndir = \"{directory}/plugins\"\n{max_idle_hosts}[daemon]\nsocket = \"{directory}/control.sock\"\n\
              [log]\nlevel = \"error,task=off\"\n\
              [handlers.noop]\nplugin = \"noop\"\ntimeout = \"1s\"\n\
              retry = {{ attempts = 2, delay = \"1h\", max_delay = \"1h\", jitter = 0.0 }}\n\

@@ -18,10 +18,10 @@ const QUEUE: &str = "bench-handlers";
 const WINDOW: (u16, u16) = (50, 2);
 
 /// Handlers beside the one that is used.
-pub(crate) const OTHERS: u16 = 999;
+const OTHERS: u16 = 999;
 
 /// Hosts without a task that the daemon is configured to keep.
-pub(crate) const MAX_IDLE_HOSTS: u16 = 3;
+const MAX_IDLE_HOSTS: u16 = 3;
 
 /// To be ready, with every handler loaded.
 const START: Duration = Duration::from_mins(2);
@@ -65,7 +65,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
 fn start(bench: &Bench, others: u16) -> Result<(Duration, Daemon)> {
     bench.fill(QUEUE, Tasks::good(0))?;
     let start = Instant::now();
-    let mut daemon = Daemon::start(&Setup::new(bench, QUEUE, WINDOW).beside(others))?;
+    let mut daemon = Daemon::start(&Setup::new(bench, QUEUE, WINDOW).beside(others).keeping(MAX_IDLE_HOSTS))?;
     daemon.wait(START, |status| status.ready)?;
     Ok((start.elapsed(), daemon))
 }
