@@ -279,7 +279,7 @@ async fn may_read(connection: &Connection, name: &str, server: &Server) -> May {
 async fn try_to_consume(connection: &Connection, name: &str) -> Result<(), LinkError> {
     let Ok(name) = ShortString::try_new(name) else { return Ok(()) };
     let channel = open_channel(connection).await?;
-    // Should a broker take it all the same: one message at most, which goes back when the channel closes.
+    // If a broker accepts the argument: one message at most, which goes back when the channel closes.
     answered(channel.basic_qos(1, BasicQosOptions::default())).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-priority".into(), AMQPValue::LongString("none".into()));

@@ -51,12 +51,9 @@ pub struct Replay {
 impl Replay {
     /// Takes the connection over.
     pub fn new(broker: BrokerConnection) -> Self {
-        let reports = Box::pin(broker.connection.events_listener());
-        Self {
-            connection: PublishingConnection::new(broker),
-            link: watch::Sender::new(LinkState::default()),
-            reports,
-        }
+        let connection = PublishingConnection::new(broker);
+        let reports = Box::pin(connection.reports());
+        Self { connection, link: watch::Sender::new(LinkState::default()), reports }
     }
 
     /// Publishes a letter to a queue as a task that was never tried, and waits for the confirm; as long as it takes

@@ -141,7 +141,7 @@ impl PublishingConnection {
         if matches!(result, ConfirmResult::Confirmed | ConfirmResult::Returned(_)) {
             self.idle.borrow_mut().push(channel);
         }
-        judge(result, message.queue)
+        outcome_of(result, message.queue)
     }
 
     /// What a message to the queue may have in properties and headers.
@@ -156,7 +156,7 @@ impl PublishingConnection {
     }
 
     /// What the connection reports: blocked, unblocked, its end.
-    pub(super) fn reports(&self) -> impl Stream<Item = lapin::Event> {
+    pub(in crate::broker) fn reports(&self) -> impl Stream<Item = lapin::Event> + Send + 'static {
         self.broker.connection.events_listener()
     }
 
@@ -245,7 +245,7 @@ fn room_on_the_way(queue: &str) -> usize {
 }
 
 /// What the result of a publish means for its repetition.
-fn judge(result: ConfirmResult, queue: &str) -> Result<(), PublishFailure> {
+fn outcome_of(result: ConfirmResult, queue: &str) -> Result<(), PublishFailure> {
     match result {
         ConfirmResult::Confirmed => Ok(()),
         ConfirmResult::Returned(why) => {
