@@ -165,8 +165,8 @@ impl Node {
         success("rabbitmqctl", &output)
     }
 
-    /// Closes every connection from the broker's side. A busy broker may say that a channel did not end in time, or that the
-    /// connection is gone already: it ends all the same.
+    /// Closes every connection from the broker's side. That a channel did not end in time, or that a connection is gone
+    /// already, is no error: a busy broker says so of connections that it does close.
     pub fn close_all_connections(&self) -> Result<()> {
         let close = "[catch rabbit_networking:close_connection(P, \"closed by a test\") || P <- rabbit_networking:connections()]";
         self.eval(close).map(drop)

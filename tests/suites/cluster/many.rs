@@ -28,7 +28,7 @@ fn three_daemons_share_a_queue_and_the_tasks_of_a_killed_one_are_taken_over() {
     stage::wait_more(&all, 50);
 
     let published = producer.end();
-    let entries = stage::wait_done(&mut cluster, all[0], &all, &published.ids(false));
+    let entries = stage::wait_done(&mut cluster, &all, &published.ids(false));
     let broker = Broker::connect(&uris[2]);
     stage::wait_settled(&daemons[2], &broker, queue);
     assert!(daemons[2].terminate().success());

@@ -50,12 +50,7 @@ pub(crate) fn wait_more(homes: &[&Home], more: usize) {
 /// Waits until every task of `ids` was done. On an overloaded machine RabbitMQ 3.10 sometimes gives back nothing of a quorum
 /// delay queue: its messages have expired, its leader is well, and no task arrives. A new leader ends that, as the guide
 /// says; so it has one new leader, by the loss of the node, before this gives up.
-pub(crate) fn wait_done(
-    cluster: &mut Cluster,
-    home: &Home,
-    homes: &[&Home],
-    ids: &BTreeSet<String>,
-) -> Vec<Entry> {
+pub(crate) fn wait_done(cluster: &mut Cluster, homes: &[&Home], ids: &BTreeSet<String>) -> Vec<Entry> {
     let all_done = || {
         let entries = executions(homes);
         let done = done(&entries);
@@ -64,7 +59,7 @@ pub(crate) fn wait_done(
         if missing.is_empty() { Ok(entries) } else { Err((entries.len(), missing)) }
     };
     wait::ask_while_it_goes_on(all_done).unwrap_or_else(|why| {
-        let queue = format!("{}.retry.250", home.queue());
+        let queue = format!("{}.retry.250", homes[0].queue());
         let leader = cluster.leader(&queue).expect("a leader");
         println!("{why}: a new leader for {queue}");
         cluster.stop(leader).expect("stop");
