@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use warren::config::{Daemon, Environment};
 
-const UNIT: &str = include_str!("../../systemd/warrend.service");
+const UNIT: &str = include_str!("../../../systemd/warrend.service");
 
 /// The value of a key of the unit that is stated once.
 fn value(key: &str) -> &'static str {
