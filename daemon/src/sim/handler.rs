@@ -116,7 +116,7 @@ impl World {
                 _ => Does::Finish { follow_ups: 0, has_result: wants_reply },
             },
         };
-        if part(For::Latency, 20) == 0 {
+        if part(For::Latency, 20) == 0 && !self.setup().is_flood {
             takes += Duration::from_millis(30);
         }
         let ignores_cancel = has(Fault::CancelIgnored);

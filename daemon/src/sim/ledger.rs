@@ -41,7 +41,7 @@ pub(super) struct Hand {
     /// When it arrived, and the how-manieth that was.
     pub(super) arrived: Duration,
     pub(super) order: u64,
-    /// Since when it waits for a worker.
+    /// Since when it waits for a worker, or runs without a tag.
     pub(super) waits_since: Duration,
     /// The most attempts of the generation that ran it last.
     pub(super) attempts: u32,

@@ -81,15 +81,14 @@ impl RunPlan {
         let mut operations = Vec::new();
         let mut at = ms(0);
         let tasks = if random.u8(..4) == 0 { random.usize(1..6) } else { random.usize(20..260) };
-        let is_flood = random.u8(..6) == 0;
-        let mut burst = if is_flood { tasks } else { 0 };
+        let mut burst = if setup.is_flood { tasks } else { 0 };
         for number in 0..tasks {
             if burst == 0 {
                 at += ms(random.u64(0..1_500));
                 burst = random.usize(1..20);
             }
             burst -= 1;
-            at += Duration::from_micros(random.u64(0..if is_flood { 50 } else { 3_000 }));
+            at += Duration::from_micros(random.u64(0..if setup.is_flood { 50 } else { 3_000 }));
             let again = setup.faults.contains(&Fault::PublishedTwice) && number > 0 && random.u8(..6) == 0;
             let original = again.then(|| random.usize(..number));
             let what = match original

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::ledger::{EndedRun, HandKey, HandStage, Owed};
 use super::world::World;
 use crate::host::{Exit, HostEvent, HostId, HostStage, Report};
-use crate::model::{FaultCause, Outcome, TaskError};
+use crate::model::{CancelCause, FaultCause, Outcome, TaskError};
 
 impl World {
     pub(super) fn note_host(&mut self, id: HostId, event: &HostEvent) {
@@ -144,7 +144,11 @@ impl World {
                 hand.ending = Some((Outcome::Fault(FaultCause::HostDied), None));
                 continue;
             }
-            // It waits again, whether it was to stop or not: its host is gone.
+            if hand.cancelled == Some(CancelCause::Operator) {
+                self.note_end(key, Outcome::Cancelled, false, false);
+                continue;
+            }
+            // It waits again, although it was to stop: its host is gone.
             hand.cancelled = None;
             self.note_unstarted(key);
         }

@@ -44,6 +44,8 @@ pub(super) struct Setup {
     pub(super) rates: [u16; Fault::ALL.len()],
     /// The kinds of faults there are; never empty.
     pub(super) faults: Vec<Fault>,
+    /// All tasks come at once into a window that holds them, and nothing but the shares decides whose turn it is.
+    pub(super) is_flood: bool,
     /// Some tasks have no id, want a reply, are delayed, expire or have no handler.
     pub(super) odd_tasks: bool,
     /// The longest way from one part to another.
@@ -80,13 +82,25 @@ impl Setup {
         if faults.is_empty() {
             faults.push(Fault::Failed);
         }
-        let queues = (0..random.usize(1..4)).map(|n| QueueSetup::random(n, random)).collect();
-        let handlers = (0..random.usize(1..5)).map(|n| HandlerSetup::random(n, random)).collect();
+        let is_flood = random.u8(..6) == 0;
+        let (queues, handlers) = if is_flood { (1..2, 2..5) } else { (1..4, 1..5) };
+        let mut queues: Vec<_> = (0..random.usize(queues)).map(|n| QueueSetup::random(n, random)).collect();
+        let mut handlers: Vec<_> =
+            (0..random.usize(handlers)).map(|n| HandlerSetup::random(n, random)).collect();
+        if is_flood {
+            for queue in &mut queues {
+                queue.take_all(random);
+            }
+            for handler in &mut handlers {
+                handler.lift_limits();
+            }
+        }
         Self {
             queues,
             handlers,
             rates,
             faults,
+            is_flood,
             odd_tasks: random.u8(..3) == 0,
             latency: one(&[ms(0), Duration::from_micros(300), ms(3), ms(30)], random),
             batch: one(&[ms(0), Duration::from_micros(100), ms(2)], random),
@@ -105,6 +119,11 @@ impl QueueSetup {
         config.deduplicate = one(&[ms(0), ms(0), ms(4_000), ms(600_000)], random);
         Self { config, order: one(&[Order::Place, Order::End, Order::Front], random) }
     }
+
+    fn take_all(&mut self, random: &mut fastrand::Rng) {
+        self.config.prefetch = one(&[64, 256], random);
+        self.config.deduplicate = ms(0);
+    }
 }
 
 impl HandlerSetup {
@@ -116,6 +135,11 @@ impl HandlerSetup {
             timeout: one(&[ms(90), ms(200), ms(1_000)], random),
             typical: Duration::from_micros(typical),
         }
+    }
+
+    fn lift_limits(&mut self) {
+        let limits = &mut self.limits;
+        (limits.workers, limits.rate, limits.breaker, limits.exclusive_by) = (None, None, None, None);
     }
 }
 

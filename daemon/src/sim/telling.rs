@@ -14,6 +14,9 @@ use crate::host::HostEvent;
 use crate::model::Outcome;
 use crate::task::sameness;
 
+/// For so long a run that has ended waits for the redelivery of its message.
+const GIVEN_UP: Duration = Duration::from_mins(5);
+
 impl World {
     /// Tells the core something, and performs what it wants done.
     pub(super) fn tell(&mut self, event: Event) {
@@ -94,7 +97,7 @@ impl World {
             if hand.stage == HandStage::Waiting {
                 self.forget_hand(key);
             } else {
-                hand.is_held = false;
+                (hand.is_held, hand.waits_since) = (false, self.now);
             }
         }
     }
@@ -129,6 +132,11 @@ impl World {
         }
         match (holder, before) {
             (Some(original), _) if original != key => self.reattach(key, uid, original),
+            (Some(_), Some(before)) if self.is_given_up(before) => {
+                self.ledger.hands.remove(&before);
+                self.broker.messages[uid].may_start_again();
+                self.take_in(key, uid);
+            }
             (Some(_), Some(before)) => {
                 let seen = format!("message {uid} comes again as {key:?}, and is in hand as {before:?}");
                 self.broken("a redelivery is given to the run of its message", seen);
@@ -136,8 +144,10 @@ impl World {
             (Some(_), None) => self.take_in(key, uid),
             // Settled at once: it ended here before, or was done before. Or an equal one did.
             (None, before) => {
+                let is_forgotten = |key: &HandKey| daemon.core.waits(*key).is_none();
                 let has_ended = |before: &HandKey| {
-                    self.ledger.hands.get(before).is_none_or(|hand| hand.stage == HandStage::Ended)
+                    let hand = self.ledger.hands.get(before);
+                    hand.is_none_or(|hand| hand.stage == HandStage::Ended && is_forgotten(before))
                 };
                 let ended = before.filter(has_ended).or_else(|| self.equal_that_ended(uid));
                 if let Some(original) = ended.or(before) {
@@ -145,6 +155,15 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether a run that has ended waited for a tag until the core gave it up.
+    fn is_given_up(&self, key: HandKey) -> bool {
+        let is_known = self.daemon.as_ref().is_some_and(|daemon| daemon.core.waits(key).is_some());
+        !is_known
+            && self.ledger.hands.get(&key).is_some_and(|hand| {
+                hand.stage == HandStage::Ended && !hand.is_held && hand.waits_since + GIVEN_UP <= self.now
+            })
     }
 
     /// The run of an equal message that has ended and waited for a tag, until now: a delivery that is dropped because its

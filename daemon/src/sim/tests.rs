@@ -8,7 +8,7 @@ use super::run::trace_plan;
 
 #[test]
 fn no_invariant_is_broken() {
-    let simulated = simulate(1, 11_500, 2);
+    let simulated = simulate(1, 11_100, 2);
     println!("{}", summary(1, &simulated));
     if let Some(seed) = simulated.failed {
         panic!("seed {seed} fails:\n{}", explain(&RunPlan::of_seed(seed)));

@@ -10,7 +10,7 @@ use crate::task::Headers;
 use super::entry::{Decision, Entry, EntryStage, Sent};
 use super::keys::{EntryKey, PoolKey};
 use super::pools::{Given, HandlerPool, Placement, WorkerRequest};
-use super::scheduler::{Blocked, FlowKey, Scheduler};
+use super::scheduler::{Blocked, FlowKey, RunCharge, Scheduler};
 use super::{Action, Core, Turn};
 
 impl Core {
@@ -70,8 +70,9 @@ impl Core {
         if let Some(rate) = pool.and_then(|pool| pool.generation.limits.rate) {
             self.handlers[flow.handler].bucket.spend(&rate, turn.now.instant);
         }
-        self.scheduler.start(flow, expected);
-        self.send(host, flow, first, expected, turn);
+        let charge = RunCharge::expected(expected);
+        self.scheduler.start(flow, charge);
+        self.send(host, flow, first, charge, turn);
     }
 
     /// Where the first task of the flow that the scheduler named can go. What waits in a paused queue goes back as soon as
@@ -120,9 +121,9 @@ impl Core {
     }
 
     /// Gives a task to a worker.
-    fn send(&mut self, host: HostId, flow: FlowKey, key: EntryKey, expected: Duration, turn: &mut Turn<'_>) {
+    fn send(&mut self, host: HostId, flow: FlowKey, key: EntryKey, charge: RunCharge, turn: &mut Turn<'_>) {
         let (now, queue) = (turn.now.instant, flow.queue);
-        let Some(seq) = self.pools.give(host, queue, key, expected, now) else {
+        let Some(seq) = self.pools.give(host, queue, key, charge, now) else {
             unreachable!("place() names workers that exist");
         };
         let entry = &mut self.in_flight[key];
@@ -136,7 +137,7 @@ impl Core {
     pub(super) fn run_ended(&mut self, given: Given, ran: Duration) {
         if let Some(flow) = self.flow_of(given.entry) {
             let task = self.in_flight[given.entry].task(given.entry);
-            self.scheduler.ended(flow, task, given.charged, ran);
+            self.scheduler.ended(flow, task, given.charge, ran);
         }
     }
 

@@ -8,7 +8,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::host::{HostId, Seq};
 use crate::registry::Generation;
@@ -17,6 +17,7 @@ pub(super) use self::handler_pool::HandlerPool;
 use self::handler_pool::{depth, fills_first};
 pub(super) use self::worker::{Given, LONG, Worker};
 use super::keys::{EntryKey, HandlerKey, PoolKey, QueueKey};
+use super::scheduler::RunCharge;
 
 /// All pools, those of replaced generations included until their last task is done.
 #[derive(Debug, Default)]
@@ -230,7 +231,7 @@ impl Pools {
         id: HostId,
         queue: QueueKey,
         entry: EntryKey,
-        charged: Duration,
+        charge: RunCharge,
         now: Instant,
     ) -> Option<Seq> {
         let worker = self.workers.get_mut(&id)?;
@@ -244,7 +245,7 @@ impl Pools {
             }
             self.busy_with[queue] += 1;
         }
-        Some(worker.push(entry, charged, now))
+        Some(worker.push(entry, charge, now))
     }
 
     /// A task has left a worker, which may be idle now, or have to end.

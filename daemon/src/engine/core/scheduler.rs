@@ -19,6 +19,7 @@ mod waiting;
 use std::time::Duration;
 
 use self::exclusion::Exclusions;
+pub(super) use self::shares::RunCharge;
 use self::shares::{FlowPosition, Shares, Virtual};
 use self::waiting::WaitLists;
 use super::keys::{EntryKey, HandlerKey, PoolKey, QueueKey};
@@ -262,25 +263,25 @@ impl Scheduler {
         self.round.contender.is_some()
     }
 
-    /// The first task of the flow that [`next`](Self::next) named starts, and is expected to run so long.
-    pub(super) fn start(&mut self, flow: FlowKey, expected: Duration) -> Option<EntryKey> {
+    /// The first task of the flow that [`next`](Self::next) named starts.
+    pub(super) fn start(&mut self, flow: FlowKey, charge: RunCharge) -> Option<EntryKey> {
         self.last = flow.queue;
-        self.queues.get_mut(flow.queue)?.shares.start(flow.handler, expected);
-        self.take_out(flow, |list| list.start(expected))?.map(|task| task.entry)
+        self.queues.get_mut(flow.queue)?.shares.start(flow.handler, charge);
+        self.take_out(flow, |list| list.start(charge))?.map(|task| task.entry)
     }
 
-    /// A task was charged for another run time than it has had by now.
-    pub(super) fn correct(&mut self, flow: FlowKey, fair: Option<u64>, charged: Duration, real: Duration) {
+    /// More is known of what a task runs.
+    pub(super) fn correct(&mut self, flow: FlowKey, fair: Option<u64>, was: RunCharge, is: RunCharge) {
         let Some(queue) = self.queues.get_mut(flow.queue) else { return };
-        queue.shares.correct(flow.handler, charged, real);
+        queue.shares.correct(flow.handler, was, is);
         if let Some(list) = queue.lists.get_mut(flow.handler) {
-            list.correct(fair, charged, real);
+            list.correct(fair, was, is);
         }
     }
 
-    /// A task that was started, and charged for so long, has ended.
-    pub(super) fn ended(&mut self, flow: FlowKey, task: ScheduledTask, charged: Duration, real: Duration) {
-        self.correct(flow, task.keys.fair, charged, real);
+    /// A task that was started has ended, after it ran for so long.
+    pub(super) fn ended(&mut self, flow: FlowKey, task: ScheduledTask, charge: RunCharge, ran: Duration) {
+        self.correct(flow, task.keys.fair, charge, RunCharge::ended(ran));
         if let Some(queue) = self.queues.get_mut(flow.queue) {
             queue.shares.end(flow.handler);
             if let Some(list) = queue.lists.get_mut(flow.handler) {

@@ -28,9 +28,9 @@ impl Core {
         for (host, worker, pool) in self.pools.workers_mut() {
             let Some(head) = worker.head() else { continue };
             let running = now.saturating_duration_since(worker.head_since);
-            if let (Some(charged), Some(queue)) = (worker.recharge(running), worker.queue()) {
+            if let (Some((was, is)), Some(queue)) = (worker.recharge(running), worker.queue()) {
                 let fair = self.in_flight[head.entry].task(head.entry).keys.fair;
-                self.scheduler.correct(FlowKey { handler: pool.handler, queue }, fair, charged, running);
+                self.scheduler.correct(FlowKey { handler: pool.handler, queue }, fair, was, is);
             }
             if let Some(since) = worker.cancelled_at {
                 if now >= since + pool.generation.limits.grace && !worker.killed {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::engine::core::keys::{EntryKey, PoolKey, QueueKey};
+use crate::engine::core::scheduler::RunCharge;
 use crate::host::{QUEUE_LIMIT, Seq};
 
 /// Once the task in front has run this long, nothing is queued behind it, and what is queued is asked back, so that
@@ -41,8 +42,7 @@ pub(in crate::engine::core) struct Given {
     pub(in crate::engine::core) entry: EntryKey,
     /// Asked back because the task in front of it runs long.
     pub(in crate::engine::core) recalled: bool,
-    /// The run time that its flow was charged for.
-    pub(in crate::engine::core) charged: Duration,
+    pub(in crate::engine::core) charge: RunCharge,
 }
 
 impl Worker {
@@ -85,12 +85,12 @@ impl Worker {
     }
 
     /// Numbers a task that is given to it.
-    pub(super) fn push(&mut self, entry: EntryKey, charged: Duration, now: Instant) -> Seq {
+    pub(super) fn push(&mut self, entry: EntryKey, charge: RunCharge, now: Instant) -> Seq {
         self.last_seq += 1;
         if self.given.is_empty() {
             self.head_since = now;
         }
-        self.given.push_back(Given { seq: self.last_seq, entry, recalled: false, charged });
+        self.given.push_back(Given { seq: self.last_seq, entry, recalled: false, charge });
         self.last_seq
     }
 
@@ -119,10 +119,11 @@ impl Worker {
         self.queue
     }
 
-    /// The running task has run for longer than it was charged for: what it was charged for, which is `running` from now on.
-    pub(in crate::engine::core) fn recharge(&mut self, running: Duration) -> Option<Duration> {
-        let head = self.given.front_mut().filter(|head| running > head.charged)?;
-        Some(std::mem::replace(&mut head.charged, running))
+    /// The running task has run for so long: what its flow was charged for it, and is from now on.
+    pub(in crate::engine::core) fn recharge(&mut self, running: Duration) -> Option<(RunCharge, RunCharge)> {
+        let head = self.given.front_mut()?;
+        let is = head.charge.running(running);
+        Some((std::mem::replace(&mut head.charge, is), is))
     }
 
     pub(in crate::engine::core) fn tasks_in_hand(&self) -> usize {

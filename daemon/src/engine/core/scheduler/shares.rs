@@ -1,15 +1,20 @@
 //! Start-time fair queueing of run time between flows: each flow has a virtual start, the run time that it was charged
 //! divided by its weight. Of the flows that wait the one with the least virtual start is served next.
 //!
-//! A start is charged with the run time that is expected, and corrected as soon as the real one is known. A flow that was
-//! idle begins where the others are: it saves no credit. A flow that cannot be served for a reason of its own (its own
-//! limit, hosts that do not start) does not fall behind meanwhile.
+//! A start is charged with the run time that is expected. What the task is known to have run replaces that, at each tick
+//! and at its end. A flow that had nothing waiting begins where the others are by what they are known to have run: it saves
+//! no credit, and an expectation that was too long holds nobody up. A flow that cannot be served for a reason of its own
+//! (its own limit, hosts that do not start) does not fall behind meanwhile.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The least that a start costs, in nanoseconds: a worker is busy with a task for longer than the task runs.
-const LEAST: u64 = 20_000;
+/// The least that a start costs: a worker is busy with a task for longer than the task runs.
+const LEAST: Duration = Duration::from_micros(20);
+
+/// How late the report of a task may be, beside the time for which the daemon itself was held up. A task without a report is
+/// not known to have run in that time: a flow that begins now does not wait for one that has ended.
+const REPORT_DELAY: Duration = Duration::from_millis(50);
 
 /// Virtual time in nanoseconds of a flow of weight 1.
 pub(super) type Virtual = u64;
@@ -25,11 +30,48 @@ pub(super) struct FlowPosition {
     pub(super) flow: FlowIndex,
 }
 
+/// What a flow is charged for one task that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::core) struct RunCharge {
+    /// What the task is expected to run, or has run if that is more.
+    total: Duration,
+    /// What it had run when it was looked at last, if it ran then.
+    seen: Duration,
+    /// What it is known to have run.
+    used: Duration,
+}
+
+impl RunCharge {
+    /// Of a task that starts.
+    pub(in crate::engine::core) fn expected(run_time: Duration) -> Self {
+        Self { total: run_time.max(LEAST), seen: Duration::ZERO, used: Duration::ZERO }
+    }
+
+    /// Of the same task, when it has run so long and is not reported.
+    pub(in crate::engine::core) fn running(self, so_far: Duration) -> Self {
+        let used = self.seen.saturating_sub(REPORT_DELAY);
+        Self { total: self.total.max(so_far), seen: so_far, used }
+    }
+
+    /// Of a task that has ended.
+    pub(super) fn ended(run_time: Duration) -> Self {
+        let run_time = run_time.max(LEAST);
+        Self { total: run_time, seen: run_time, used: run_time }
+    }
+
+    fn outstanding(self) -> u64 {
+        nanos(self.total.saturating_sub(self.used))
+    }
+}
+
 /// What a flow has had.
 #[derive(Debug, Clone)]
 struct Account {
-    start: Virtual,
-    /// Which start of the queue was its last.
+    /// Of what its tasks are known to have run.
+    used: Virtual,
+    /// What its running tasks are charged beyond that, in nanoseconds of run time.
+    outstanding: u64,
+    /// When it was served last, or began, counted in starts and beginnings; 0: never.
     served: u64,
     weight: u16,
     /// Something of it waits.
@@ -46,18 +88,30 @@ pub(super) struct Shares {
     accounts: Vec<Account>,
     waiting: BTreeSet<FlowPosition>,
     running: BTreeSet<FlowPosition>,
-    /// Where a flow begins that was idle: the virtual start of whoever was served last, or of the first of all that are here.
+    /// Flows of which something waits or runs, by what they are known to have run.
+    active: BTreeSet<(Virtual, FlowIndex)>,
+    /// Where a flow begins that had nothing waiting: the least that one of those who waited is known to have run, when a
+    /// task was started last.
     now: Virtual,
-    starts: u64,
+    count: u64,
 }
 
 impl Account {
     fn new() -> Self {
-        Self { start: 0, served: 0, weight: 1, waits: false, running: 0, limited: false }
+        Self { used: 0, outstanding: 0, served: 0, weight: 1, waits: false, running: 0, limited: false }
+    }
+
+    fn start(&self) -> Virtual {
+        self.used.saturating_add(self.outstanding / u64::from(self.weight))
+    }
+
+    /// The flow does not start before `now`.
+    fn begin_at(&mut self, now: Virtual) {
+        self.used += now.saturating_sub(self.start());
     }
 
     fn position(&self, flow: FlowIndex) -> FlowPosition {
-        FlowPosition { start: self.start, served: self.served, flow }
+        FlowPosition { start: self.start(), served: self.served, flow }
     }
 
     fn is_active(&self) -> bool {
@@ -66,15 +120,15 @@ impl Account {
 
     /// Run time as this flow pays for it.
     fn price(&self, run_time: Duration) -> Virtual {
-        let nanos = u64::try_from(run_time.as_nanos()).unwrap_or(u64::MAX).max(LEAST);
-        (nanos / u64::from(self.weight)).max(1)
+        nanos(run_time) / u64::from(self.weight)
     }
 }
 
 impl Shares {
     /// From now on the flow gets so many shares.
     pub(super) fn set_weight(&mut self, flow: FlowIndex, weight: u16) {
-        self.account(flow).weight = weight.max(1);
+        self.account(flow);
+        self.change(flow, |account| account.weight = weight.max(1));
     }
 
     /// Whether anything was noted of a flow.
@@ -89,14 +143,23 @@ impl Shares {
 
     /// Whether a flow would begin where the others are, if something of it came now.
     pub(super) fn is_settled(&self, flow: FlowIndex) -> bool {
-        self.accounts.get(flow).is_none_or(|account| !account.is_active() && account.start <= self.now)
+        self.accounts.get(flow).is_none_or(|account| !account.is_active() && account.start() <= self.now)
     }
 
-    /// Something of a flow waits now.
+    /// Something of a flow waits now. A flow that had nothing waiting begins where the others are.
     pub(super) fn wait(&mut self, flow: FlowIndex) {
-        self.account(flow);
-        self.activate(flow);
-        self.change(flow, |account| account.waits = true);
+        if self.account(flow).waits {
+            return;
+        }
+        self.count += 1;
+        let (now, came) = (self.now, self.count);
+        self.change(flow, |account| {
+            if account.start() < now || account.served == 0 {
+                account.begin_at(now);
+                account.served = came;
+            }
+            account.waits = true;
+        });
     }
 
     /// Nothing of a flow waits any more.
@@ -107,43 +170,43 @@ impl Shares {
         }
     }
 
-    /// A task of the flow is started, and expected to take so long.
-    pub(super) fn start(&mut self, flow: FlowIndex, expected: Duration) {
-        self.starts += 1;
-        let (now, served) = (self.now, self.starts);
-        let mut start = 0;
+    /// A task of the flow is started.
+    pub(super) fn start(&mut self, flow: FlowIndex, charge: RunCharge) {
+        self.count += 1;
+        let (now, served) = (self.now, self.count);
         self.change(flow, |account| {
             if std::mem::take(&mut account.limited) {
-                account.start = account.start.max(now);
+                account.begin_at(now);
             }
-            start = account.start;
-            account.start = start.saturating_add(account.price(expected));
+        });
+        self.reach(|account| account.waits);
+        self.change(flow, |account| {
+            account.used = account.used.saturating_add(account.price(charge.used));
+            account.outstanding = account.outstanding.saturating_add(charge.outstanding());
             account.served = served;
             account.running += 1;
         });
-        self.now = self.now.max(start);
     }
 
-    /// What a flow was charged for is something else: `real` instead of `charged`.
-    pub(super) fn correct(&mut self, flow: FlowIndex, charged: Duration, real: Duration) {
+    /// More is known of what a task of the flow runs.
+    pub(super) fn correct(&mut self, flow: FlowIndex, was: RunCharge, is: RunCharge) {
         self.change(flow, |account| {
-            let (charged, real) = (account.price(charged), account.price(real));
-            account.start = account.start.saturating_add(real).saturating_sub(charged);
+            let (before, after) = (account.price(was.used), account.price(is.used));
+            account.used = account.used.saturating_add(after).saturating_sub(before);
+            let outstanding = account.outstanding.saturating_add(is.outstanding());
+            account.outstanding = outstanding.saturating_sub(was.outstanding());
         });
-        // Nobody who begins now is before all who are here already.
-        let least = |positions: &BTreeSet<FlowPosition>| {
-            positions
-                .iter()
-                .find(|position| !self.accounts[position.flow].limited)
-                .map(|position| position.start)
-        };
-        let least = [least(&self.waiting), least(&self.running)].into_iter().flatten().min();
-        self.now = self.now.max(least.unwrap_or(0));
+        self.reach(Account::is_active);
     }
 
     /// A task of the flow has ended.
     pub(super) fn end(&mut self, flow: FlowIndex) {
-        self.change(flow, |account| account.running = account.running.saturating_sub(1));
+        self.change(flow, |account| {
+            account.running = account.running.saturating_sub(1);
+            if account.running == 0 {
+                account.outstanding = 0;
+            }
+        });
         self.deactivate(flow);
     }
 
@@ -191,39 +254,43 @@ impl Shares {
         &mut self.accounts[flow]
     }
 
-    /// A flow that was idle begins where the others are.
-    fn activate(&mut self, flow: FlowIndex) {
-        if self.accounts[flow].is_active() {
-            return;
-        }
-        let now = self.now;
-        self.change(flow, |account| account.start = account.start.max(now));
-    }
-
     /// What a flow had while nobody else was there is not held against it.
     fn deactivate(&mut self, flow: FlowIndex) {
         if !self.accounts[flow].is_active() && self.waiting.is_empty() && self.running.is_empty() {
-            self.now = self.now.max(self.accounts[flow].start);
+            self.now = self.now.max(self.accounts[flow].start());
         }
+    }
+
+    /// Nobody who begins now is before all of these.
+    fn reach(&mut self, counts: impl Fn(&Account) -> bool) {
+        let mut accounts = self.active.iter().map(|(_, flow)| &self.accounts[*flow]);
+        let least = accounts.find(|account| !account.limited && counts(account)).map(|account| account.used);
+        self.now = self.now.max(least.unwrap_or(0));
     }
 
     /// Changes an account and keeps the lists in order.
     fn change(&mut self, flow: FlowIndex, change: impl FnOnce(&mut Account)) {
         let account = &mut self.accounts[flow];
-        let (position, waited, ran) = (account.position(flow), account.waits, account.running > 0);
+        let (before, position) = (account.clone(), account.position(flow));
         change(account);
-        let (new, waits, runs) = (account.position(flow), account.waits, account.running > 0);
-        for (list, was, is) in [(&mut self.waiting, waited, waits), (&mut self.running, ran, runs)] {
-            if was == is && position == new {
-                continue;
-            }
-            if was {
-                list.remove(&position);
-            }
-            if is {
-                list.insert(new);
-            }
+        let new = account.position(flow);
+        let lists = [
+            (&mut self.waiting, before.waits, account.waits),
+            (&mut self.running, before.running > 0, account.running > 0),
+        ];
+        for (list, was, is) in lists {
+            relist(list, was.then_some(position), is.then_some(new));
         }
+        let used = |account: &Account| account.is_active().then_some((account.used, flow));
+        relist(&mut self.active, used(&before), used(account));
+    }
+}
+
+/// Where something was in a list, and is from now on.
+fn relist<T: Ord>(list: &mut BTreeSet<T>, was: Option<T>, is: Option<T>) {
+    if was != is {
+        was.map(|was| list.remove(&was));
+        list.extend(is);
     }
 }
 
@@ -235,4 +302,8 @@ fn next_in(positions: &BTreeSet<FlowPosition>, after: Option<FlowPosition>) -> O
             positions.range(range).next().copied()
         }
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -54,7 +54,7 @@ impl Bench {
             }
             let handler = next.handler;
             let (charged, real) = (self.typical[handler], run_times[handler]);
-            self.scheduler.start(next, charged).expect("a task");
+            self.scheduler.start(next, RunCharge::expected(charged)).expect("a task");
             self.running.push(Reverse((self.now + real, handler, charged, real)));
             self.had[handler] += real;
             started.push(handler);
@@ -67,7 +67,7 @@ impl Bench {
         let Some(Reverse((at, handler, charged, real))) = self.running.pop() else { return };
         self.now = at;
         self.typical[handler] = real;
-        self.scheduler.ended(flow(handler, 0), task(0), charged, real);
+        self.scheduler.ended(flow(handler, 0), task(0), RunCharge::expected(charged), real);
     }
 
     /// So many ends, the workers being filled after each, and tasks that wait of all these handlers.
@@ -141,6 +141,69 @@ fn a_run_time_that_was_not_foreseen_is_paid_for() {
 }
 
 #[test]
+fn an_expectation_that_was_too_long_holds_nobody_up() {
+    for (others, workers) in [(1, 1), (1, 2), (2, 2), (2, 5)] {
+        let mut bench = Bench::new(workers, &[1, 1, 1]);
+        let others: Vec<_> = (0..others).collect();
+        bench.typical = [Duration::from_secs(60); 3];
+        bench.run(20 * workers, &[MS; 3], &others);
+        bench.add(2, 100);
+        let started = bench.run(30, &[MS; 3], &others);
+        let first = started.iter().position(|handler| *handler == 2);
+        assert!(first.is_some_and(|first| first < 2), "{others:?}, {workers} workers: {started:?}");
+        let count = started.iter().filter(|handler| **handler == 2).count();
+        let even = started.len() / (others.len() + 1);
+        assert!(count.abs_diff(even) <= workers + 1, "{count} of {}: {started:?}", started.len());
+    }
+}
+
+#[test]
+fn a_handler_with_a_long_task_and_nothing_that_waits_saves_no_credit() {
+    let mut scheduler = Scheduler::default();
+    let (mut long, second) = (RunCharge::expected(MS), Duration::from_secs(1));
+    scheduler.add(flow(0, 0), 1, task(0));
+    scheduler.begin_round();
+    let next = scheduler.next().expect("the long task");
+    scheduler.start(next, long);
+    let mut turn = |scheduler: &mut Scheduler, ran: u32| {
+        scheduler.begin_round();
+        let next = scheduler.next().expect("a task");
+        scheduler.start(next, RunCharge::expected(second));
+        // The long task runs beside them, for a tenth of their time.
+        let is = long.running(second / 10 * ran);
+        scheduler.correct(flow(0, 0), None, std::mem::replace(&mut long, is), is);
+        scheduler.ended(next, task(0), RunCharge::expected(second), second);
+        next.handler
+    };
+    (0..200).for_each(|entry| scheduler.add(flow(1, 0), 2, task(entry)));
+    for n in 1..=100 {
+        assert_eq!(turn(&mut scheduler, n), 1);
+    }
+    (0..100).for_each(|entry| scheduler.add(flow(0, 0), 1, task(entry)));
+    let first = (101..=120).filter(|n| turn(&mut scheduler, *n) == 0).count();
+    assert!((9..=11).contains(&first), "{first} of 20");
+}
+
+#[test]
+fn a_weight_that_changes_while_tasks_run_leaves_nothing_outstanding() {
+    let mut scheduler = Scheduler::default();
+    (0..8).for_each(|entry| scheduler.add(flow(0, 0), 1, task(entry)));
+    let charge = RunCharge::expected(MS * 500);
+    for _ in 0..4 {
+        scheduler.begin_round();
+        let next = scheduler.next().expect("a task");
+        scheduler.start(next, charge);
+    }
+    scheduler.set_weight(0, 7);
+    let half = charge.running(MS * 200).running(MS * 250);
+    scheduler.correct(flow(0, 0), None, charge, half);
+    scheduler.ended(flow(0, 0), task(0), half, MS * 500);
+    (0..3).for_each(|_| scheduler.ended(flow(0, 0), task(0), charge, MS));
+    let start = scheduler.queues[0].shares.position_of(0).start;
+    assert!((71_800_000..71_900_000).contains(&start), "503 ms at weight 7: {start} ns");
+}
+
+#[test]
 fn a_handler_at_its_own_limit_does_not_fall_behind() {
     let mut bench = Bench::new(1, &[1, 1, 1]);
     let times = [MS; 3];
@@ -154,8 +217,8 @@ fn a_handler_at_its_own_limit_does_not_fall_behind() {
         }
         let served = bench.scheduler.next().expect("the other");
         assert_eq!(served.handler, 1);
-        bench.scheduler.start(served, MS);
-        bench.scheduler.ended(served, task(0), MS, MS);
+        bench.scheduler.start(served, RunCharge::expected(MS));
+        bench.scheduler.ended(served, task(0), RunCharge::expected(MS), MS);
     }
     // Neither it nor one that begins now is before the one that worked.
     bench.add(2, 10);
@@ -194,12 +257,14 @@ fn tasks_are_queued_in_a_busy_worker_only_while_nobody_waits_much_longer() {
         scheduler.begin_round();
         while let Some(next) = scheduler.next() {
             if next.handler == 0 && queued < 200 && scheduler.may_queue(next) {
-                scheduler.start(next, MS / 20);
+                scheduler.start(next, RunCharge::expected(MS / 20));
                 queued += 1;
             } else {
                 scheduler.pass_over(next, Blocked::NoWorker);
             }
         }
+        let (charge, ran) = (RunCharge::expected(MS / 20), MS / 20);
+        (0..queued).for_each(|_| scheduler.ended(flow(0, 0), task(0), charge, ran));
         queued
     };
     assert_eq!(queued(0), 200, "alone");
@@ -218,8 +283,8 @@ fn a_handler_at_its_limit_serves_its_queues_in_turn() {
     for _ in 0..9 {
         scheduler.begin_round();
         let next = scheduler.next().expect("a flow");
-        scheduler.start(next, MS);
-        scheduler.ended(next, task(0), MS, MS);
+        scheduler.start(next, RunCharge::expected(MS));
+        scheduler.ended(next, task(0), RunCharge::expected(MS), MS);
         served.push(next.queue);
     }
     assert_eq!(served, [1, 2, 0, 1, 2, 0, 1, 2, 0]);

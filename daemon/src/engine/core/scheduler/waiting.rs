@@ -2,10 +2,9 @@
 //! `fair_by` those of each key have a list of their own, and the keys share what the flow gets, as flows share a queue.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use super::ScheduledTask;
-use super::shares::{FlowIndex, Shares};
+use super::shares::{FlowIndex, RunCharge, Shares};
 use crate::engine::core::keys::PoolKey;
 
 /// The list of the tasks without a key; the only one where no key is asked for.
@@ -82,19 +81,19 @@ impl WaitLists {
         std::iter::from_fn(|| self.remove_first()).collect()
     }
 
-    /// The task that [`first`](Self::first) names starts, and is expected to run so long.
-    pub(super) fn start(&mut self, expected: Duration) -> Option<ScheduledTask> {
+    /// The task that [`first`](Self::first) names starts.
+    pub(super) fn start(&mut self, charge: RunCharge) -> Option<ScheduledTask> {
         let index = self.first_list()?;
         if self.is_shared() {
-            self.shares.start(index, expected);
+            self.shares.start(index, charge);
         }
         self.take_first(index)
     }
 
-    /// A task of this key was charged for another run time than it has had by now.
-    pub(super) fn correct(&mut self, fair: Option<u64>, charged: Duration, real: Duration) {
+    /// More is known of what a task of this key runs.
+    pub(super) fn correct(&mut self, fair: Option<u64>, was: RunCharge, is: RunCharge) {
         if let Some(index) = self.account_of(fair) {
-            self.shares.correct(index, charged, real);
+            self.shares.correct(index, was, is);
         }
     }
 

@@ -15,7 +15,7 @@ fn of_account(order: usize, account: u64) -> ScheduledTask {
 fn start(scheduler: &mut Scheduler, expected: Duration) -> Option<EntryKey> {
     scheduler.begin_round();
     let next = scheduler.next()?;
-    scheduler.start(next, expected)
+    scheduler.start(next, RunCharge::expected(expected))
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_tenant_behind_thousands_of_another_has_every_second_start() {
     for _ in 0..22 {
         let entry = start(&mut scheduler, MS).expect("a task");
         let tenant = if entry < 10_000 { 1 } else { 2 };
-        scheduler.ended(flow(0, 0), of_tenant(entry, tenant), MS, MS);
+        scheduler.ended(flow(0, 0), of_tenant(entry, tenant), RunCharge::expected(MS), MS);
         started.push(entry);
     }
     let other: Vec<_> = started.iter().filter(|entry| **entry >= 10_000).copied().collect();
@@ -47,7 +47,12 @@ fn keys_share_run_time_and_not_starts() {
     for _ in 0..100 {
         let entry = start(&mut scheduler, expected[0]).expect("a task");
         let tenant = entry % 2;
-        scheduler.ended(flow(0, 0), of_tenant(entry, tenant as u64), expected[0], real[tenant]);
+        scheduler.ended(
+            flow(0, 0),
+            of_tenant(entry, tenant as u64),
+            RunCharge::expected(expected[0]),
+            real[tenant],
+        );
         expected[0] = real[tenant];
         had[tenant] += real[tenant];
     }
@@ -73,7 +78,7 @@ fn a_key_that_was_idle_saves_nothing_and_many_keys_take_no_memory() {
     for n in 0..20_000 {
         scheduler.add(flow(0, 0), 1, of_tenant(n, n as u64));
         let entry = start(&mut scheduler, MS).expect("a task");
-        scheduler.ended(flow(0, 0), of_tenant(entry, entry as u64), MS, MS);
+        scheduler.ended(flow(0, 0), of_tenant(entry, entry as u64), RunCharge::expected(MS), MS);
     }
     assert!(scheduler.queues[0].lists[0].remembered() <= 4096 + 1);
     (0..10).for_each(|n| scheduler.add(flow(0, 0), 1, of_tenant(n, 1)));
@@ -81,6 +86,18 @@ fn a_key_that_was_idle_saves_nothing_and_many_keys_take_no_memory() {
     let started: Vec<_> = (0..10).map(|_| start(&mut scheduler, MS).expect("a task")).collect();
     let first = started.iter().filter(|entry| **entry < 10).count();
     assert!((4..=6).contains(&first), "{started:?}");
+}
+
+#[test]
+fn of_keys_that_all_are_new_the_first_comes_first() {
+    let mut scheduler = Scheduler::default();
+    (0..5).for_each(|n| scheduler.add(flow(0, 0), 1, of_tenant(n, n as u64)));
+    for n in 5..200 {
+        let entry = start(&mut scheduler, MS).expect("a task");
+        assert_eq!(entry, n - 5);
+        scheduler.ended(flow(0, 0), of_tenant(entry, entry as u64), RunCharge::expected(MS), MS);
+        scheduler.add(flow(0, 0), 1, of_tenant(n, n as u64));
+    }
 }
 
 #[test]
@@ -94,19 +111,19 @@ fn two_tasks_of_one_key_never_run_at_once() {
     first.sort_unstable();
     assert_eq!(first, [0, 2], "over both queues");
     assert_eq!((scheduler.waiting_for(0), scheduler.held_in(1)), (3, 2));
-    scheduler.ended(flow(0, 0), of_account(0, 5), MS, MS);
+    scheduler.ended(flow(0, 0), of_account(0, 5), RunCharge::expected(MS), MS);
     assert_eq!(start(&mut scheduler, MS), Some(1), "in the order of arrival");
     assert_eq!(start(&mut scheduler, MS), None);
     // One that is taken out does not keep the key, and one that is put back waits for it again.
-    scheduler.ended(flow(0, 1), of_account(1, 5), MS, MS);
+    scheduler.ended(flow(0, 1), of_account(1, 5), RunCharge::expected(MS), MS);
     scheduler.add(flow(0, 1), 1, of_account(1, 5));
     assert_eq!(scheduler.first(flow(0, 1)), Some(3));
     scheduler.remove(flow(0, 1), of_account(3, 5));
     assert_eq!(start(&mut scheduler, MS), Some(1));
-    scheduler.ended(flow(0, 1), of_account(1, 5), MS, MS);
-    scheduler.ended(flow(0, 0), of_account(2, 6), MS, MS);
+    scheduler.ended(flow(0, 1), of_account(1, 5), RunCharge::expected(MS), MS);
+    scheduler.ended(flow(0, 0), of_account(2, 6), RunCharge::expected(MS), MS);
     assert_eq!(start(&mut scheduler, MS), Some(4));
-    scheduler.ended(flow(0, 0), of_account(4, 6), MS, MS);
+    scheduler.ended(flow(0, 0), of_account(4, 6), RunCharge::expected(MS), MS);
     assert!(scheduler.exclusions.is_empty(), "nobody holds a key");
 }
 
@@ -119,7 +136,7 @@ fn all_that_waits_for_a_handler_is_taken_out_with_what_is_held() {
     assert_eq!(scheduler.remove_all_of(0), [1, 2, 3]);
     scheduler.add(flow(0, 0), 2, of_account(4, 5));
     assert_eq!(start(&mut scheduler, MS), None, "the running one keeps its key over a reload");
-    scheduler.ended(flow(0, 0), of_account(0, 5), MS, MS);
+    scheduler.ended(flow(0, 0), of_account(0, 5), RunCharge::expected(MS), MS);
     assert_eq!(start(&mut scheduler, MS), Some(4));
     scheduler.forget(0);
     assert!(scheduler.exclusions.is_empty());
