@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::consume::{Command, Session, SessionId, Subscriptions};
+use super::consume::{Session, SessionCommand, SessionId, Subscriptions};
 use super::event::{ConsumerId, LinkEvents};
-use super::publish::{Command as PublishCommand, Publisher, supervise};
-use super::status::Status;
+use super::publish::{PublishCommand, Publisher, supervise};
+use super::status::LinkStatus;
 use crate::config::{Broker, Queue};
 
 /// How long a drain waits for the end of the consumers: a cancel and what was on its way, at most `prefetch × workers`
@@ -85,13 +85,13 @@ impl Link {
         self.publisher.0.consumes(queues);
         self.sessions.retain(|session| !session.consuming.commands.is_closed());
         if *broker == *self.broker && !self.sessions.is_empty() {
-            self.sessions[0].tell(Command::Queues(queues.to_vec()));
+            self.sessions[0].tell(SessionCommand::Queues(queues.to_vec()));
             return;
         }
         self.publisher.0.resize(self.broker.publish_channels, broker.publish_channels);
         self.broker = Arc::new(broker.clone());
         for old in &self.sessions {
-            old.tell(Command::Retire);
+            old.tell(SessionCommand::Retire);
             // Closed: that supervisor ended already.
             let _ = old.publishing.send(PublishCommand::Retire);
         }
@@ -106,7 +106,7 @@ impl Link {
     /// Tries again at once every queue that is left alone because of what it delivers.
     pub fn retry_quarantined(&self) {
         for session in &self.sessions {
-            session.tell(Command::Retry);
+            session.tell(SessionCommand::Retry);
         }
     }
 
@@ -118,7 +118,7 @@ impl Link {
             .iter()
             .map(|session| {
                 let (done, ended) = oneshot::channel();
-                session.tell(Command::Stop(done));
+                session.tell(SessionCommand::Stop(done));
                 ended
             })
             .collect();
@@ -136,7 +136,7 @@ impl Link {
         let closed = self.sessions.iter().flat_map(|session| {
             let (consuming, first) = oneshot::channel();
             let (publishing, second) = oneshot::channel();
-            session.tell(Command::Close(limit, consuming));
+            session.tell(SessionCommand::Close(limit, consuming));
             // Closed: that supervisor ended already.
             let _ = session.publishing.send(PublishCommand::Close(limit, publishing));
             [first, second]
@@ -147,7 +147,7 @@ impl Link {
     fn start_session(&mut self, queues: &[Queue]) {
         let id = self.next_session;
         self.next_session += 1;
-        let status = Status::new(self.events.clone());
+        let status = LinkStatus::new(self.events.clone());
         let (publishing, commands) = mpsc::unbounded_channel();
         tokio::task::spawn_local(supervise(
             self.broker.clone(),
@@ -161,7 +161,7 @@ impl Link {
 }
 
 impl Sessions {
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: SessionCommand) {
         // Closed: it ended already, and there is nothing left to do for it.
         let _ = self.consuming.commands.send(command);
     }

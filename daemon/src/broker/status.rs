@@ -9,7 +9,7 @@ use super::event::{LinkEvent, LinkEvents};
 use super::server::Server;
 
 /// Shared by the supervisors of both connections of one link.
-pub(super) struct Status {
+pub(super) struct LinkStatus {
     events: LinkEvents,
     consuming: RefCell<Option<(String, Server)>>,
     publishing: Cell<bool>,
@@ -21,7 +21,7 @@ pub(super) struct Status {
     up: Notify,
 }
 
-impl Status {
+impl LinkStatus {
     pub(super) fn new(events: LinkEvents) -> Rc<Self> {
         Rc::new(Self {
             events,
@@ -102,10 +102,10 @@ impl Status {
 mod tests {
     use super::*;
 
-    fn told(steps: impl Fn(&Status)) -> Vec<&'static str> {
+    fn told(steps: impl Fn(&LinkStatus)) -> Vec<&'static str> {
         let told: Rc<RefCell<Vec<&'static str>>> = Rc::default();
         let sink = told.clone();
-        let status = Status::new(Rc::new(move |event| {
+        let status = LinkStatus::new(Rc::new(move |event| {
             sink.borrow_mut().push(match event {
                 LinkEvent::Connected { .. } => "connected",
                 LinkEvent::Blocked(true) => "blocked",

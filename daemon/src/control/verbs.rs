@@ -108,7 +108,7 @@ fn parameter<'n>(request: &hyper::Request<Incoming>, names: &[&'n str]) -> Resul
 }
 
 /// As [`reply`], for what the main loop may refuse: 422, so that it is not taken for a path that is not there.
-fn reply_or_refusal<T: Serialize>(answer: Result<Result<T, String>, Silence>) -> Response {
+fn reply_or_refusal<T: Serialize>(answer: Result<Result<T, String>, NoAnswer>) -> Response {
     match answer {
         Ok(Err(message)) => error(StatusCode::UNPROCESSABLE_ENTITY, message),
         Ok(Ok(value)) => reply(Ok(value)),
@@ -145,7 +145,7 @@ async fn route(request: hyper::Request<Incoming>, requests: &mpsc::Sender<Reques
 }
 
 /// Why the main loop gave no answer.
-enum Silence {
+enum NoAnswer {
     Late,
     Gone,
 }
@@ -153,40 +153,40 @@ enum Silence {
 async fn ask<T>(
     requests: &mpsc::Sender<Request>,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, Silence> {
-    tokio::time::timeout(ANSWER_TIMEOUT, wait_for(requests, request)).await.unwrap_or(Err(Silence::Late))
+) -> Result<T, NoAnswer> {
+    tokio::time::timeout(ANSWER_TIMEOUT, wait_for(requests, request)).await.unwrap_or(Err(NoAnswer::Late))
 }
 
 async fn wait_for<T>(
     requests: &mpsc::Sender<Request>,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, Silence> {
+) -> Result<T, NoAnswer> {
     let (reply, answer) = oneshot::channel();
-    requests.send(request(reply)).await.map_err(|_| Silence::Gone)?;
-    answer.await.map_err(|_| Silence::Gone)
+    requests.send(request(reply)).await.map_err(|_| NoAnswer::Gone)?;
+    answer.await.map_err(|_| NoAnswer::Gone)
 }
 
-fn reply<T: Serialize>(answer: Result<T, Silence>) -> Response {
+fn reply<T: Serialize>(answer: Result<T, NoAnswer>) -> Response {
     match answer {
         Ok(value) => json(StatusCode::OK, &value),
-        Err(Silence::Late) => error(
+        Err(NoAnswer::Late) => error(
             StatusCode::GATEWAY_TIMEOUT,
             format!("the daemon's main loop did not answer in {} s; see its log", ANSWER_TIMEOUT.as_secs()),
         ),
-        Err(Silence::Gone) => {
+        Err(NoAnswer::Gone) => {
             error(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping and did not answer".to_owned())
         }
     }
 }
 
-fn metrics(answer: Result<Status, Silence>) -> Response {
+fn metrics(answer: Result<Status, NoAnswer>) -> Response {
     let Ok(status) = answer else { return reply(answer) };
     let mut response = Response::new(Full::new(Bytes::from(metrics::render(&status))));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     response
 }
 
-fn ready(answer: Result<Result<(), String>, Silence>) -> Response {
+fn ready(answer: Result<Result<(), String>, NoAnswer>) -> Response {
     match answer {
         Ok(Ok(())) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
         Ok(Err(which)) => {

@@ -47,13 +47,13 @@ pub struct Store {
 #[derive(Debug)]
 struct StoreThread {
     inbox: mpsc::SyncSender<StoreRequest>,
-    fault: Fault,
+    fault: StoreFault,
     ended: oneshot::Receiver<()>,
 }
 
 /// Why nothing is written at the moment, if so.
 #[derive(Debug, Clone, Default)]
-struct Fault(Arc<Mutex<Option<String>>>);
+struct StoreFault(Arc<Mutex<Option<String>>>);
 
 impl Store {
     /// No file is touched before the first order. `state`: the daemon's state directory.
@@ -112,7 +112,7 @@ impl StoreThread {
     fn start(directory: PathBuf) -> io::Result<Self> {
         let (inbox, messages) = mpsc::sync_channel(MAX_WAITING);
         let (end, ended) = oneshot::channel();
-        let fault = Fault::default();
+        let fault = StoreFault::default();
         let files = Files { directory, lock: None, open: HashMap::new(), fault: fault.clone(), rests: None };
         std::thread::Builder::new().name("dedup".into()).spawn(move || {
             files.run(&messages);
@@ -122,7 +122,7 @@ impl StoreThread {
     }
 }
 
-impl Fault {
+impl StoreFault {
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,7 +145,7 @@ struct Files {
     /// Held as long as this daemon lives: two would overwrite each other's files.
     lock: Option<File>,
     open: HashMap<Arc<str>, Open>,
-    fault: Fault,
+    fault: StoreFault,
     /// No file is touched before this.
     rests: Option<Instant>,
 }

@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use self::agreed::Agreed;
-use self::link::{Link, register};
+use self::link::{HostLink, register};
 use super::budget::LogBudgets;
 use super::death;
 use super::frame::{self, Buffer, ControlMessage, Init, MAX_FROM_HOST};
@@ -52,7 +52,7 @@ struct SupervisedHost {
     out: RefCell<WriteBuffer>,
     input: RefCell<Buffer>,
     /// `None` before the process is there, and after its end.
-    link: RefCell<Option<Rc<Link>>>,
+    link: RefCell<Option<Rc<HostLink>>>,
     stdout: RefCell<OutputStream>,
     stderr: RefCell<OutputStream>,
     logs: RefCell<LogBudgets>,
@@ -207,7 +207,7 @@ impl fmt::Debug for Host {
 
 /// The life of a host, from its start to its last event.
 async fn live(inner: Rc<SupervisedHost>, spec: HostSpec, spawner: Spawner) {
-    let link = match spawner.spawn(spec.handler, spec.plugin, spec.bounds).await.and_then(Link::new) {
+    let link = match spawner.spawn(spec.handler, spec.plugin, spec.bounds).await.and_then(HostLink::new) {
         Ok(link) => Rc::new(link),
         Err(error) => {
             let message = format!("the host process cannot be started: {error}");
@@ -253,7 +253,7 @@ async fn live(inner: Rc<SupervisedHost>, spec: HostSpec, spawner: Spawner) {
 }
 
 impl SupervisedHost {
-    fn link(&self) -> Option<Rc<Link>> {
+    fn link(&self) -> Option<Rc<HostLink>> {
         self.link.borrow().clone()
     }
 
@@ -308,7 +308,7 @@ impl SupervisedHost {
     }
 
     /// Writes once; `true`: something is left.
-    fn write(&self, link: &Link) -> bool {
+    fn write(&self, link: &HostLink) -> bool {
         let mut out = self.out.borrow_mut();
         if out.is_empty() {
             return false;
@@ -323,7 +323,7 @@ impl SupervisedHost {
     }
 
     /// Writes what the socket did not take at once. Never returns.
-    async fn write_rest(&self, link: &Link) {
+    async fn write_rest(&self, link: &HostLink) {
         loop {
             self.blocked.notified().await;
             let socket = loop {

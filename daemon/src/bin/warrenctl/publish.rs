@@ -25,7 +25,7 @@ use self::envelope::Envelope;
 use self::input::{InputError, TaskSource};
 use self::ledger::PublishReport;
 use self::send::{PublishRun, Stop};
-use self::wait::{AwaitedTasks, End, Inbox, Limit};
+use self::wait::{AwaitedTasks, Inbox, Limit, WaitEnd};
 use self::when::When;
 use crate::exit::{Code, VerbError};
 use crate::interrupt::Interrupt;
@@ -156,7 +156,7 @@ struct PublishEnd {
     /// Why it stopped early, if it did.
     reason: Option<Stop>,
     /// The results, where they were waited for.
-    results: Option<(AwaitedTasks, End)>,
+    results: Option<(AwaitedTasks, WaitEnd)>,
 }
 
 async fn publish(
@@ -324,10 +324,10 @@ fn conclude(
 /// How a run ended, in a word for scripts.
 fn word(ended: &PublishEnd) -> &'static str {
     match (&ended.reason, &ended.results) {
-        (None, None | Some((_, End::Complete))) => "complete",
-        (Some(Stop::Signal), _) | (None, Some((_, End::Interrupted))) => "interrupted",
-        (None, Some((_, End::Timeout))) => "timeout",
+        (None, None | Some((_, WaitEnd::Complete))) => "complete",
+        (Some(Stop::Signal), _) | (None, Some((_, WaitEnd::Interrupted))) => "interrupted",
+        (None, Some((_, WaitEnd::Timeout))) => "timeout",
         (Some(Stop::Input(_)), _) => "bad input",
-        (Some(Stop::Broker(..)), _) | (None, Some((_, End::Lost(_)))) => "broker",
+        (Some(Stop::Broker(..)), _) | (None, Some((_, WaitEnd::Lost(_)))) => "broker",
     }
 }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 pub(super) use self::end::End;
 use self::end::{Next, next};
-pub(super) use self::event::{Action, Event};
+pub(super) use self::event::{SessionAction, SessionEvent};
 use self::probation::{Probation, Record, Trust};
 use crate::broker::dial::{Backoff, CAP, Loss};
 use crate::broker::event::ConsumerId;
@@ -42,13 +42,13 @@ const MAX_ASKED: usize = 16;
 
 /// The machine. Times are those of the session's life.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(super) struct SessionMachine {
     phase: Phase,
     /// No queue is wanted any more, and no new connection.
     leaving: bool,
     /// Somebody waits for the end of the consumers.
     stopping: bool,
-    queues: Vec<Entry>,
+    queues: Vec<SessionQueue>,
     /// Stopped consumers with something to settle; true: being released.
     kept: Vec<(ConsumerId, bool)>,
     /// Counts dials; which address is next.
@@ -74,10 +74,10 @@ enum Phase {
 
 /// One queue: wanted, or with a consumer that is on its way out.
 #[derive(Debug)]
-struct Entry {
+struct SessionQueue {
     name: Arc<str>,
     wanted: Option<Queue>,
-    stage: Stage,
+    stage: QueueStage,
     backoff: Backoff,
     /// When it became live.
     since: Duration,
@@ -86,7 +86,7 @@ struct Entry {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum QueueStage {
     /// To be subscribed to at this time, if it is wanted.
     Idle(Duration),
     /// Being subscribed to, with this window.
@@ -97,8 +97,8 @@ enum Stage {
     Leaving(ConsumerId),
 }
 
-impl Machine {
-    /// For a broker with so many addresses. Its first [`Event::Time`] makes it dial.
+impl SessionMachine {
+    /// For a broker with so many addresses. Its first [`SessionEvent::Time`] makes it dial.
     pub(super) fn new(addresses: usize, queues: &[Queue]) -> Self {
         let mut machine = Self {
             phase: Phase::Waiting { until: Duration::ZERO },
@@ -116,38 +116,38 @@ impl Machine {
     }
 
     /// Takes an event; says what is to be done, in this order.
-    pub(super) fn on(&mut self, event: Event, now: Duration) -> Vec<Action> {
+    pub(super) fn on(&mut self, event: SessionEvent, now: Duration) -> Vec<SessionAction> {
         let mut todo = Vec::new();
         if self.phase == Phase::Ended {
             return todo;
         }
         match event {
-            Event::Dialled => self.phase = Phase::Up { since: now, served: false },
-            Event::DialFailed(why) => self.dial_failed(why, now, &mut todo),
-            Event::Lost(loss) => self.lost(loss, now, &mut todo),
-            Event::Consuming(name, id) => self.consuming(&name, id, now, &mut todo),
-            Event::Unusable(name, why) => self.unusable(name, why, now, &mut todo),
-            Event::Ended { id, end, connected } => self.ended(id, end, connected, now, &mut todo),
-            Event::Forgotten(id, why) if self.is_live(id) => {
+            SessionEvent::Dialled => self.phase = Phase::Up { since: now, served: false },
+            SessionEvent::DialFailed(why) => self.dial_failed(why, now, &mut todo),
+            SessionEvent::Lost(loss) => self.lost(loss, now, &mut todo),
+            SessionEvent::Consuming(name, id) => self.consuming(&name, id, now, &mut todo),
+            SessionEvent::Unusable(name, why) => self.unusable(name, why, now, &mut todo),
+            SessionEvent::Ended { id, end, connected } => self.ended(id, end, connected, now, &mut todo),
+            SessionEvent::Forgotten(id, why) if self.is_live(id) => {
                 self.ended(id, End::Channel(why), true, now, &mut todo);
             }
-            Event::Settled(id) => self.settled(id, &mut todo),
-            Event::Released(id) => self.kept.retain(|(kept, _)| *kept != id),
-            Event::Queues(queues) if !self.leaving => self.want(&queues, now, &mut todo),
-            Event::Retry => self.end_quarantines(now),
-            Event::Time | Event::Queues(_) | Event::Forgotten(..) => {}
-            Event::Stop => {
+            SessionEvent::Settled(id) => self.settled(id, &mut todo),
+            SessionEvent::Released(id) => self.kept.retain(|(kept, _)| *kept != id),
+            SessionEvent::Queues(queues) if !self.leaving => self.want(&queues, now, &mut todo),
+            SessionEvent::Retry => self.end_quarantines(now),
+            SessionEvent::Time | SessionEvent::Queues(_) | SessionEvent::Forgotten(..) => {}
+            SessionEvent::Stop => {
                 self.stopping = true;
                 self.leave(now, &mut todo);
             }
-            Event::Retire => self.leave(now, &mut todo),
-            Event::Close => self.end(&mut todo),
+            SessionEvent::Retire => self.leave(now, &mut todo),
+            SessionEvent::Close => self.end(&mut todo),
         }
         self.go_on(now, &mut todo);
         todo
     }
 
-    /// When to come back with [`Event::Time`] if nothing else happens before; never later than [`CAP`] from now.
+    /// When to come back with [`SessionEvent::Time`] if nothing else happens before; never later than [`CAP`] from now.
     pub(super) fn wake(&self, now: Duration) -> Duration {
         let latest = self.judgement().unwrap_or(Duration::MAX).min(now + CAP);
         match self.phase {
@@ -156,7 +156,7 @@ impl Machine {
             Phase::Up { .. } if self.asked() < MAX_ASKED => {
                 let admitted = self.queues.iter().filter(|entry| self.admits(entry));
                 let due = admitted.filter_map(|entry| match entry.stage {
-                    Stage::Idle(due) => Some(due),
+                    QueueStage::Idle(due) => Some(due),
                     _ => None,
                 });
                 due.min().unwrap_or(latest).min(latest)
@@ -171,23 +171,23 @@ impl Machine {
     }
 
     /// The addresses in turn, the others of a cluster at once.
-    fn dial_failed(&mut self, why: String, now: Duration, todo: &mut Vec<Action>) {
+    fn dial_failed(&mut self, why: String, now: Duration, todo: &mut Vec<SessionAction>) {
         self.turn += 1;
         let all_failed = self.turn.is_multiple_of(self.addresses);
         let wait = if all_failed { self.backoff.failed() } else { Duration::ZERO };
         self.phase = Phase::Waiting { until: now + wait };
-        todo.push(Action::Away(why));
+        todo.push(SessionAction::Away(why));
     }
 
     /// Every tag is void, and every queue due as soon as there is a connection again.
-    fn lost(&mut self, loss: Loss, now: Duration, todo: &mut Vec<Action>) {
+    fn lost(&mut self, loss: Loss, now: Duration, todo: &mut Vec<SessionAction>) {
         let Phase::Up { since, served } = self.phase else { return };
         let Loss { why, by_content } = loss;
-        todo.push(Action::HangUp(why.clone()));
+        todo.push(SessionAction::HangUp(why.clone()));
         self.judge_loss(by_content, &why, now, todo);
         self.kept.clear();
         for entry in &mut self.queues {
-            entry.stage = Stage::Idle(now);
+            entry.stage = QueueStage::Idle(now);
         }
         if !served {
             // This address answered, but nothing could be consumed there: the next one is tried.
@@ -196,55 +196,62 @@ impl Machine {
         let wait = self.backoff.lost_after(now.saturating_sub(since), served);
         self.phase = Phase::Waiting { until: now + wait };
         if !self.leaving {
-            todo.push(Action::Away(why));
+            todo.push(SessionAction::Away(why));
         }
     }
 
-    fn consuming(&mut self, name: &str, id: ConsumerId, now: Duration, todo: &mut Vec<Action>) {
+    fn consuming(&mut self, name: &str, id: ConsumerId, now: Duration, todo: &mut Vec<SessionAction>) {
         if let Phase::Up { served, .. } = &mut self.phase {
             *served = true;
         }
         let Some(entry) = self.queues.iter_mut().find(|entry| &*entry.name == name) else { return };
-        let Stage::Asked(window) = entry.stage else { return };
+        let QueueStage::Asked(window) = entry.stage else { return };
         entry.since = now;
         if entry.wanted.as_ref().map(Queue::window) == Some(window) {
-            entry.stage = Stage::Live(id, window);
+            entry.stage = QueueStage::Live(id, window);
         } else {
             // Changed while the broker was asked.
-            entry.stage = Stage::Leaving(id);
-            todo.push(Action::Cancel(id));
+            entry.stage = QueueStage::Leaving(id);
+            todo.push(SessionAction::Cancel(id));
         }
     }
 
-    fn unusable(&mut self, name: Arc<str>, why: String, now: Duration, todo: &mut Vec<Action>) {
+    fn unusable(&mut self, name: Arc<str>, why: String, now: Duration, todo: &mut Vec<SessionAction>) {
         let Some(entry) = self.queues.iter_mut().find(|entry| entry.name == name) else { return };
-        entry.stage = Stage::Idle(now + entry.backoff.failed());
+        entry.stage = QueueStage::Idle(now + entry.backoff.failed());
         entry.stood();
         if entry.wanted.is_some() {
-            todo.push(Action::Unusable(name, why));
+            todo.push(SessionAction::Unusable(name, why));
         }
     }
 
-    fn ended(&mut self, id: ConsumerId, end: End, connected: bool, now: Duration, todo: &mut Vec<Action>) {
+    fn ended(
+        &mut self,
+        id: ConsumerId,
+        end: End,
+        connected: bool,
+        now: Duration,
+        todo: &mut Vec<SessionAction>,
+    ) {
         let entry = self.queues.iter_mut().find(|entry| entry.stage.consumer() == Some(id));
-        let cancelled = entry.as_ref().is_some_and(|entry| matches!(entry.stage, Stage::Leaving(_)));
+        let cancelled = entry.as_ref().is_some_and(|entry| matches!(entry.stage, QueueStage::Leaving(_)));
         if entry.is_none() && !self.kept.iter().any(|(kept, _)| *kept == id) {
             return; // of a connection that was lost before
         }
         match next(end, cancelled, connected) {
             Next::Stopped => {
                 self.kept.push((id, false));
-                todo.push(Action::Stopped(id));
+                todo.push(SessionAction::Stopped(id));
                 if let Some(entry) = entry {
-                    entry.stage = Stage::Idle(now);
+                    entry.stage = QueueStage::Idle(now);
                 }
             }
             Next::Resubscribe { why } => {
                 self.kept.retain(|(kept, _)| *kept != id);
-                todo.push(Action::Void(id, why));
+                todo.push(SessionAction::Void(id, why));
                 if let Some(entry) = entry {
                     let lasted = now.saturating_sub(entry.since);
-                    entry.stage = Stage::Idle(now + entry.backoff.lost_after(lasted, false));
+                    entry.stage = QueueStage::Idle(now + entry.backoff.lost_after(lasted, false));
                     entry.stood();
                 }
             }
@@ -254,30 +261,30 @@ impl Machine {
 
     /// Whether nobody cancelled this consumer.
     fn is_live(&self, id: ConsumerId) -> bool {
-        self.queues.iter().any(|entry| matches!(entry.stage, Stage::Live(live, _) if live == id))
+        self.queues.iter().any(|entry| matches!(entry.stage, QueueStage::Live(live, _) if live == id))
     }
 
-    fn settled(&mut self, id: ConsumerId, todo: &mut Vec<Action>) {
+    fn settled(&mut self, id: ConsumerId, todo: &mut Vec<SessionAction>) {
         if let Some((_, releasing @ false)) = self.kept.iter_mut().find(|(kept, _)| *kept == id) {
             *releasing = true;
-            todo.push(Action::Release(id));
+            todo.push(SessionAction::Release(id));
         }
     }
 
-    fn leave(&mut self, now: Duration, todo: &mut Vec<Action>) {
+    fn leave(&mut self, now: Duration, todo: &mut Vec<SessionAction>) {
         self.leaving = true;
         self.want(&[], now, todo);
     }
 
     /// Takes over a list of queues. A queue whose window did not change keeps its consumer; the other settings need
     /// no new subscription. One that changed is tried at once, whatever failed before.
-    fn want(&mut self, queues: &[Queue], now: Duration, todo: &mut Vec<Action>) {
+    fn want(&mut self, queues: &[Queue], now: Duration, todo: &mut Vec<SessionAction>) {
         for queue in queues {
             if !self.queues.iter().any(|entry| entry.name == queue.name) {
-                self.queues.push(Entry {
+                self.queues.push(SessionQueue {
                     name: queue.name.clone(),
                     wanted: None,
-                    stage: Stage::Idle(now),
+                    stage: QueueStage::Idle(now),
                     backoff: Backoff::default(),
                     since: now,
                     trust: Trust::Trusted,
@@ -288,12 +295,12 @@ impl Machine {
         for entry in &mut self.queues {
             let wanted = queues.iter().find(|queue| queue.name == entry.name);
             match entry.stage {
-                Stage::Live(id, window) if wanted.map(Queue::window) != Some(window) => {
-                    entry.stage = Stage::Leaving(id);
-                    todo.push(Action::Cancel(id));
+                QueueStage::Live(id, window) if wanted.map(Queue::window) != Some(window) => {
+                    entry.stage = QueueStage::Leaving(id);
+                    todo.push(SessionAction::Cancel(id));
                 }
-                Stage::Idle(_) if wanted != entry.wanted.as_ref() => {
-                    entry.stage = Stage::Idle(now);
+                QueueStage::Idle(_) if wanted != entry.wanted.as_ref() => {
+                    entry.stage = QueueStage::Idle(now);
                     entry.end_quarantine(now);
                 }
                 _ => {}
@@ -303,17 +310,17 @@ impl Machine {
     }
 
     /// Starts what is due in the present state: a dial, subscriptions, the end.
-    fn go_on(&mut self, now: Duration, todo: &mut Vec<Action>) {
-        self.queues.retain(|entry| entry.wanted.is_some() || !matches!(entry.stage, Stage::Idle(_)));
+    fn go_on(&mut self, now: Duration, todo: &mut Vec<SessionAction>) {
+        self.queues.retain(|entry| entry.wanted.is_some() || !matches!(entry.stage, QueueStage::Idle(_)));
         if self.leaving && self.queues.is_empty() && std::mem::take(&mut self.stopping) {
-            todo.push(Action::NoneLeft);
+            todo.push(SessionAction::NoneLeft);
         }
         self.judge_time(matches!(self.phase, Phase::Up { .. }), now);
         match self.phase {
             Phase::Waiting { .. } | Phase::Dialling if self.leaving => self.end(todo),
             Phase::Waiting { until } if until <= now => {
                 self.phase = Phase::Dialling;
-                todo.push(Action::Dial(self.turn % self.addresses));
+                todo.push(SessionAction::Dial(self.turn % self.addresses));
             }
             Phase::Up { .. } if self.leaving && self.queues.is_empty() && self.kept.is_empty() => {
                 self.end(todo);
@@ -323,34 +330,35 @@ impl Machine {
         }
     }
 
-    fn subscribe_due(&mut self, now: Duration, todo: &mut Vec<Action>) {
+    fn subscribe_due(&mut self, now: Duration, todo: &mut Vec<SessionAction>) {
         let free = MAX_ASKED.saturating_sub(self.asked());
-        let is_due =
-            |entry: &Entry| matches!(entry.stage, Stage::Idle(due) if due <= now) && self.admits(entry);
+        let is_due = |entry: &SessionQueue| {
+            matches!(entry.stage, QueueStage::Idle(due) if due <= now) && self.admits(entry)
+        };
         let due: Vec<usize> =
             (0..self.queues.len()).filter(|n| is_due(&self.queues[*n])).take(free).collect();
         for n in due {
             let entry = &mut self.queues[n];
             if let Some(queue) = &entry.wanted {
-                entry.stage = Stage::Asked(queue.window());
-                todo.push(Action::Subscribe(queue.clone()));
+                entry.stage = QueueStage::Asked(queue.window());
+                todo.push(SessionAction::Subscribe(queue.clone()));
             }
         }
     }
 
     fn asked(&self) -> usize {
-        self.queues.iter().filter(|entry| matches!(entry.stage, Stage::Asked(_))).count()
+        self.queues.iter().filter(|entry| matches!(entry.stage, QueueStage::Asked(_))).count()
     }
 
-    fn end(&mut self, todo: &mut Vec<Action>) {
+    fn end(&mut self, todo: &mut Vec<SessionAction>) {
         if self.phase != Phase::Ended {
             self.phase = Phase::Ended;
-            todo.push(Action::End);
+            todo.push(SessionAction::End);
         }
     }
 }
 
-impl Stage {
+impl QueueStage {
     fn consumer(self) -> Option<ConsumerId> {
         match self {
             Self::Live(id, _) | Self::Leaving(id) => Some(id),

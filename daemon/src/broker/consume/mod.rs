@@ -14,5 +14,5 @@ mod session;
 mod settler;
 mod subscription;
 
-pub(super) use self::session::{Command, Session};
+pub(super) use self::session::{Session, SessionCommand};
 pub(super) use self::subscription::{SessionId, Subscriptions};

@@ -18,19 +18,19 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::connection::{Connection, close, failure};
-use super::link::{Action, End, Event, Machine};
+use super::link::{End, SessionAction, SessionEvent, SessionMachine};
 use super::subscription::{CONSUMER_TAG, SessionId, Subscriptions};
 use crate::broker::dial::{BrokerConnection, CAP, Loss, answered, dial_one};
 use crate::broker::event::{ConsumerId, LinkEvent};
 use crate::broker::queues::{QueueError, declare_work_queue};
-use crate::broker::status::Status;
+use crate::broker::status::LinkStatus;
 use crate::config::{Broker, Queue};
 
 /// How often the connection is looked at, besides its own reports.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// What the link asks of its session.
-pub(in crate::broker) enum Command {
+pub(in crate::broker) enum SessionCommand {
     /// Consume exactly these.
     Queues(Vec<Queue>),
     /// Try again at once what was given up for a while.
@@ -45,7 +45,7 @@ pub(in crate::broker) enum Command {
 
 /// The link's hold on a session.
 pub(in crate::broker) struct Session {
-    pub(in crate::broker) commands: mpsc::UnboundedSender<Command>,
+    pub(in crate::broker) commands: mpsc::UnboundedSender<SessionCommand>,
     /// A subscription was settled to its end.
     pub(in crate::broker) settled: Rc<Notify>,
 }
@@ -55,17 +55,17 @@ struct Supervisor {
     id: SessionId,
     broker: Arc<Broker>,
     subscriptions: Rc<Subscriptions>,
-    status: Rc<Status>,
+    status: Rc<LinkStatus>,
     /// `None` when the link is gone.
-    commands: Option<mpsc::UnboundedReceiver<Command>>,
+    commands: Option<mpsc::UnboundedReceiver<SessionCommand>>,
     settled: Rc<Notify>,
     ends: mpsc::UnboundedReceiver<(ConsumerId, End)>,
     /// For the consumers to come.
     ended: mpsc::UnboundedSender<(ConsumerId, End)>,
     started: Instant,
-    machine: Machine,
+    machine: SessionMachine,
     /// Not yet given to the machine.
-    events: VecDeque<Event>,
+    events: VecDeque<SessionEvent>,
     /// What the broker is being asked. They belong to the connection, and go with it.
     jobs: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     connection: Option<Connection>,
@@ -81,7 +81,7 @@ enum Done {
     /// The connection is gone, as far as the job was told.
     Lost(String),
     /// Whatever the machine is to know of it.
-    Event(Option<Event>),
+    Event(Option<SessionEvent>),
 }
 
 impl Session {
@@ -91,14 +91,14 @@ impl Session {
         broker: Arc<Broker>,
         queues: &[Queue],
         subscriptions: Rc<Subscriptions>,
-        status: Rc<Status>,
+        status: Rc<LinkStatus>,
     ) -> Self {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (ended, ends) = mpsc::unbounded_channel();
         let settled = Rc::new(Notify::new());
         let supervisor = Supervisor {
             id,
-            machine: Machine::new(broker.uris.len(), queues),
+            machine: SessionMachine::new(broker.uris.len(), queues),
             broker,
             subscriptions,
             status,
@@ -107,7 +107,7 @@ impl Session {
             ends,
             ended,
             started: Instant::now(),
-            events: VecDeque::from([Event::Time]),
+            events: VecDeque::from([SessionEvent::Time]),
             jobs: FuturesUnordered::new(),
             connection: None,
             stopping: None,
@@ -124,7 +124,7 @@ impl Supervisor {
         loop {
             while let Some(event) = self.events.pop_front() {
                 for action in self.machine.on(event, self.started.elapsed()) {
-                    if action == Action::End {
+                    if action == SessionAction::End {
                         return self.end().await;
                     }
                     self.perform(action);
@@ -143,28 +143,28 @@ impl Supervisor {
                     self.ask_what_was_seen();
                     self.ask_for_idle();
                 }
-                () = sleep_until(wake) => self.events.push_back(Event::Time),
+                () = sleep_until(wake) => self.events.push_back(SessionEvent::Time),
             }
         }
     }
 
     /// A command; `None`: the link was dropped.
-    fn on_command(&mut self, command: Option<Command>) {
+    fn on_command(&mut self, command: Option<SessionCommand>) {
         let event = match command {
-            Some(Command::Queues(queues)) => Event::Queues(queues),
-            Some(Command::Retry) => Event::Retry,
-            Some(Command::Stop(done)) => {
+            Some(SessionCommand::Queues(queues)) => SessionEvent::Queues(queues),
+            Some(SessionCommand::Retry) => SessionEvent::Retry,
+            Some(SessionCommand::Stop(done)) => {
                 self.stopping = Some(done);
-                Event::Stop
+                SessionEvent::Stop
             }
-            Some(Command::Close(limit, done)) => {
+            Some(SessionCommand::Close(limit, done)) => {
                 self.closing = Some((limit, done));
-                Event::Close
+                SessionEvent::Close
             }
-            Some(Command::Retire) => Event::Retire,
+            Some(SessionCommand::Retire) => SessionEvent::Retire,
             None => {
                 self.commands = None;
-                Event::Retire
+                SessionEvent::Retire
             }
         };
         self.events.push_back(event);
@@ -176,7 +176,7 @@ impl Supervisor {
                 self.status.used(turn);
                 self.status.consuming(Some((dialled.address.clone(), dialled.server.clone())));
                 self.connection = Some(Connection::new(Rc::from(dialled)));
-                self.events.push_back(Event::Dialled);
+                self.events.push_back(SessionEvent::Dialled);
                 // It may have ended before there was a listener.
                 self.look("the connection is gone");
             }
@@ -192,7 +192,7 @@ impl Supervisor {
                 loss = report;
             }
         }
-        self.events.push_back(Event::Lost(loss));
+        self.events.push_back(SessionEvent::Lost(loss));
     }
 
     /// A consumer's stream has ended.
@@ -202,7 +202,7 @@ impl Supervisor {
         }
         match end {
             end if self.is_connected() => {
-                self.events.push_back(Event::Ended { id, end, connected: true });
+                self.events.push_back(SessionEvent::Ended { id, end, connected: true });
             }
             End::Connection(loss) => self.lost(loss),
             End::Channel(why) => self.lost(Loss::plain(why)),
@@ -227,8 +227,8 @@ impl Supervisor {
         for id in self.machine.kept() {
             let event = match self.subscriptions.get(id) {
                 Some(one) if one.channel.status().connected() => continue,
-                Some(_) => Event::Ended { id, end: End::Channel(why.to_owned()), connected: true },
-                None => Event::Released(id),
+                Some(_) => SessionEvent::Ended { id, end: End::Channel(why.to_owned()), connected: true },
+                None => SessionEvent::Released(id),
             };
             self.events.push_back(event);
         }
@@ -254,7 +254,7 @@ impl Supervisor {
             let dialled = dialled.clone();
             self.jobs.push(Box::pin(async move {
                 let forgotten = one.forgotten(&dialled.connection).await;
-                Done::Event(forgotten.map(|why| Event::Forgotten(id, why.to_owned())))
+                Done::Event(forgotten.map(|why| SessionEvent::Forgotten(id, why.to_owned())))
             }));
         }
     }
@@ -262,31 +262,33 @@ impl Supervisor {
     /// Tells the machine of every stopped consumer that has nothing left to settle.
     fn note_settled(&mut self) {
         let finished = self.subscriptions.of(self.id).into_iter().filter(|(_, one)| one.is_finished());
-        self.events.extend(finished.map(|(id, _)| Event::Settled(id)));
+        self.events.extend(finished.map(|(id, _)| SessionEvent::Settled(id)));
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, action: SessionAction) {
         match action {
-            Action::Dial(turn) => self.dial(turn),
-            Action::HangUp(why) => self.hang_up(&why),
-            Action::Subscribe(queue) => self.subscribe(queue),
-            Action::Cancel(id) => self.cancel(id),
-            Action::Stopped(id) => {
+            SessionAction::Dial(turn) => self.dial(turn),
+            SessionAction::HangUp(why) => self.hang_up(&why),
+            SessionAction::Subscribe(queue) => self.subscribe(queue),
+            SessionAction::Cancel(id) => self.cancel(id),
+            SessionAction::Stopped(id) => {
                 self.subscriptions.stopped(id);
                 self.note_settled();
             }
-            Action::Void(id, why) => self.subscriptions.lost(id, &why),
-            Action::Release(id) => self.release(id),
-            Action::Away(why) => self.subscriptions.tell(LinkEvent::Away { why }),
-            Action::Unusable(queue, why) => self.subscriptions.tell(LinkEvent::Unusable { queue, why }),
-            Action::Quarantine(queue, why, wait) => {
+            SessionAction::Void(id, why) => self.subscriptions.lost(id, &why),
+            SessionAction::Release(id) => self.release(id),
+            SessionAction::Away(why) => self.subscriptions.tell(LinkEvent::Away { why }),
+            SessionAction::Unusable(queue, why) => {
+                self.subscriptions.tell(LinkEvent::Unusable { queue, why });
+            }
+            SessionAction::Quarantine(queue, why, wait) => {
                 self.subscriptions.tell(LinkEvent::Quarantined { queue, why, wait });
             }
-            Action::NoneLeft => {
+            SessionAction::NoneLeft => {
                 // Whoever asked may have stopped waiting.
                 let _ = self.stopping.take().map(|done| done.send(()));
             }
-            Action::End => unreachable!("it is the last one, and ends the loop"),
+            SessionAction::End => unreachable!("it is the last one, and ends the loop"),
         }
     }
 
@@ -296,7 +298,7 @@ impl Supervisor {
             let name = format!("warrend[{}] consuming", std::process::id());
             match dial_one(&broker, &broker.uris[turn], &name, Some(room)).await {
                 Ok(dialled) => Done::Dialled(turn, Box::new(dialled)),
-                Err(error) => Done::Event(Some(Event::DialFailed(error.to_string()))),
+                Err(error) => Done::Event(Some(SessionEvent::DialFailed(error.to_string()))),
             }
         }));
     }
@@ -312,13 +314,13 @@ impl Supervisor {
                 Err(error) => Err(error),
             };
             match subscribed {
-                Ok(id) => Done::Event(Some(Event::Consuming(queue.name, id))),
+                Ok(id) => Done::Event(Some(SessionEvent::Consuming(queue.name, id))),
                 Err(QueueError::Link(why)) => Done::Lost(why),
                 // Without heartbeats nothing else tells that the broker is gone.
                 Err(QueueError::Silent { .. }) if dialled.connection.configuration().heartbeat() == 0 => {
                     Done::Lost("the broker does not answer".to_owned())
                 }
-                Err(error) => Done::Event(Some(Event::Unusable(queue.name, error.to_string()))),
+                Err(error) => Done::Event(Some(SessionEvent::Unusable(queue.name, error.to_string()))),
             }
         }));
     }
@@ -333,7 +335,7 @@ impl Supervisor {
         self.jobs.push(Box::pin(async move {
             let options = BasicCancelOptions::default();
             let cancelled = answered(one.channel.basic_cancel(CONSUMER_TAG.into(), options)).await;
-            Done::Event(cancelled.err().map(|error| Event::Ended {
+            Done::Event(cancelled.err().map(|error| SessionEvent::Ended {
                 id,
                 end: End::Channel(error.to_string()),
                 connected: dialled.connection.status().connected(),
@@ -351,7 +353,7 @@ impl Supervisor {
                     Err(error) => subscriptions.lost(id, &error.to_string()),
                 }
             }
-            Done::Event(Some(Event::Released(id)))
+            Done::Event(Some(SessionEvent::Released(id)))
         }));
     }
 
@@ -384,7 +386,9 @@ impl Supervisor {
 }
 
 /// The next command; `None` once, when the link was dropped.
-async fn next_command(commands: &mut Option<mpsc::UnboundedReceiver<Command>>) -> Option<Command> {
+async fn next_command(
+    commands: &mut Option<mpsc::UnboundedReceiver<SessionCommand>>,
+) -> Option<SessionCommand> {
     match commands {
         Some(commands) => commands.recv().await,
         None => pending().await,

@@ -21,7 +21,7 @@ pub(super) enum Frame {
 #[derive(Debug, Default)]
 pub(super) struct Settler {
     /// What is known of tag `base + i` at index `i`. The first one is always unsettled.
-    tags: VecDeque<Tag>,
+    tags: VecDeque<TagState>,
     /// The tag of the first entry; tags below it are settled.
     base: u64,
     /// Tags noted since the last flush, in the order they were noted.
@@ -31,7 +31,7 @@ pub(super) struct Settler {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tag {
+enum TagState {
     /// With the engine.
     Open,
     /// Noted, not sent.
@@ -54,20 +54,20 @@ impl Settler {
         if tag == 0 || index < self.tags.len() {
             return;
         }
-        self.tags.resize(index, Tag::Settled);
-        self.tags.push_back(Tag::Open);
+        self.tags.resize(index, TagState::Settled);
+        self.tags.push_back(TagState::Open);
         self.open += 1;
     }
 
     /// The delivery is done with: acknowledge it at the next flush. False when the tag is not an open one; nothing
     /// is noted then.
     pub(super) fn ack(&mut self, tag: u64) -> bool {
-        self.note(tag, Tag::Ack)
+        self.note(tag, TagState::Ack)
     }
 
     /// The delivery goes back: requeue it at the next flush. False when the tag is not an open one.
     pub(super) fn requeue(&mut self, tag: u64) -> bool {
-        self.note(tag, Tag::Requeue)
+        self.note(tag, TagState::Requeue)
     }
 
     /// Hands every noted tag to `send`, once. Requeued ones come first, because the `multiple` acknowledgement that
@@ -75,16 +75,16 @@ impl Settler {
     pub(super) fn flush(&mut self, mut send: impl FnMut(Frame)) {
         for &tag in &self.noted {
             let entry = &mut self.tags[(tag - self.base) as usize];
-            if *entry == Tag::Requeue {
-                *entry = Tag::Settled;
+            if *entry == TagState::Requeue {
+                *entry = TagState::Settled;
                 send(Frame::Requeue(tag));
             }
         }
         let (mut run, mut last) = (0_u64, 0_u64);
         while let Some(&tag) = self.tags.front()
-            && matches!(tag, Tag::Ack | Tag::Settled)
+            && matches!(tag, TagState::Ack | TagState::Settled)
         {
-            if tag == Tag::Ack {
+            if tag == TagState::Ack {
                 (run, last) = (run + 1, self.base);
             }
             self.tags.pop_front();
@@ -97,8 +97,8 @@ impl Settler {
         }
         for &tag in self.noted.iter().filter(|&&tag| tag >= self.base) {
             let entry = &mut self.tags[(tag - self.base) as usize];
-            if *entry == Tag::Ack {
-                *entry = Tag::Settled;
+            if *entry == TagState::Ack {
+                *entry = TagState::Settled;
                 send(Frame::Ack(tag));
             }
         }
@@ -121,13 +121,13 @@ impl Settler {
         self.open
     }
 
-    fn note(&mut self, tag: u64, how: Tag) -> bool {
+    fn note(&mut self, tag: u64, how: TagState) -> bool {
         let entry = tag
             .checked_sub(self.base)
             .and_then(|index| usize::try_from(index).ok())
             .and_then(|index| self.tags.get_mut(index));
         match entry {
-            Some(entry @ Tag::Open) => {
+            Some(entry @ TagState::Open) => {
                 *entry = how;
                 self.noted.push(tag);
                 self.open -= 1;

@@ -62,10 +62,10 @@ pub async fn connect(broker: &Broker, name: &str) -> Result<BrokerConnection, Di
 
 /// Access to a connection's socket. Clones share it.
 #[derive(Clone, Default)]
-pub(in crate::broker) struct SocketHandle(Arc<Mutex<State>>);
+pub(in crate::broker) struct SocketHandle(Arc<Mutex<HandleState>>);
 
 #[derive(Default)]
-struct State {
+struct HandleState {
     stage: Stage,
     socket: Option<OwnedFd>,
     is_shut_down: bool,
@@ -136,7 +136,7 @@ impl SocketHandle {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HandleState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -28,4 +28,4 @@ pub use self::connection::Outgoing;
 pub(super) use self::connection::{LinkState, PublishFailure, PublishingConnection};
 pub use self::error::PublishError;
 pub use self::publisher::Publisher;
-pub(super) use self::supervise::{Command, supervise};
+pub(super) use self::supervise::{PublishCommand, supervise};

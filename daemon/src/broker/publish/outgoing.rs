@@ -5,7 +5,7 @@ use lapin::BasicProperties;
 use super::connection::Outgoing;
 use super::copy::{self, DeadCopy, Parent, RetryCopy};
 use super::error::PublishError;
-use super::publisher::{GiveUp, MayDrop, Place, Publisher};
+use super::publisher::{Destination, GiveUp, MayDrop, Publisher};
 use super::reply::{self, Ended};
 use crate::broker::event::Delivery;
 use crate::broker::queues::hops::{self, Basis, Wait};
@@ -35,7 +35,7 @@ impl Publisher {
             let message = Outgoing { queue: &queue.name, properties, body: &original.body };
             return self.publish_fitted(GiveUp::Never, message).await;
         }
-        let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay: copy.delay };
+        let place = Destination::Delay { target: &queue.name, kind: queue.delay_type, delay: copy.delay };
         self.publish_to(place, MayDrop::Headers, hops::mark(properties, wait, now), &original.body).await
     }
 
@@ -64,7 +64,7 @@ impl Publisher {
             let message = Outgoing { queue: &queue.name, properties, body };
             return self.publish_fitted(GiveUp::Never, message).await;
         }
-        let place = Place::Delay { target: &queue.name, kind: queue.delay_type, delay };
+        let place = Destination::Delay { target: &queue.name, kind: queue.delay_type, delay };
         self.publish_to(place, MayDrop::Headers, properties, body).await
     }
 
@@ -77,7 +77,7 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let properties = copy::dead(original.into(), &queue.name, &dead_copy, UnixMs::now());
         let publish = async |properties| {
-            self.publish_to(Place::Dead(queue), MayDrop::Headers, properties, &original.body).await
+            self.publish_to(Destination::Dead(queue), MayDrop::Headers, properties, &original.body).await
         };
         match publish(properties.clone()).await {
             // The cause may be one of the producer's headers: the letter is published without them.
@@ -116,7 +116,7 @@ impl Publisher {
         } else {
             properties = hops::mark(properties, wait, now);
         }
-        let place = Place::Delay { target, kind: queue.delay_type, delay };
+        let place = Destination::Delay { target, kind: queue.delay_type, delay };
         self.publish_to(place, MayDrop::Nothing, properties, &task.body).await
     }
 }

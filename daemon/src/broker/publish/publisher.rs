@@ -136,14 +136,14 @@ impl Publisher {
     /// meanwhile. To the queue of a longer delay, when a delay queue does not confirm.
     pub(super) async fn publish_to(
         &self,
-        place: Place<'_>,
+        place: Destination<'_>,
         may_drop: MayDrop,
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
         let give_up = match place {
-            Place::Dead(_) => GiveUp::Never,
-            Place::Delay { .. } => GiveUp::WhenSilent,
+            Destination::Dead(_) => GiveUp::Never,
+            Destination::Delay { .. } => GiveUp::WhenSilent,
         };
         let mut was_returned = false;
         loop {
@@ -202,14 +202,14 @@ impl Publisher {
     }
 
     /// The queue's name, once it is known to be there.
-    async fn ensure(&self, place: &Place<'_>) -> Result<String, PublishError> {
+    async fn ensure(&self, place: &Destination<'_>) -> Result<String, PublishError> {
         let mut backoff = Backoff::default();
         loop {
             let connection = self.connection().await?;
             let ensuring = async {
                 match place {
-                    Place::Dead(queue) => connection.ensure_dead(queue).await,
-                    Place::Delay { target, kind, delay } => {
+                    Destination::Dead(queue) => connection.ensure_dead(queue).await,
+                    Destination::Delay { target, kind, delay } => {
                         let rung = connection.silence.borrow_mut().rung(target, *delay, Instant::now());
                         connection.ensure_delay(target, *kind, rung).await
                     }
@@ -311,12 +311,12 @@ pub(super) enum MayDrop {
 }
 
 /// Where a copy goes.
-pub(super) enum Place<'a> {
+pub(super) enum Destination<'a> {
     Dead(&'a Queue),
     Delay { target: &'a str, kind: Option<QueueType>, delay: Duration },
 }
 
-impl Place<'_> {
+impl Destination<'_> {
     fn target(&self) -> &str {
         match self {
             Self::Dead(queue) => &queue.name,

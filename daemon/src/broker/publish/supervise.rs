@@ -12,14 +12,14 @@ use super::connection::{CONFIRM_LIMIT, LinkState, PublishingConnection};
 use super::publisher::Pool;
 use crate::broker::dial::{Backoff, describe_error, dial_one};
 use crate::broker::event::LinkEvent;
-use crate::broker::status::Status;
+use crate::broker::status::LinkStatus;
 use crate::config::Broker;
 
 /// How often the connection is looked at, besides its own reports.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// What the link asks of the supervisor.
-pub(in crate::broker) enum Command {
+pub(in crate::broker) enum PublishCommand {
     /// Another session took over: end when nothing is in flight.
     Retire,
     /// Close within this time, and end.
@@ -30,8 +30,8 @@ pub(in crate::broker) enum Command {
 pub(in crate::broker) async fn supervise(
     broker: Arc<Broker>,
     pool: Rc<Pool>,
-    status: Rc<Status>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    status: Rc<LinkStatus>,
+    mut commands: mpsc::UnboundedReceiver<PublishCommand>,
 ) {
     let name = format!("warrend[{}] publishing", std::process::id());
     let mut backoff = Backoff::default();
@@ -72,8 +72,8 @@ pub(in crate::broker) async fn supervise(
 }
 
 /// Answers a command where there is no connection to close.
-fn answer(command: Option<Command>) {
-    if let Some(Command::Close(_, done)) = command {
+fn answer(command: Option<PublishCommand>) {
+    if let Some(PublishCommand::Close(_, done)) = command {
         // Whoever asked may have stopped waiting.
         let _ = done.send(());
     }
@@ -83,8 +83,8 @@ fn answer(command: Option<Command>) {
 async fn serve(
     connection: &Rc<PublishingConnection>,
     pool: &Rc<Pool>,
-    status: &Status,
-    commands: &mut mpsc::UnboundedReceiver<Command>,
+    status: &LinkStatus,
+    commands: &mut mpsc::UnboundedReceiver<PublishCommand>,
 ) -> Option<String> {
     let mut reports = Box::pin(connection.reports());
     pool.link
@@ -113,12 +113,12 @@ async fn serve(
             connection.end_as_lost();
             Some(why)
         }
-        Ok(Some(Command::Close(limit, done))) => {
+        Ok(Some(PublishCommand::Close(limit, done))) => {
             connection.close(limit).await;
-            answer(Some(Command::Close(limit, done)));
+            answer(Some(PublishCommand::Close(limit, done)));
             None
         }
-        Ok(Some(Command::Retire) | None) => {
+        Ok(Some(PublishCommand::Retire) | None) => {
             let mut waited = Duration::ZERO;
             // Whoever publishes holds a clone; each is bounded by its own confirm.
             while Rc::strong_count(connection) > 1 && waited < CONFIRM_LIMIT {
@@ -132,7 +132,7 @@ async fn serve(
     }
 }
 
-fn block(pool: &Pool, status: &Status, connection: &Rc<PublishingConnection>, blocked: bool) {
+fn block(pool: &Pool, status: &LinkStatus, connection: &Rc<PublishingConnection>, blocked: bool) {
     if is_offered(pool, connection) {
         pool.link.send_modify(|state| state.blocked = blocked);
         status.blocked(blocked);

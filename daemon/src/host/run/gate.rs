@@ -36,7 +36,7 @@ pub(super) enum Begin {
 
 /// The state of the running call.
 pub(super) struct Gate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     /// Copies for the sinks, which ask often and from any thread.
     running: AtomicU64,
     cancel: AtomicBool,
@@ -47,7 +47,7 @@ pub(super) struct Gate {
     timer: OwnedFd,
 }
 
-struct State {
+struct GateState {
     running: Seq,
     newest: Seq,
     deadline: i64,
@@ -76,7 +76,7 @@ pub(super) fn deadline(now: i64, timeout: Duration) -> i64 {
 impl Gate {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            state: Mutex::new(State {
+            state: Mutex::new(GateState {
                 running: 0,
                 newest: 0,
                 deadline: 0,
@@ -199,7 +199,11 @@ impl Gate {
 
     /// The daemon cancels or recalls a task: the running one, one that waits, or one that ended, for which it
     /// is too late. Gives the task back when it was recalled in time.
-    fn cancel(&self, state: &mut State, ControlMessage { seq, started_too }: ControlMessage) -> Option<Seq> {
+    fn cancel(
+        &self,
+        state: &mut GateState,
+        ControlMessage { seq, started_too }: ControlMessage,
+    ) -> Option<Seq> {
         if seq == state.running {
             if started_too {
                 state.asked = true;
@@ -236,7 +240,7 @@ impl Gate {
         }
     }
 
-    fn signal(&self, state: &mut State) {
+    fn signal(&self, state: &mut GateState) {
         if !state.signalled {
             state.signalled = true;
             self.cancel.store(true, Ordering::Release);
@@ -244,7 +248,7 @@ impl Gate {
         }
     }
 
-    fn arm(&self, state: &mut State, at: i64) {
+    fn arm(&self, state: &mut GateState, at: i64) {
         if at >= state.armed {
             return;
         }
@@ -255,7 +259,7 @@ impl Gate {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! The end of a host: what it left is read, it is reaped, and what is known of its end is told.
 
 use super::SupervisedHost;
-use super::link::Link;
+use super::link::HostLink;
 use super::listen::{Pumped, READS_PER_TURN};
 use crate::host::death::{self, Death};
 use crate::host::frame::Malformed;
@@ -13,7 +13,7 @@ use crate::model::TaskError;
 impl SupervisedHost {
     /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.
     /// Pipes that a grandchild holds open are closed here all the same.
-    pub(super) async fn report_exit(&self, link: &Link) {
+    pub(super) async fn report_exit(&self, link: &HostLink) {
         let mut garbled = None;
         loop {
             match self.pump(link, READS_PER_TURN) {

@@ -12,7 +12,7 @@ use crate::host::spawn::{Process, Spawned};
 
 /// All are registered for reading only: a registration for writing would wake the
 /// daemon each time the host takes a frame off its socket.
-pub(super) struct Link {
+pub(super) struct HostLink {
     pub(super) process: RefCell<Option<Process>>,
     pub(super) pidfd: AsyncFd<OwnedFd>,
     pub(super) socket: AsyncFd<OwnedFd>,
@@ -22,7 +22,7 @@ pub(super) struct Link {
     pub(super) ring: OwnedFd,
 }
 
-impl Link {
+impl HostLink {
     pub(super) fn new(spawned: Spawned) -> std::io::Result<Self> {
         let Spawned { process, socket, control, stdout, stderr, ring } = spawned;
         for pipe in [&stdout, &stderr] {

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::SupervisedHost;
 use super::agreed::Reported;
-use super::link::Link;
+use super::link::HostLink;
 use crate::host::frame::{self, FieldReader, Malformed, from_host};
 use crate::host::output::OutputStream;
 use crate::host::{HostEvent, Seq, ring};
@@ -34,7 +34,7 @@ pub(super) enum Pumped {
 
 impl SupervisedHost {
     /// Returns when the socket has ended or what came is no frame of a sane host.
-    pub(super) async fn read_frames(&self, link: &Link) {
+    pub(super) async fn read_frames(&self, link: &HostLink) {
         while let Ok(mut guard) = link.socket.readable().await {
             match self.pump(link, READS_PER_TURN) {
                 Ok(Pumped::Empty) => guard.clear_ready(),
@@ -51,7 +51,7 @@ impl SupervisedHost {
     }
 
     /// Reads and handles frames.
-    pub(super) fn pump(&self, link: &Link, reads: usize) -> Result<Pumped, Malformed> {
+    pub(super) fn pump(&self, link: &HostLink, reads: usize) -> Result<Pumped, Malformed> {
         let mut input = self.input.borrow_mut();
         for _ in 0..reads {
             let room = input.room();
@@ -138,7 +138,7 @@ impl SupervisedHost {
     /// Never returns.
     pub(super) async fn read_output(
         &self,
-        link: &Link,
+        link: &HostLink,
         pipe: &AsyncFd<OwnedFd>,
         lines: &RefCell<OutputStream>,
     ) {
@@ -155,7 +155,7 @@ impl SupervisedHost {
     /// Reads what is there, up to a bound.
     pub(super) fn take_output(
         &self,
-        link: &Link,
+        link: &HostLink,
         pipe: &AsyncFd<OwnedFd>,
         lines: &RefCell<OutputStream>,
     ) -> Pumped {
@@ -177,7 +177,7 @@ impl SupervisedHost {
     }
 
     /// The task whose output is being read: the one that runs, or the one that ended and is not reported yet.
-    fn printing(&self, link: &Link) -> Seq {
+    fn printing(&self, link: &HostLink) -> Seq {
         match ring::counters(&link.ring) {
             Ok((started, ended)) if started > ended => started,
             Ok((_, ended)) if ended > self.agreed.borrow().reported() => ended,
@@ -187,7 +187,7 @@ impl SupervisedHost {
 }
 
 /// Whether one of the two streams has something to be read: hardly ever, and so one system call, not two.
-fn has_output(link: &Link) -> bool {
+fn has_output(link: &HostLink) -> bool {
     let mut pipes = [PollFd::new(&link.stdout, PollFlags::IN), PollFd::new(&link.stderr, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     // Interrupted: look.

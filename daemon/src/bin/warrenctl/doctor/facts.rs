@@ -133,7 +133,7 @@ pub(super) struct ProcessLimits {
 
 /// The machine.
 #[derive(Debug, Clone)]
-pub(super) struct Machine {
+pub(super) struct MachineFacts {
     pub(super) now: SystemTime,
     /// When `warrenctl` was built or installed, and files of the configuration changed: all of it is in the past.
     pub(super) past: Vec<(PathBuf, SystemTime)>,
@@ -176,7 +176,7 @@ pub(super) struct Facts {
     pub(super) plugin_dirs: Option<PluginDirectories>,
     pub(super) broker: Option<BrokerFacts>,
     pub(super) daemon: DaemonFacts,
-    pub(super) machine: Machine,
+    pub(super) machine: MachineFacts,
 }
 
 #[cfg(test)]

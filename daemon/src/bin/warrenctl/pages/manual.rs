@@ -61,7 +61,7 @@ fn name(command: &Command) -> &str {
 
 fn page(command: &Command, section: &str) -> String {
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let notes = Notes::of(&after);
+    let notes = VerbNotes::of(&after);
     let mut text = clap_sections(command, section, &notes).expect("a Vec takes everything");
     let mut rest = Roff::new();
     if !notes.exit_status.is_empty() {
@@ -79,7 +79,7 @@ fn page(command: &Command, section: &str) -> String {
     joined(&String::from_utf8(text).expect("all of it was text"))
 }
 
-fn clap_sections(command: &Command, section: &str, notes: &Notes<'_>) -> io::Result<Vec<u8>> {
+fn clap_sections(command: &Command, section: &str, notes: &VerbNotes<'_>) -> io::Result<Vec<u8>> {
     let man = Man::new(command.clone()).section(section).source(SOURCE).manual("Warren");
     let mut text = Vec::new();
     man.render_title(&mut text)?;
@@ -101,13 +101,13 @@ fn clap_sections(command: &Command, section: &str, notes: &Notes<'_>) -> io::Res
 
 /// What `--help` says after the options, by lines.
 #[derive(Debug, Default)]
-struct Notes<'a> {
+struct VerbNotes<'a> {
     prose: Vec<&'a str>,
     exit_status: Vec<&'a str>,
     examples: Vec<&'a str>,
 }
 
-impl<'a> Notes<'a> {
+impl<'a> VerbNotes<'a> {
     /// Prose, then perhaps `Exit status: …`, then perhaps `Examples:`; every verb has them in this order.
     fn of(text: &'a str) -> Self {
         let mut notes = Self::default();

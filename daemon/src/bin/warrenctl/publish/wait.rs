@@ -90,7 +90,7 @@ pub(super) struct Outstanding {
 
 /// How the waiting ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum WaitEnd {
     /// Every task has its result.
     Complete,
     /// Time is up.
@@ -140,7 +140,7 @@ impl Inbox {
         limit: Limit,
         interrupt: &Interrupt,
         printing: bool,
-    ) -> Result<End, VerbError> {
+    ) -> Result<WaitEnd, VerbError> {
         let too_late = async {
             match limit {
                 Limit::After(limit) => tokio::time::sleep(limit).await,
@@ -155,16 +155,16 @@ impl Inbox {
                 }
             }
             if waiting.is_complete() {
-                return Ok(End::Complete);
+                return Ok(WaitEnd::Complete);
             }
             tokio::select! {
                 delivery = self.consumer.next() => match delivery {
                     Some(Ok(delivery)) => waiting.take(&delivery.properties, delivery.data),
-                    Some(Err(error)) => return Ok(End::Lost(error.to_string())),
-                    None => return Ok(End::Lost("the queue for the results is gone".to_owned())),
+                    Some(Err(error)) => return Ok(WaitEnd::Lost(error.to_string())),
+                    None => return Ok(WaitEnd::Lost("the queue for the results is gone".to_owned())),
                 },
-                () = &mut too_late => return Ok(End::Timeout),
-                () = interrupt.wait() => return Ok(End::Interrupted),
+                () = &mut too_late => return Ok(WaitEnd::Timeout),
+                () = interrupt.wait() => return Ok(WaitEnd::Interrupted),
             }
         }
     }
@@ -211,21 +211,21 @@ impl AwaitedTasks {
     }
 
     /// How the program ends, given how the waiting did; `unit` is `line` or `task`.
-    pub(super) fn conclude(&self, end: &End, unit: &str) -> Result<(), VerbError> {
+    pub(super) fn conclude(&self, end: &WaitEnd, unit: &str) -> Result<(), VerbError> {
         let failed = self.answers().into_iter().filter(|answer| !answer.is_done());
         let mut said: Vec<String> = failed.map(|answer| answer.failure(unit)).collect();
         let code = match end {
-            End::Complete if said.is_empty() => return Ok(()),
-            End::Complete => Code::Software,
-            End::Timeout => {
+            WaitEnd::Complete if said.is_empty() => return Ok(()),
+            WaitEnd::Complete => Code::Software,
+            WaitEnd::Timeout => {
                 said.push("the time to wait is up".to_owned());
                 Code::TryAgain
             }
-            End::Interrupted => {
+            WaitEnd::Interrupted => {
                 said.push("interrupted".to_owned());
                 Code::Interrupted
             }
-            End::Lost(why) => {
+            WaitEnd::Lost(why) => {
                 said.push(format!("the results can no longer be received: {why}"));
                 Code::TryAgain
             }
@@ -313,7 +313,7 @@ mod tests {
         let mut waiting = waiting();
         answer(&mut waiting, "a", Some("done"), b"1");
         answer(&mut waiting, "b", Some("rejected"), b"{}");
-        let failure = waiting.conclude(&End::Timeout, "line").expect_err("not all is there");
+        let failure = waiting.conclude(&WaitEnd::Timeout, "line").expect_err("not all is there");
         let said = format!("{failure:?}");
         for part in [
             "TryAgain",
@@ -324,12 +324,12 @@ mod tests {
             assert!(said.contains(part), "{part}: {said}");
         }
         answer(&mut waiting, "c", None, b"");
-        let failure = waiting.conclude(&End::Complete, "task").expect_err("one failed");
+        let failure = waiting.conclude(&WaitEnd::Complete, "task").expect_err("one failed");
         let said = format!("{failure:?}");
         assert!(said.contains("Software") && !said.contains("without a result"), "{said}");
         let mut all = AwaitedTasks::new(vec![(1, "a".to_owned())]);
         answer(&mut all, "a", Some("done"), b"");
-        assert!(all.conclude(&End::Complete, "task").is_ok());
+        assert!(all.conclude(&WaitEnd::Complete, "task").is_ok());
     }
 
     #[test]

@@ -22,7 +22,7 @@ enum Queued {
 
 /// A broker, and a machine that consumes its queues.
 struct Play {
-    machine: Machine,
+    machine: SessionMachine,
     queues: Vec<Queued>,
     now: Duration,
     /// Consumed, and when that ends the connection.
@@ -39,7 +39,7 @@ impl Play {
     fn new(queues: &[Queued]) -> Self {
         let wanted: Vec<_> = (0..queues.len()).map(|n| queue(&n.to_string(), 4)).collect();
         Self {
-            machine: Machine::new(1, &wanted),
+            machine: SessionMachine::new(1, &wanted),
             queues: queues.to_vec(),
             now: Duration::ZERO,
             live: Vec::new(),
@@ -51,7 +51,7 @@ impl Play {
         }
     }
 
-    fn give(&mut self, event: Event) {
+    fn give(&mut self, event: SessionEvent) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for action in self.machine.on(event, self.now) {
@@ -60,17 +60,17 @@ impl Play {
         }
     }
 
-    fn perform(&mut self, action: Action) -> Option<Event> {
+    fn perform(&mut self, action: SessionAction) -> Option<SessionEvent> {
         match action {
-            Action::Dial(_) => Some(Event::Dialled),
-            Action::HangUp(_) => {
+            SessionAction::Dial(_) => Some(SessionEvent::Dialled),
+            SessionAction::HangUp(_) => {
                 self.live.clear();
                 None
             }
-            Action::Subscribe(queue) if self.unusable.as_ref() == Some(&queue.name) => {
-                Some(Event::Unusable(queue.name, "refused".to_owned()))
+            SessionAction::Subscribe(queue) if self.unusable.as_ref() == Some(&queue.name) => {
+                Some(SessionEvent::Unusable(queue.name, "refused".to_owned()))
             }
-            Action::Subscribe(queue) => {
+            SessionAction::Subscribe(queue) => {
                 let id = ConsumerId(self.next);
                 self.next += 1;
                 let kind = self.queues[queue.name.parse::<usize>().expect("a number")];
@@ -80,25 +80,25 @@ impl Play {
                     Queued::Flaky(chance, after) => (self.dice.u8(0..100) < chance).then(|| self.now + after),
                 };
                 self.live.push((queue.name.clone(), ends));
-                Some(Event::Consuming(queue.name, id))
+                Some(SessionEvent::Consuming(queue.name, id))
             }
-            Action::Quarantine(name, _, wait) => {
+            SessionAction::Quarantine(name, _, wait) => {
                 self.quarantined.push((name, wait));
                 None
             }
-            Action::Away(_) | Action::Unusable(..) => None,
+            SessionAction::Away(_) | SessionAction::Unusable(..) => None,
             other => panic!("{other:?}"),
         }
     }
 
     /// Plays until then.
     fn until(&mut self, end: Duration) {
-        self.give(Event::Time);
+        self.give(SessionEvent::Time);
         loop {
             let lost = self.live.iter().filter_map(|(_, ends)| *ends).min();
             if lost.is_some_and(|at| at <= self.now) {
                 self.losses += 1;
-                self.give(Event::Lost(Loss { why: "no AMQP".to_owned(), by_content: true }));
+                self.give(SessionEvent::Lost(Loss { why: "no AMQP".to_owned(), by_content: true }));
                 continue;
             }
             let next = self.machine.wake(self.now).min(lost.unwrap_or(Duration::MAX));
@@ -107,7 +107,7 @@ impl Play {
                 return;
             }
             self.now = next;
-            self.give(Event::Time);
+            self.give(SessionEvent::Time);
         }
     }
 
@@ -157,7 +157,7 @@ fn a_quarantine_is_tried_again_for_longer_and_longer_until_the_queue_is_clean() 
     play.until(20 * MINUTE);
     assert_eq!((play.consumed().len(), play.losses), (2, losses));
     play.queues[1] = Queued::Bad;
-    play.give(Event::Lost(Loss::plain("reset")));
+    play.give(SessionEvent::Lost(Loss::plain("reset")));
     play.until(21 * MINUTE);
     assert_eq!(play.quarantined.last().map(|(_, wait)| *wait), Some(MINUTE), "it had been trusted again");
 }
@@ -165,7 +165,7 @@ fn a_quarantine_is_tried_again_for_longer_and_longer_until_the_queue_is_clean() 
 #[test]
 fn a_quarantine_ends_when_an_operator_asks_and_when_the_queue_s_configuration_changes() {
     let changed = vec![queue("0", 4), queue("1", 5)];
-    for event in [Event::Retry, Event::Queues(changed)] {
+    for event in [SessionEvent::Retry, SessionEvent::Queues(changed)] {
         let mut play = Play::new(&[Queued::Good, Queued::Bad]);
         play.until(Duration::from_secs(20));
         assert_eq!(play.consumed().len(), 1);
@@ -186,7 +186,7 @@ fn a_trial_ends_with_its_queue_and_the_others_are_consumed_again() {
         play
     };
     let mut paused = alone();
-    paused.give(Event::Queues(vec![queue("0", 4)]));
+    paused.give(SessionEvent::Queues(vec![queue("0", 4)]));
     paused.until(paused.now + Duration::from_secs(5));
     assert_eq!(paused.consumed(), BTreeSet::from([0]));
     let mut unusable = alone();
@@ -201,7 +201,7 @@ fn a_lost_network_and_a_broker_that_restarts_are_no_reason_to_suspect_anybody() 
     let mut play = Play::new(&[Queued::Good; 3]);
     play.until(Duration::from_secs(1));
     for second in 2..100 {
-        play.give(Event::Lost(Loss::plain("reset")));
+        play.give(SessionEvent::Lost(Loss::plain("reset")));
         play.until(Duration::from_secs(second));
         assert_eq!(play.consumed().len(), 3, "all at once again");
     }
@@ -213,7 +213,7 @@ fn two_losses_may_be_chance() {
     let mut play = Play::new(&[Queued::Good; 3]);
     for round in 1..10 {
         for _ in 0..2 {
-            play.give(Event::Lost(Loss { why: "no AMQP".to_owned(), by_content: true }));
+            play.give(SessionEvent::Lost(Loss { why: "no AMQP".to_owned(), by_content: true }));
             play.until(play.now + Duration::from_secs(1));
         }
         assert_eq!(play.consumed().len(), 3, "round {round}");

@@ -10,7 +10,7 @@ use crate::config::Queue;
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::broker::consume) enum Event {
+pub(in crate::broker::consume) enum SessionEvent {
     /// Nothing but time.
     Time,
     /// The address answered.
@@ -53,7 +53,7 @@ pub(in crate::broker::consume) enum Event {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::broker::consume) enum Action {
+pub(in crate::broker::consume) enum SessionAction {
     /// Dial the address at this index.
     Dial(usize),
     /// Cut the connection; every tag on it is void.

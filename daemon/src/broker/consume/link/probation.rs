@@ -22,7 +22,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Entry, Machine, Stage};
+use super::{QueueStage, SessionAction, SessionMachine, SessionQueue};
 
 /// So many losses make suspects of the queues: one may be chance, and the next one follow from it.
 const STRIKES: usize = 3;
@@ -76,9 +76,9 @@ impl Default for Probation {
     }
 }
 
-impl Machine {
+impl SessionMachine {
     /// Whether a queue may be consumed now.
-    pub(super) fn admits(&self, entry: &Entry) -> bool {
+    pub(super) fn admits(&self, entry: &SessionQueue) -> bool {
         match entry.trust {
             Trust::Trusted => !self.probation.alone,
             Trust::Tried => true,
@@ -88,12 +88,18 @@ impl Machine {
 
     /// The connection is gone; `content`: because of what came over it. To be called while the stages are still those
     /// of the connection.
-    pub(super) fn judge_loss(&mut self, content: bool, why: &str, now: Duration, todo: &mut Vec<Action>) {
+    pub(super) fn judge_loss(
+        &mut self,
+        content: bool,
+        why: &str,
+        now: Duration,
+        todo: &mut Vec<SessionAction>,
+    ) {
         self.probation.since = None;
         if !content || self.leaving {
             return;
         }
-        let was_consumed = |entry: &Entry| !matches!(entry.stage, Stage::Idle(_));
+        let was_consumed = |entry: &SessionQueue| !matches!(entry.stage, QueueStage::Idle(_));
         let consumed: Vec<usize> =
             (0..self.queues.len()).filter(|n| was_consumed(&self.queues[*n])).collect();
         let tried: Vec<usize> =
@@ -127,7 +133,7 @@ impl Machine {
         if !self.is_trying() {
             self.try_next();
         }
-        let is_live = |entry: &Entry| matches!(entry.stage, Stage::Live(..));
+        let is_live = |entry: &SessionQueue| matches!(entry.stage, QueueStage::Live(..));
         if !connected || !self.is_trying() || !self.tried().all(is_live) {
             self.probation.since = None;
             return;
@@ -166,7 +172,7 @@ impl Machine {
         self.try_next();
     }
 
-    fn quarantine(&mut self, one: usize, why: &str, now: Duration, todo: &mut Vec<Action>) {
+    fn quarantine(&mut self, one: usize, why: &str, now: Duration, todo: &mut Vec<SessionAction>) {
         self.keep_tried(&[one]);
         let entry = &mut self.queues[one];
         let doubled = 1_u32.checked_shl(entry.record.convictions).unwrap_or(u32::MAX);
@@ -175,7 +181,7 @@ impl Machine {
         entry.record.failed_groups = 0;
         entry.trust = Trust::Quarantined(now + wait);
         if entry.wanted.is_some() {
-            todo.push(Action::Quarantine(entry.name.clone(), why.to_owned(), wait));
+            todo.push(SessionAction::Quarantine(entry.name.clone(), why.to_owned(), wait));
         }
         self.probation = Probation::default();
         self.try_next();
@@ -188,7 +194,7 @@ impl Machine {
             self.probation.proof = (self.probation.proof * 2).min(PROOF.1);
             self.suspect_all();
         }
-        self.queues.iter_mut().for_each(Entry::stood);
+        self.queues.iter_mut().for_each(SessionQueue::stood);
         self.try_next();
     }
 
@@ -202,7 +208,7 @@ impl Machine {
     /// Tries half of the most suspect. When there is none, the search is over.
     fn try_next(&mut self) {
         (self.probation.since, self.probation.alone) = (None, false);
-        let mut suspects: Vec<&mut Entry> =
+        let mut suspects: Vec<&mut SessionQueue> =
             self.queues.iter_mut().filter(|entry| entry.trust == Trust::Suspect).collect();
         let most = suspects.iter().map(|entry| entry.record.failed_groups).max();
         suspects.retain(|entry| Some(entry.record.failed_groups) == most);
@@ -223,7 +229,7 @@ impl Machine {
         }
     }
 
-    fn tried(&self) -> impl Iterator<Item = &Entry> {
+    fn tried(&self) -> impl Iterator<Item = &SessionQueue> {
         self.queues.iter().filter(|entry| entry.trust == Trust::Tried)
     }
 
@@ -232,7 +238,7 @@ impl Machine {
     }
 }
 
-impl Entry {
+impl SessionQueue {
     /// Its trial is over, if there was one: the connection stood it, or the queue gives nothing that could end it.
     pub(super) fn stood(&mut self) {
         if self.trust == Trust::Tried {

@@ -64,8 +64,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What the broker and the session have in hand.
-struct World {
-    machine: Machine,
+struct BrokerModel {
+    machine: SessionMachine,
     now: Duration,
     wanted: BTreeMap<Arc<str>, u16>,
     dialling: bool,
@@ -82,10 +82,10 @@ struct World {
     next: u32,
 }
 
-impl World {
+impl BrokerModel {
     fn new() -> Self {
         let mut world = Self {
-            machine: Machine::new(ADDRESSES, &[]),
+            machine: SessionMachine::new(ADDRESSES, &[]),
             now: Duration::ZERO,
             wanted: BTreeMap::new(),
             dialling: false,
@@ -99,26 +99,26 @@ impl World {
             ended: false,
             next: 1,
         };
-        world.give(Event::Time);
+        world.give(SessionEvent::Time);
         world
     }
 
-    fn give(&mut self, event: Event) {
+    fn give(&mut self, event: SessionEvent) {
         for action in self.machine.on(event, self.now) {
             self.perform(action);
         }
         self.check();
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, action: SessionAction) {
         assert!(!self.ended, "{action:?} after the end");
         match action {
-            Action::Dial(address) => {
+            SessionAction::Dial(address) => {
                 assert!(address < ADDRESSES);
                 assert!(!self.connected && !self.dialling && !self.leaving, "dials out of turn");
                 self.dialling = true;
             }
-            Action::Subscribe(queue) => {
+            SessionAction::Subscribe(queue) => {
                 assert!(self.connected && !self.leaving);
                 assert_eq!(
                     self.wanted.get(&queue.name),
@@ -130,32 +130,34 @@ impl World {
                 assert_eq!(self.asked.insert(queue.name.clone(), queue.window()), None, "asked twice");
                 assert!(self.asked.len() <= MAX_ASKED);
             }
-            Action::Cancel(id) => {
+            SessionAction::Cancel(id) => {
                 let consumer = self.consumers.get_mut(&id).expect("a consumer");
                 assert!(!std::mem::replace(&mut consumer.2, true), "cancelled twice");
             }
-            Action::Stopped(id) => assert_eq!(self.kept.insert(id, false), None),
-            Action::Void(id, _) => {
+            SessionAction::Stopped(id) => assert_eq!(self.kept.insert(id, false), None),
+            SessionAction::Void(id, _) => {
                 assert!(!self.consumers.contains_key(&id), "void and alive");
                 self.kept.remove(&id);
             }
-            Action::Release(id) => {
+            SessionAction::Release(id) => {
                 assert_eq!(self.kept.insert(id, true), Some(false), "released out of turn");
             }
-            Action::HangUp(_) => {
+            SessionAction::HangUp(_) => {
                 assert!(std::mem::replace(&mut self.connected, false));
                 self.asked.clear();
                 self.consumers.clear();
                 self.kept.clear();
             }
-            Action::Away(_) => assert!(!self.connected),
-            Action::Unusable(name, _) => assert!(self.wanted.contains_key(&name)),
-            Action::Quarantine(name, ..) => assert!(!self.connected && self.wanted.contains_key(&name)),
-            Action::NoneLeft => {
+            SessionAction::Away(_) => assert!(!self.connected),
+            SessionAction::Unusable(name, _) => assert!(self.wanted.contains_key(&name)),
+            SessionAction::Quarantine(name, ..) => {
+                assert!(!self.connected && self.wanted.contains_key(&name));
+            }
+            SessionAction::NoneLeft => {
                 assert!(std::mem::replace(&mut self.stopping, false), "nobody asked");
                 assert!(self.asked.is_empty() && self.consumers.is_empty());
             }
-            Action::End => {
+            SessionAction::End => {
                 assert!(self.closing || self.leaving, "ends by itself");
                 assert!(self.closing || !self.stopping, "whoever asked to stop is left waiting");
                 self.ended = true;
@@ -181,10 +183,12 @@ impl World {
             let entry = self.machine.queues.iter().find(|entry| entry.name == *name).expect("an entry");
             let at_broker = self.consumers.iter().find(|(_, (queue, ..))| queue == name);
             match entry.stage {
-                Stage::Live(id, _) => assert_eq!(at_broker, Some((&id, &(name.clone(), *window, false)))),
-                Stage::Leaving(id) => assert!(at_broker.is_some_and(|(at, one)| *at == id && one.2)),
-                Stage::Asked(_) => assert!(self.asked.contains_key(name)),
-                Stage::Idle(due) => {
+                QueueStage::Live(id, _) => {
+                    assert_eq!(at_broker, Some((&id, &(name.clone(), *window, false))));
+                }
+                QueueStage::Leaving(id) => assert!(at_broker.is_some_and(|(at, one)| *at == id && one.2)),
+                QueueStage::Asked(_) => assert!(self.asked.contains_key(name)),
+                QueueStage::Idle(due) => {
                     assert!(at_broker.is_none());
                     assert!(due <= self.now + CAP, "{name} is due at {due:?}, now is {:?}", self.now);
                     let full = self.asked.len() == MAX_ASKED || !self.machine.admits(entry);
@@ -200,7 +204,7 @@ impl World {
         assert!(!is(Trust::Suspect) || is(Trust::Tried), "a suspect is left waiting");
         for entry in &self.machine.queues {
             let kept_back = matches!(entry.trust, Trust::Suspect | Trust::Quarantined(_));
-            assert!(!kept_back || matches!(entry.stage, Stage::Idle(_)), "{entry:?} is consumed");
+            assert!(!kept_back || matches!(entry.stage, QueueStage::Idle(_)), "{entry:?} is consumed");
         }
     }
 
@@ -215,7 +219,7 @@ impl World {
                 let id = *at.get(&self.consumers.keys().copied().collect::<Vec<_>>());
                 let connected = up && !matches!(end, End::Connection(_));
                 self.consumers.remove(&id);
-                self.give(Event::Ended { id, end, connected });
+                self.give(SessionEvent::Ended { id, end, connected });
             }
             Step::Forgotten(at) if !(self.consumers.is_empty() && self.kept.is_empty()) => {
                 let ids: Vec<_> = self.consumers.keys().chain(self.kept.keys()).copied().collect();
@@ -225,7 +229,7 @@ impl World {
                     self.consumers.remove(&id);
                 }
                 let kept = self.kept.len();
-                self.give(Event::Forgotten(id, "no such queue".to_owned()));
+                self.give(SessionEvent::Forgotten(id, "no such queue".to_owned()));
                 assert_eq!(self.kept.len(), kept, "{id:?} is settled to its end");
             }
             Step::Cancelled(at) => {
@@ -236,69 +240,72 @@ impl World {
                 }
             }
             Step::Lost(by_content) => {
-                self.give(Event::Lost(Loss { why: "lost".to_owned(), by_content }));
+                self.give(SessionEvent::Lost(Loss { why: "lost".to_owned(), by_content }));
             }
             Step::Settled(at) if !self.kept.is_empty() => {
                 let id = *at.get(&self.kept.keys().copied().collect::<Vec<_>>());
-                self.give(Event::Settled(id));
+                self.give(SessionEvent::Settled(id));
             }
             Step::Closed(at) if !self.kept.is_empty() => {
                 let id = *at.get(&self.kept.keys().copied().collect::<Vec<_>>());
-                self.give(Event::Ended { id, end: End::Channel("closed".to_owned()), connected: true });
+                let end = End::Channel("closed".to_owned());
+                self.give(SessionEvent::Ended { id, end, connected: true });
                 assert!(!self.kept.contains_key(&id), "{id:?} is void");
             }
-            Step::Released(at) => {
-                let releasing: Vec<_> = self.kept.iter().filter(|(_, it)| **it).map(|(id, _)| *id).collect();
-                if !releasing.is_empty() {
-                    let id = *at.get(&releasing);
-                    self.kept.remove(&id);
-                    self.give(Event::Released(id));
-                }
-            }
+            Step::Released(at) => self.released(at),
             Step::Queues(windows) => self.queues(&windows),
             Step::Stop => {
                 (self.stopping, self.leaving) = (!self.ended, true);
                 self.wanted.clear();
-                self.give(Event::Stop);
+                self.give(SessionEvent::Stop);
             }
             Step::Retire => {
                 self.leaving = true;
                 self.wanted.clear();
-                self.give(Event::Retire);
+                self.give(SessionEvent::Retire);
             }
             Step::Close => {
                 self.closing = true;
-                self.give(Event::Close);
+                self.give(SessionEvent::Close);
             }
             Step::Wait(ms) => {
                 self.now += Duration::from_millis(ms);
-                self.give(Event::Time);
+                self.give(SessionEvent::Time);
             }
             _ => {}
+        }
+    }
+
+    fn released(&mut self, at: prop::sample::Index) {
+        let releasing: Vec<_> = self.kept.iter().filter(|(_, it)| **it).map(|(id, _)| *id).collect();
+        if !releasing.is_empty() {
+            let id = *at.get(&releasing);
+            self.kept.remove(&id);
+            self.give(SessionEvent::Released(id));
         }
     }
 
     fn dialled(&mut self, ok: bool) {
         self.dialling = false;
         self.connected = ok;
-        self.give(if ok { Event::Dialled } else { Event::DialFailed("refused".to_owned()) });
+        self.give(if ok { SessionEvent::Dialled } else { SessionEvent::DialFailed("refused".to_owned()) });
     }
 
     fn answered(&mut self, name: &Arc<str>, ok: bool) {
         let window = self.asked.remove(name).expect("asked");
         if !ok {
-            self.give(Event::Unusable(name.clone(), "no".to_owned()));
+            self.give(SessionEvent::Unusable(name.clone(), "no".to_owned()));
             return;
         }
         let id = ConsumerId(self.next);
         self.next += 1;
         self.consumers.insert(id, (name.clone(), window, false));
-        self.give(Event::Consuming(name.clone(), id));
+        self.give(SessionEvent::Consuming(name.clone(), id));
     }
 
     fn cancelled(&mut self, id: ConsumerId) {
         self.consumers.remove(&id);
-        self.give(Event::Ended { id, end: End::Cancelled, connected: true });
+        self.give(SessionEvent::Ended { id, end: End::Cancelled, connected: true });
     }
 
     fn queues(&mut self, windows: &[u16]) {
@@ -310,7 +317,7 @@ impl World {
         if !self.leaving {
             self.wanted = queues.iter().map(|queue| (queue.name.clone(), queue.window())).collect();
         }
-        self.give(Event::Queues(queues));
+        self.give(SessionEvent::Queues(queues));
     }
 
     fn is_cancelling(&self) -> bool {
@@ -333,12 +340,12 @@ impl World {
             } else if let Some((&id, _)) = self.consumers.iter().find(|(_, one)| one.2) {
                 self.cancelled(id);
             } else if let Some((&id, _)) = self.kept.iter().next() {
-                self.give(Event::Settled(id));
+                self.give(SessionEvent::Settled(id));
                 self.kept.remove(&id);
-                self.give(Event::Released(id));
+                self.give(SessionEvent::Released(id));
             } else {
                 self.now = self.machine.wake(self.now);
-                self.give(Event::Time);
+                self.give(SessionEvent::Time);
             }
         }
     }
@@ -349,7 +356,7 @@ proptest! {
     fn whatever_happens_every_wanted_queue_ends_up_with_exactly_one_consumer(
         steps in prop::collection::vec(step(), 0..300),
     ) {
-        let mut world = World::new();
+        let mut world = BrokerModel::new();
         world.queues(&[1; QUEUES]);
         for step in steps {
             world.take(step);

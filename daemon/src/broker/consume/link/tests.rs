@@ -8,24 +8,28 @@ pub(super) fn queue(name: &str, window: u16) -> Queue {
     Queue { workers: window, ..Queue::new(name) }
 }
 
-fn subscribe(name: &str, window: u16) -> Action {
-    Action::Subscribe(queue(name, window))
+fn subscribe(name: &str, window: u16) -> SessionAction {
+    SessionAction::Subscribe(queue(name, window))
 }
 
-fn consuming(name: &str, id: u32) -> Event {
-    Event::Consuming(name.into(), ConsumerId(id))
+fn consuming(name: &str, id: u32) -> SessionEvent {
+    SessionEvent::Consuming(name.into(), ConsumerId(id))
 }
 
-fn ended(id: u32, end: End) -> Event {
-    Event::Ended { id: ConsumerId(id), end, connected: true }
+fn ended(id: u32, end: End) -> SessionEvent {
+    SessionEvent::Ended { id: ConsumerId(id), end, connected: true }
 }
 
-fn away(why: &str) -> Action {
-    Action::Away(why.to_owned())
+fn away(why: &str) -> SessionAction {
+    SessionAction::Away(why.to_owned())
 }
 
 /// Gives the events in turn, all at one time, and compares what each asks for.
-fn play(machine: &mut Machine, now: Duration, table: impl IntoIterator<Item = (Event, Vec<Action>)>) {
+fn play(
+    machine: &mut SessionMachine,
+    now: Duration,
+    table: impl IntoIterator<Item = (SessionEvent, Vec<SessionAction>)>,
+) {
     for (event, expected) in table {
         let what = format!("{event:?}");
         assert_eq!(machine.on(event, now), expected, "{what} on {machine:#?}");
@@ -33,11 +37,11 @@ fn play(machine: &mut Machine, now: Duration, table: impl IntoIterator<Item = (E
 }
 
 /// A machine that consumes queues with these windows by the consumers 1, 2 and so on.
-fn consumes(queues: &[(&str, u16)]) -> Machine {
+fn consumes(queues: &[(&str, u16)]) -> SessionMachine {
     let wanted: Vec<_> = queues.iter().map(|(name, window)| queue(name, *window)).collect();
-    let mut machine = Machine::new(1, &wanted);
-    machine.on(Event::Time, Duration::ZERO);
-    machine.on(Event::Dialled, Duration::ZERO);
+    let mut machine = SessionMachine::new(1, &wanted);
+    machine.on(SessionEvent::Time, Duration::ZERO);
+    machine.on(SessionEvent::Dialled, Duration::ZERO);
     for (n, (name, _)) in (1..).zip(queues) {
         assert_eq!(machine.on(consuming(name, n), Duration::ZERO), []);
     }
@@ -46,34 +50,34 @@ fn consumes(queues: &[(&str, u16)]) -> Machine {
 
 #[test]
 fn from_the_start_to_consuming_and_through_a_loss() {
-    let mut machine = Machine::new(1, &[queue("a", 1), queue("b", 4)]);
+    let mut machine = SessionMachine::new(1, &[queue("a", 1), queue("b", 4)]);
     let reset = || "reset".to_owned();
     play(
         &mut machine,
         Duration::ZERO,
         [
-            (Event::Time, vec![Action::Dial(0)]),
-            (Event::Time, vec![]),
-            (Event::Dialled, vec![subscribe("a", 1), subscribe("b", 4)]),
+            (SessionEvent::Time, vec![SessionAction::Dial(0)]),
+            (SessionEvent::Time, vec![]),
+            (SessionEvent::Dialled, vec![subscribe("a", 1), subscribe("b", 4)]),
             (consuming("b", 1), vec![]),
             (consuming("a", 2), vec![]),
-            (Event::Time, vec![]),
+            (SessionEvent::Time, vec![]),
         ],
     );
     play(
         &mut machine,
         60 * SECOND,
         [
-            (Event::Lost(Loss::plain(reset())), vec![Action::HangUp(reset()), away("reset")]),
-            (Event::Lost(Loss::plain(reset())), vec![]),
+            (SessionEvent::Lost(Loss::plain(reset())), vec![SessionAction::HangUp(reset()), away("reset")]),
+            (SessionEvent::Lost(Loss::plain(reset())), vec![]),
         ],
     );
     play(
         &mut machine,
         61 * SECOND,
         [
-            (Event::Time, vec![Action::Dial(0)]),
-            (Event::Dialled, vec![subscribe("a", 1), subscribe("b", 4)]),
+            (SessionEvent::Time, vec![SessionAction::Dial(0)]),
+            (SessionEvent::Dialled, vec![subscribe("a", 1), subscribe("b", 4)]),
             (ended(1, End::Cancelled), vec![]), // of the old connection
         ],
     );
@@ -81,32 +85,32 @@ fn from_the_start_to_consuming_and_through_a_loss() {
 
 #[test]
 fn addresses_are_tried_in_turn_and_waited_for_after_the_last_one() {
-    let mut machine = Machine::new(2, &[]);
-    let failed = |why: &str| Event::DialFailed(why.to_owned());
+    let mut machine = SessionMachine::new(2, &[]);
+    let failed = |why: &str| SessionEvent::DialFailed(why.to_owned());
     play(
         &mut machine,
         Duration::ZERO,
         [
-            (Event::Time, vec![Action::Dial(0)]),
-            (failed("one"), vec![away("one"), Action::Dial(1)]),
+            (SessionEvent::Time, vec![SessionAction::Dial(0)]),
+            (failed("one"), vec![away("one"), SessionAction::Dial(1)]),
             (failed("two"), vec![away("two")]),
         ],
     );
     assert!(machine.wake(Duration::ZERO) <= SECOND, "the first wait is short");
-    play(&mut machine, SECOND, [(Event::Time, vec![Action::Dial(0)])]);
+    play(&mut machine, SECOND, [(SessionEvent::Time, vec![SessionAction::Dial(0)])]);
 }
 
 #[test]
 fn an_address_that_answers_and_does_not_serve_is_not_the_next_one_again() {
     for (served, next) in [(false, 1), (true, 0)] {
-        let mut machine = Machine::new(2, &[queue("a", 1)]);
-        machine.on(Event::Time, Duration::ZERO);
-        machine.on(Event::Dialled, Duration::ZERO);
+        let mut machine = SessionMachine::new(2, &[queue("a", 1)]);
+        machine.on(SessionEvent::Time, Duration::ZERO);
+        machine.on(SessionEvent::Dialled, Duration::ZERO);
         if served {
             machine.on(consuming("a", 1), Duration::ZERO);
         }
-        machine.on(Event::Lost(Loss::plain("closed at once")), Duration::ZERO);
-        assert_eq!(machine.on(Event::Time, SECOND), [Action::Dial(next)], "served: {served}");
+        machine.on(SessionEvent::Lost(Loss::plain("closed at once")), Duration::ZERO);
+        assert_eq!(machine.on(SessionEvent::Time, SECOND), [SessionAction::Dial(next)], "served: {served}");
     }
 }
 
@@ -118,11 +122,15 @@ fn only_queues_that_changed_are_subscribed_again() {
         7 * SECOND,
         [
             (
-                Event::Queues(vec![queue("new", 1), queue("same", 1), queue("wider", 4)]),
-                vec![Action::Cancel(ConsumerId(2)), Action::Cancel(ConsumerId(3)), subscribe("new", 1)],
+                SessionEvent::Queues(vec![queue("new", 1), queue("same", 1), queue("wider", 4)]),
+                vec![
+                    SessionAction::Cancel(ConsumerId(2)),
+                    SessionAction::Cancel(ConsumerId(3)),
+                    subscribe("new", 1),
+                ],
             ),
-            (ended(2, End::Cancelled), vec![Action::Stopped(ConsumerId(2)), subscribe("wider", 4)]),
-            (ended(3, End::Cancelled), vec![Action::Stopped(ConsumerId(3))]),
+            (ended(2, End::Cancelled), vec![SessionAction::Stopped(ConsumerId(2)), subscribe("wider", 4)]),
+            (ended(3, End::Cancelled), vec![SessionAction::Stopped(ConsumerId(3))]),
         ],
     );
 }
@@ -134,25 +142,25 @@ fn a_queue_that_is_paused_and_resumed_waits_for_the_end_of_its_first_consumer() 
         &mut machine,
         SECOND,
         [
-            (Event::Queues(vec![]), vec![Action::Cancel(ConsumerId(1))]),
-            (Event::Queues(vec![queue("a", 1)]), vec![]),
-            (ended(1, End::Cancelled), vec![Action::Stopped(ConsumerId(1)), subscribe("a", 1)]),
+            (SessionEvent::Queues(vec![]), vec![SessionAction::Cancel(ConsumerId(1))]),
+            (SessionEvent::Queues(vec![queue("a", 1)]), vec![]),
+            (ended(1, End::Cancelled), vec![SessionAction::Stopped(ConsumerId(1)), subscribe("a", 1)]),
         ],
     );
 }
 
 #[test]
 fn a_queue_that_changes_while_the_broker_is_asked_is_cancelled_and_asked_for_again() {
-    let mut machine = Machine::new(1, &[queue("a", 1)]);
+    let mut machine = SessionMachine::new(1, &[queue("a", 1)]);
     play(
         &mut machine,
         Duration::ZERO,
         [
-            (Event::Time, vec![Action::Dial(0)]),
-            (Event::Dialled, vec![subscribe("a", 1)]),
-            (Event::Queues(vec![queue("a", 2)]), vec![]),
-            (consuming("a", 1), vec![Action::Cancel(ConsumerId(1))]),
-            (ended(1, End::Cancelled), vec![Action::Stopped(ConsumerId(1)), subscribe("a", 2)]),
+            (SessionEvent::Time, vec![SessionAction::Dial(0)]),
+            (SessionEvent::Dialled, vec![subscribe("a", 1)]),
+            (SessionEvent::Queues(vec![queue("a", 2)]), vec![]),
+            (consuming("a", 1), vec![SessionAction::Cancel(ConsumerId(1))]),
+            (ended(1, End::Cancelled), vec![SessionAction::Stopped(ConsumerId(1)), subscribe("a", 2)]),
         ],
     );
 }
@@ -160,18 +168,18 @@ fn a_queue_that_changes_while_the_broker_is_asked_is_cancelled_and_asked_for_aga
 #[test]
 fn an_unusable_queue_is_tried_again_later_or_at_once_when_its_configuration_changed() {
     let why = || "no permission".to_owned();
-    let unusable = || Event::Unusable("a".into(), why());
-    let told = || Action::Unusable("a".into(), why());
-    let mut machine = Machine::new(1, &[queue("a", 1), queue("b", 1)]);
-    machine.on(Event::Time, Duration::ZERO);
-    machine.on(Event::Dialled, Duration::ZERO);
+    let unusable = || SessionEvent::Unusable("a".into(), why());
+    let told = || SessionAction::Unusable("a".into(), why());
+    let mut machine = SessionMachine::new(1, &[queue("a", 1), queue("b", 1)]);
+    machine.on(SessionEvent::Time, Duration::ZERO);
+    machine.on(SessionEvent::Dialled, Duration::ZERO);
     play(
         &mut machine,
         Duration::ZERO,
         [
             (unusable(), vec![told()]),
             (consuming("b", 1), vec![]),
-            (Event::Queues(vec![queue("a", 1), queue("b", 1)]), vec![]),
+            (SessionEvent::Queues(vec![queue("a", 1), queue("b", 1)]), vec![]),
         ],
     );
     let wake = machine.wake(Duration::ZERO);
@@ -180,11 +188,11 @@ fn an_unusable_queue_is_tried_again_later_or_at_once_when_its_configuration_chan
         &mut machine,
         wake,
         [
-            (Event::Time, vec![subscribe("a", 1)]),
+            (SessionEvent::Time, vec![subscribe("a", 1)]),
             (unusable(), vec![told()]),
-            (Event::Queues(vec![queue("a", 2), queue("b", 1)]), vec![subscribe("a", 2)]),
+            (SessionEvent::Queues(vec![queue("a", 2), queue("b", 1)]), vec![subscribe("a", 2)]),
             // Not wanted any more: nobody is to hear of it.
-            (Event::Queues(vec![queue("b", 1)]), vec![]),
+            (SessionEvent::Queues(vec![queue("b", 1)]), vec![]),
             (unusable(), vec![]),
         ],
     );
@@ -198,15 +206,15 @@ fn the_end_of_a_consumer_voids_it_alone_and_the_end_of_the_connection_all() {
         &mut machine,
         20 * SECOND,
         [
-            (ended(1, End::Channel(why())), vec![Action::Void(ConsumerId(1), why())]),
+            (ended(1, End::Channel(why())), vec![SessionAction::Void(ConsumerId(1), why())]),
             (ended(1, End::Cancelled), vec![]),
         ],
     );
-    play(&mut machine, 21 * SECOND, [(Event::Time, vec![subscribe("a", 1)])]);
+    play(&mut machine, 21 * SECOND, [(SessionEvent::Time, vec![subscribe("a", 1)])]);
     play(
         &mut machine,
         22 * SECOND,
-        [(ended(2, End::Connection(Loss::plain(why()))), vec![Action::HangUp(why()), away("404")])],
+        [(ended(2, End::Connection(Loss::plain(why()))), vec![SessionAction::HangUp(why()), away("404")])],
     );
 }
 
@@ -217,33 +225,37 @@ fn a_stop_ends_when_the_last_consumer_has_and_the_session_when_all_is_settled() 
         &mut machine,
         SECOND,
         [
-            (Event::Stop, vec![Action::Cancel(ConsumerId(1))]),
-            (Event::Queues(vec![queue("late", 1)]), vec![]),
-            (ended(1, End::Cancelled), vec![Action::Stopped(ConsumerId(1)), Action::NoneLeft]),
-            (Event::Settled(ConsumerId(1)), vec![Action::Release(ConsumerId(1))]),
-            (Event::Settled(ConsumerId(1)), vec![]),
-            (Event::Released(ConsumerId(1)), vec![Action::End]),
-            (Event::Time, vec![]),
+            (SessionEvent::Stop, vec![SessionAction::Cancel(ConsumerId(1))]),
+            (SessionEvent::Queues(vec![queue("late", 1)]), vec![]),
+            (ended(1, End::Cancelled), vec![SessionAction::Stopped(ConsumerId(1)), SessionAction::NoneLeft]),
+            (SessionEvent::Settled(ConsumerId(1)), vec![SessionAction::Release(ConsumerId(1))]),
+            (SessionEvent::Settled(ConsumerId(1)), vec![]),
+            (SessionEvent::Released(ConsumerId(1)), vec![SessionAction::End]),
+            (SessionEvent::Time, vec![]),
         ],
     );
 }
 
 #[test]
 fn a_stop_while_the_broker_is_asked_waits_for_the_answer() {
-    let mut machine = Machine::new(1, &[queue("a", 1), queue("b", 1)]);
+    let mut machine = SessionMachine::new(1, &[queue("a", 1), queue("b", 1)]);
     play(
         &mut machine,
         Duration::ZERO,
         [
-            (Event::Time, vec![Action::Dial(0)]),
-            (Event::Dialled, vec![subscribe("a", 1), subscribe("b", 1)]),
-            (Event::Stop, vec![]),
-            (Event::Unusable("a".into(), "refused".to_owned()), vec![]),
-            (consuming("b", 1), vec![Action::Cancel(ConsumerId(1))]),
+            (SessionEvent::Time, vec![SessionAction::Dial(0)]),
+            (SessionEvent::Dialled, vec![subscribe("a", 1), subscribe("b", 1)]),
+            (SessionEvent::Stop, vec![]),
+            (SessionEvent::Unusable("a".into(), "refused".to_owned()), vec![]),
+            (consuming("b", 1), vec![SessionAction::Cancel(ConsumerId(1))]),
             // Its channel broke instead.
             (
                 ended(1, End::Channel("406".to_owned())),
-                vec![Action::Void(ConsumerId(1), "406".to_owned()), Action::NoneLeft, Action::End],
+                vec![
+                    SessionAction::Void(ConsumerId(1), "406".to_owned()),
+                    SessionAction::NoneLeft,
+                    SessionAction::End,
+                ],
             ),
         ],
     );
@@ -251,16 +263,23 @@ fn a_stop_while_the_broker_is_asked_waits_for_the_answer() {
 
 #[test]
 fn without_a_connection_every_request_to_end_is_answered_at_once() {
-    for event in [Event::Stop, Event::Retire, Event::Close] {
-        let expected =
-            if event == Event::Stop { vec![Action::NoneLeft, Action::End] } else { vec![Action::End] };
-        let fresh = || Machine::new(1, &[queue("a", 1)]);
+    for event in [SessionEvent::Stop, SessionEvent::Retire, SessionEvent::Close] {
+        let expected = if event == SessionEvent::Stop {
+            vec![SessionAction::NoneLeft, SessionAction::End]
+        } else {
+            vec![SessionAction::End]
+        };
+        let fresh = || SessionMachine::new(1, &[queue("a", 1)]);
         let mut dialling = fresh();
-        dialling.on(Event::Time, Duration::ZERO);
+        dialling.on(SessionEvent::Time, Duration::ZERO);
         let mut waiting = consumes(&[("a", 1)]);
-        waiting.on(Event::Lost(Loss::plain("reset")), Duration::ZERO);
+        waiting.on(SessionEvent::Lost(Loss::plain("reset")), Duration::ZERO);
         for mut machine in [fresh(), dialling, waiting] {
-            play(&mut machine, Duration::ZERO, [(event.clone(), expected.clone()), (Event::Dialled, vec![])]);
+            play(
+                &mut machine,
+                Duration::ZERO,
+                [(event.clone(), expected.clone()), (SessionEvent::Dialled, vec![])],
+            );
         }
     }
 }
@@ -268,14 +287,14 @@ fn without_a_connection_every_request_to_end_is_answered_at_once() {
 #[test]
 fn a_loss_while_it_leaves_is_the_end() {
     let mut machine = consumes(&[("a", 1), ("b", 1)]);
-    machine.on(Event::Stop, SECOND);
+    machine.on(SessionEvent::Stop, SECOND);
     machine.on(ended(1, End::Cancelled), SECOND);
     play(
         &mut machine,
         SECOND,
         [(
-            Event::Lost(Loss::plain("reset")),
-            vec![Action::HangUp("reset".to_owned()), Action::NoneLeft, Action::End],
+            SessionEvent::Lost(Loss::plain("reset")),
+            vec![SessionAction::HangUp("reset".to_owned()), SessionAction::NoneLeft, SessionAction::End],
         )],
     );
 }
@@ -288,10 +307,10 @@ fn the_channel_of_a_stopped_consumer_may_break_before_it_is_settled() {
         &mut machine,
         SECOND,
         [
-            (Event::Queues(vec![]), vec![Action::Cancel(ConsumerId(1))]),
-            (ended(1, End::Cancelled), vec![Action::Stopped(ConsumerId(1))]),
-            (ended(1, End::Channel(timeout())), vec![Action::Void(ConsumerId(1), timeout())]),
-            (Event::Settled(ConsumerId(1)), vec![]),
+            (SessionEvent::Queues(vec![]), vec![SessionAction::Cancel(ConsumerId(1))]),
+            (ended(1, End::Cancelled), vec![SessionAction::Stopped(ConsumerId(1))]),
+            (ended(1, End::Channel(timeout())), vec![SessionAction::Void(ConsumerId(1), timeout())]),
+            (SessionEvent::Settled(ConsumerId(1)), vec![]),
         ],
     );
     assert_eq!(machine.kept().count(), 0);
@@ -300,13 +319,13 @@ fn the_channel_of_a_stopped_consumer_may_break_before_it_is_settled() {
 #[test]
 fn many_queues_are_asked_for_a_few_at_a_time_without_spinning() {
     let queues: Vec<_> = (0..100).map(|n| queue(&format!("q{n}"), 1)).collect();
-    let mut machine = Machine::new(1, &queues);
-    machine.on(Event::Time, Duration::ZERO);
-    let mut asked = machine.on(Event::Dialled, Duration::ZERO);
+    let mut machine = SessionMachine::new(1, &queues);
+    machine.on(SessionEvent::Time, Duration::ZERO);
+    let mut asked = machine.on(SessionEvent::Dialled, Duration::ZERO);
     assert_eq!(asked.len(), MAX_ASKED);
     assert_eq!(machine.wake(Duration::ZERO), CAP, "an answer comes first");
     let mut live = 0;
-    while let Some(Action::Subscribe(queue)) = asked.pop() {
+    while let Some(SessionAction::Subscribe(queue)) = asked.pop() {
         live += 1;
         asked.extend(machine.on(consuming(&queue.name, live), Duration::ZERO));
         assert!(asked.len() <= MAX_ASKED);

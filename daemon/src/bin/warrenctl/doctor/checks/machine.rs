@@ -6,7 +6,7 @@ use warren::broker::LARGE_BODY_ROOM;
 use warren::config::Config;
 use warren::plugin::WantedHandler;
 
-use super::super::facts::{Clock, Machine, ProcessLimits, Space};
+use super::super::facts::{Clock, MachineFacts, ProcessLimits, Space};
 use super::super::finding::{Area, Finding, Severity};
 use crate::output::span;
 
@@ -22,7 +22,7 @@ const LITTLE_ROOM: u64 = 256 << 20;
 const CLOCK_SLACK: Duration = Duration::from_secs(120);
 
 pub(super) fn check(
-    machine: &Machine,
+    machine: &MachineFacts,
     config: Option<&Config>,
     handlers: &[WantedHandler],
     limits: Option<ProcessLimits>,
@@ -110,7 +110,7 @@ fn state_dir(place: &str, space: &Result<Space, String>, needed: bool) -> Option
     }
 }
 
-fn clock(machine: &Machine) -> Finding {
+fn clock(machine: &MachineFacts) -> Finding {
     let find =
         |severity, what: String, remedy: &str| Finding::new(severity, Area::Machine, "clock", what, remedy);
     let ahead = |time: &SystemTime| time.duration_since(machine.now).unwrap_or_default();
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_behind_what_was_written_is_not_believed() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let machine = |written: u64, clock| Machine {
+        let machine = |written: u64, clock| MachineFacts {
             now,
             past: vec![(
                 "/etc/warren/warren.toml".into(),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use warren::config::Config;
 
-use super::super::facts::{Clock, Machine, ProcessLimits, Space, Unit};
+use super::super::facts::{Clock, MachineFacts, ProcessLimits, Space, Unit};
 use super::files_of;
 
 /// systemctl answers in milliseconds, or waits for a manager that is stuck.
@@ -120,11 +120,11 @@ fn parse_limits(text: &str) -> Option<ProcessLimits> {
 }
 
 /// Clock, disk, memory.
-pub(super) fn machine(config_file: &Path, config: Option<&Config>, daemon: Option<u32>) -> Machine {
+pub(super) fn machine(config_file: &Path, config: Option<&Config>, daemon: Option<u32>) -> MachineFacts {
     let mut past = files_of(config_file, config);
     past.extend(std::env::current_exe());
     let written = |path: PathBuf| Some((path.clone(), fs::metadata(&path).ok()?.modified().ok()?));
-    Machine {
+    MachineFacts {
         now: SystemTime::now(),
         past: past.into_iter().filter_map(written).collect(),
         clock: clock(),
