@@ -238,6 +238,20 @@ impl Node {
             ensure!(Instant::now() < end, "RabbitMQ does not answer within {START_LIMIT:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+        self.keep_dead_letter_workers()
+    }
+
+    /// RabbitMQ 3.10.8 ends all dead-letter workers of a node when two of them fail within five seconds, as they do when a
+    /// new leader answers late on a loaded machine: nothing comes back from the node's delay queues until they have another
+    /// leader. Later releases (3.10.20, 3.11.12) let a hundred fail in a second, and so does this node.
+    fn keep_dead_letter_workers(&self) -> Result<()> {
+        // The fifth and sixth field of a supervisor's state: how many restarts in how many seconds.
+        self.eval(
+            "sys:replace_state(rabbit_fifo_dlx_sup, fun
+                (S) when element(6, S) =:= 1, element(7, S) =:= 5 -> setelement(7, setelement(6, S, 100), 1);
+                (S) -> S
+             end), ok",
+        )?;
         Ok(())
     }
 

@@ -28,14 +28,7 @@ pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// As [`until`], for what takes its time: [`BOUND`] is for a standstill. Until there is an answer, `ask` says how far it is.
-pub fn while_it_goes_on<T, P: PartialEq + Debug>(what: &str, ask: impl FnMut() -> Result<T, P>) -> T {
-    ask_while_it_goes_on(ask).unwrap_or_else(|why| panic!("{why}: {what}"))
-}
-
-/// As [`while_it_goes_on`], for a caller who can do something about a standstill.
-pub fn ask_while_it_goes_on<T, P: PartialEq + Debug>(
-    mut ask: impl FnMut() -> Result<T, P>,
-) -> Result<T, String> {
+pub fn while_it_goes_on<T, P: PartialEq + Debug>(what: &str, mut ask: impl FnMut() -> Result<T, P>) -> T {
     let (begun, mut far) = (Instant::now(), None);
     while begun.elapsed() < LONGEST {
         let step = ask_within(BOUND, || match ask() {
@@ -44,12 +37,12 @@ pub fn ask_while_it_goes_on<T, P: PartialEq + Debug>(
             Err(_) => None,
         });
         match step {
-            Some(Ok(answer)) => return Ok(answer),
+            Some(Ok(answer)) => return answer,
             Some(Err(now)) => far = Some(now),
-            None => return Err(format!("a standstill of {BOUND:?} at {far:?}")),
+            None => panic!("a standstill of {BOUND:?} at {far:?}: {what}"),
         }
     }
-    Err(format!("waited {LONGEST:?} in vain, and got to {far:?}"))
+    panic!("waited {LONGEST:?} in vain, and got to {far:?}: {what}")
 }
 
 /// As [`until`], with a bound of its own.

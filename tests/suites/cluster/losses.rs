@@ -35,7 +35,7 @@ fn no_task_is_lost_when_the_leader_is_killed_and_then_the_daemon_s_own_node() {
     goes_on();
 
     let published = producer.end();
-    let entries = stage::wait_done(&mut cluster, &[&home], &published.ids(false));
+    let entries = stage::wait_done(&[&home], &published.ids(false));
     let broker = Broker::connect(&uris[2]);
     stage::wait_settled(&daemon, &broker, queue);
     assert!(daemon.terminate().success());
@@ -89,7 +89,7 @@ fn without_a_majority_tasks_wait_and_with_one_they_go_on() {
     cluster.heal().expect("start");
     second.wait_notified(0, "READY=1");
     let both = ["held", "faltering"].map(str::to_owned).into();
-    stage::wait_done(&mut cluster, &[&home, &newcomer], &both);
+    stage::wait_done(&[&home, &newcomer], &both);
     stage::wait_settled(&daemon, &broker, queue);
     assert!(daemon.terminate().success() && second.terminate().success());
     assert_eq!(broker.family_depth(queue), 0);

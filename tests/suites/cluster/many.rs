@@ -9,7 +9,7 @@ use super::stage;
 
 #[test]
 fn three_daemons_share_a_queue_and_the_tasks_of_a_killed_one_are_taken_over() {
-    let mut cluster = Cluster::turn();
+    let cluster = Cluster::turn();
     let (queue, uris) = ("cluster_many", cluster.uris());
     // Each on a node of its own.
     let homes = [0, 1, 2].map(|first| {
@@ -28,7 +28,7 @@ fn three_daemons_share_a_queue_and_the_tasks_of_a_killed_one_are_taken_over() {
     stage::wait_more(&all, 50);
 
     let published = producer.end();
-    let entries = stage::wait_done(&mut cluster, &all, &published.ids(false));
+    let entries = stage::wait_done(&all, &published.ids(false));
     let broker = Broker::connect(&uris[2]);
     stage::wait_settled(&daemons[2], &broker, queue);
     assert!(daemons[2].terminate().success());

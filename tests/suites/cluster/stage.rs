@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use warren_tests::ledger::{self, Entry};
-use warren_tests::{Broker, Cluster, Daemon, Home, Keys, wait};
+use warren_tests::{Broker, Daemon, Home, Keys, wait};
 
 /// Work queue, delay queues and dead queue are quorum queues.
 const QUORUM: &str = "type = \"quorum\"\ndelay_type = \"quorum\"\ndead_type = \"quorum\"\nprefetch = 2";
@@ -47,24 +47,14 @@ pub(crate) fn wait_more(homes: &[&Home], more: usize) {
     });
 }
 
-/// Waits until every task of `ids` was done. On an overloaded machine RabbitMQ 3.10 sometimes gives back nothing of a quorum
-/// delay queue: its messages have expired, its leader is well, and no task arrives. A new leader ends that, as the guide
-/// says; so it has one new leader, by the loss of the node, before this gives up.
-pub(crate) fn wait_done(cluster: &mut Cluster, homes: &[&Home], ids: &BTreeSet<String>) -> Vec<Entry> {
-    let all_done = || {
+/// Waits until every task of `ids` was done.
+pub(crate) fn wait_done(homes: &[&Home], ids: &BTreeSet<String>) -> Vec<Entry> {
+    wait::while_it_goes_on("the tasks done", || {
         let entries = executions(homes);
         let done = done(&entries);
         let missing = ids.iter().filter(|id| !done.contains_key(*id));
         let missing: Vec<String> = missing.take(20).cloned().collect();
         if missing.is_empty() { Ok(entries) } else { Err((entries.len(), missing)) }
-    };
-    wait::ask_while_it_goes_on(all_done).unwrap_or_else(|why| {
-        let queue = format!("{}.retry.250", homes[0].queue());
-        let leader = cluster.leader(&queue).expect("a leader");
-        println!("{why}: a new leader for {queue}");
-        cluster.stop(leader).expect("stop");
-        cluster.heal().expect("start");
-        wait::while_it_goes_on("the tasks done, with a new leader of the delay queue", all_done)
     })
 }
 
