@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use lapin::BasicProperties;
 
-use super::ledger::HandKey;
 use super::setup::Order;
 use crate::model::UnixMs;
 
 /// A message. It keeps its number for as long as it lives; a copy is another message.
 pub(super) type Uid = usize;
+
+/// A delivery in the daemon's hand, by the consumer and the tag that it came with first.
+pub(super) type HandKey = (u32, u64);
 
 /// Where a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -254,6 +254,7 @@ impl World {
 
     fn perform_one(&mut self, action: Action) {
         if !matches!(action, Action::Show(_)) {
+            self.has_changed = true;
             self.note(|| format!("    {}", super::trace::action(&action)));
         }
         match action {

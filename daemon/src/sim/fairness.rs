@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::broker::Uid;
-use super::ledger::{Hand, HandKey, HandStage, Owed};
+use super::broker::{HandKey, Uid};
+use super::ledger::{Hand, HandStage, Owed};
 use super::setup::HandlerSetup;
 use super::world::World;
 use crate::host::HostId;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::agenda::HostStep;
-use super::broker::Uid;
+use super::broker::{HandKey, Uid};
 use super::hosts::HostModel;
-use super::ledger::{HandKey, HandStage, Owed};
+use super::ledger::{HandStage, Owed};
 use super::world::{START, World};
 use crate::engine::core::EntryKey;
 use crate::host::{HostId, QUEUE_LIMIT, Seq};

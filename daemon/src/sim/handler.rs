@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::broker::Uid;
 use super::choice::For;
 use super::fault::Fault;
-use super::hosts::run_choice;
 use super::world::World;
 use crate::host::{Report, Seq};
 use crate::model::{FaultCause, FollowUp, Outcome, TaskError, TaskResult};
@@ -94,7 +93,8 @@ impl World {
             known.runs
         });
         let typical = self.setup().handlers[handler].typical;
-        let part = |what, end| run_choice(self.choices, what, task, run, end);
+        let choices = self.choices;
+        let part = |what, end| choices.below(end, what, task as u64, run);
         let mut takes = typical * (part(For::RunTime, 16) as u32 + 4) / 10;
         if self.is_quiet {
             let does = Does::Finish { follow_ups: 0, has_result: wants_reply };

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::agenda::{AgendaItem, HostStep};
-use super::broker::Uid;
-use super::choice::{Choices, For};
+use super::broker::{HandKey, Uid};
+use super::choice::For;
 use super::fault::Fault;
 use super::handler::{Does, Run, is_plain};
-use super::ledger::HandKey;
 use super::world::World;
 use crate::host::{Bound, Exit, HostEvent, HostId, HostStage, Report, Seq};
 use crate::model::{FaultCause, Outcome, TaskError};
@@ -350,9 +349,4 @@ impl World {
         let at = host.to_daemon;
         self.tell_at(at, crate::engine::core::Event::Host { host: id, event, rss: None });
     }
-}
-
-/// For choices that belong to a run.
-pub(super) fn run_choice(choices: Choices, what: For, task: usize, run: u64, end: u64) -> u64 {
-    choices.below(end, what, task as u64, run)
 }

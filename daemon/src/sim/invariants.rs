@@ -8,7 +8,8 @@ use super::world::World;
 use crate::host::HostId;
 use crate::model::status::Counts;
 
-/// The whole account is compared after so many turns: that costs more than the turns themselves.
+/// The whole account is compared after so many turns: that costs more than the turns themselves. Who waits is looked at as
+/// rarely while nothing happens.
 const ACCOUNT_EVERY: u64 = 32;
 /// A task that could run, and for whose handler no host is started, waits no longer than that: the longest pause after hosts
 /// that failed, and some.
@@ -40,17 +41,20 @@ impl World {
     fn check_turn(&mut self) {
         let clock = self.clock();
         let Some(daemon) = &self.daemon else { return };
-        if daemon.core.has_lost_wakeup(clock) {
-            return self.broken(
-                "nothing waits that could run now",
-                "the core would place it if it were asked again",
-            );
+        let is_account = self.turns.is_multiple_of(ACCOUNT_EVERY);
+        if std::mem::take(&mut self.has_changed) || is_account {
+            if daemon.core.has_lost_wakeup(clock) {
+                return self.broken(
+                    "nothing waits that could run now",
+                    "the core would place it if it were asked again",
+                );
+            }
+            self.check_idle_workers();
+            self.watch_sharing();
         }
-        self.check_idle_workers();
-        self.watch_sharing();
         self.check_time_limits();
         self.check_drain();
-        if self.turns.is_multiple_of(ACCOUNT_EVERY) {
+        if is_account {
             self.check_account();
         }
     }

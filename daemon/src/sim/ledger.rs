@@ -4,14 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::broker::Uid;
+use super::broker::{HandKey, Uid};
 use super::plan::TaskPlan;
 use crate::host::{HostId, Seq};
 use crate::model::status::Counts;
 use crate::model::{CancelCause, DeadReason, FaultCause, Outcome};
-
-/// A delivery in the daemon's hand, by the consumer and the tag that it came with first.
-pub(super) type HandKey = (u32, u64);
 
 /// A delivery in the daemon's hand.
 #[derive(Debug, Clone)]

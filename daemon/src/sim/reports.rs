@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::ledger::{EndedRun, HandKey, HandStage, Owed};
+use super::broker::HandKey;
+use super::ledger::{EndedRun, HandStage, Owed};
 use super::world::World;
 use crate::host::{Exit, HostEvent, HostId, HostStage, Report};
 use crate::model::{CancelCause, FaultCause, Outcome, TaskError};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::broker::Uid;
-use super::ledger::{Hand, HandKey, HandStage, Owed, Published, reason_after};
+use super::broker::{HandKey, Uid};
+use super::ledger::{Hand, HandStage, Owed, Published, reason_after};
 use super::world::{START, World};
 use crate::engine::core::{Again, Copy, CopyKind};
 use crate::model::{DeadReason, UnixMs};

@@ -79,9 +79,6 @@ impl Setup {
                 rates[*fault as usize] = one(&[5, 20, 80, 300], random);
             }
         }
-        if faults.is_empty() {
-            faults.push(Fault::Failed);
-        }
         let is_flood = random.u8(..6) == 0;
         let (queues, handlers) = if is_flood { (1..2, 2..5) } else { (1..4, 1..5) };
         let mut queues: Vec<_> = (0..random.usize(queues)).map(|n| QueueSetup::random(n, random)).collect();
@@ -94,6 +91,11 @@ impl Setup {
             for handler in &mut handlers {
                 handler.lift_limits();
             }
+            faults.retain(|fault| *fault != Fault::LateTurn);
+            rates[Fault::LateTurn as usize] = 0;
+        }
+        if faults.is_empty() {
+            faults.push(Fault::Failed);
         }
         Self {
             queues,

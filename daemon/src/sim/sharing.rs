@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::broker::Uid;
+use super::broker::{HandKey, Uid};
+use super::fault::Fault;
 use super::hosts::HostModel;
-use super::ledger::{Hand, HandKey};
+use super::ledger::Hand;
 use super::setup::HandlerSetup;
 use super::world::World;
 
@@ -15,6 +16,8 @@ use super::world::World;
 const LEAST: Duration = Duration::from_micros(20);
 /// How far a handler may get ahead by tasks that are queued in the hosts that it keeps busy.
 const AHEAD: Duration = Duration::from_millis(2);
+/// What tasks without a report may be taken to have run beyond that, where turns come late.
+const LATE: Duration = Duration::from_millis(500);
 /// Tasks that one may get ahead by, beside one for each worker.
 const TASKS: u32 = 2;
 
@@ -117,6 +120,8 @@ impl World {
     pub(super) fn check_share(&mut self, starts: HandKey) {
         let Some(daemon) = &self.daemon else { return };
         let uid = self.ledger.hands[&starts].message;
+        let is_late = self.setup().faults.contains(&Fault::LateTurn);
+        let ahead = if is_late { AHEAD + LATE } else { AHEAD };
         let mut found = None;
         for starting in self.sharers_of(uid) {
             let (of_other, ended) = (self.used(starting), self.ended(starting));
@@ -131,7 +136,7 @@ impl World {
                 let has = ended.run.saturating_sub(before) / u32::from(since.weights.1);
                 let longest = of_waiting.longest / u32::from(since.weights.0)
                     + of_other.longest / u32::from(since.weights.1);
-                if has > had + longest * tasks + AHEAD {
+                if has > had + longest * tasks + ahead {
                     found = Some(format!(
                         "{starting:?} starts message {uid} and has had {has:?}, {waiting:?} waits and has had {had:?}, the longest tasks take {longest:?}"
                     ));

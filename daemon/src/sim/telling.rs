@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::broker::Uid;
+use super::broker::{HandKey, Uid};
 use super::fault::Fault;
-use super::ledger::{Hand, HandKey, HandStage, Owed, Published};
+use super::ledger::{Hand, HandStage, Owed, Published};
 use super::plan::TaskPlan;
 use super::trace;
 use super::world::World;

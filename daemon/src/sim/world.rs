@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) is_machine_short: bool,
     /// Nothing disturbs any more.
     pub(super) is_quiet: bool,
+    /// Something happened since the last time that who waits was looked at.
+    pub(super) has_changed: bool,
     quiet_since: Duration,
     /// Everything has ended, and the last daemon is draining.
     is_closing: bool,
@@ -86,6 +88,7 @@ impl World {
             ledger,
             is_machine_short: false,
             is_quiet: false,
+            has_changed: true,
             quiet_since: Duration::ZERO,
             is_closing: false,
             told_of_hosts: 0,
@@ -211,6 +214,7 @@ impl World {
     }
 
     fn happen(&mut self, item: AgendaItem) {
+        self.has_changed = true;
         match item {
             AgendaItem::Operation(n) => self.operate(n),
             AgendaItem::Undo(undo) => self.undo(&undo),

@@ -24,7 +24,7 @@ impl Core {
     }
 
     /// Asks every flow with waiting tasks in turn. True: a task has started after a flow was passed over, which may have a
-    /// place now, behind that task in its worker for instance; or a task waits that was held until now.
+    /// place now, behind that task in its worker for instance; or what waits has changed.
     fn dispatch_round(&mut self, turn: &mut Turn<'_>) -> bool {
         let (mut has_passed, mut once_more) = (false, false);
         self.scheduler.begin_round();
@@ -45,7 +45,7 @@ impl Core {
             self.scheduler.pass_over(flow, why);
             has_passed = true;
         }
-        once_more || self.scheduler.has_admitted()
+        once_more || self.scheduler.wants_another_round()
     }
 
     /// Ends the hosts that have been idle for longest, where there are too many; not those that tasks wait for.

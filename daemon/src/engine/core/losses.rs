@@ -64,7 +64,7 @@ struct Feed {
 struct Known {
     unstarted: Bag,
     ended: Bag,
-    /// Redeliveries of messages never seen here that are explained all the same.
+    /// Redeliveries of messages never seen here that are explained anyway.
     excused: usize,
 }
 

@@ -11,6 +11,7 @@
 //! module alone.
 
 mod exclusion;
+mod round;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -19,14 +20,11 @@ mod waiting;
 use std::time::Duration;
 
 use self::exclusion::Exclusions;
+use self::round::Round;
 pub(super) use self::shares::RunCharge;
-use self::shares::{FlowPosition, Shares, Virtual};
+use self::shares::{FlowPosition, Shares};
 use self::waiting::WaitLists;
 use super::keys::{EntryKey, HandlerKey, PoolKey, QueueKey};
-
-/// How far a flow may get ahead of one that waits for a worker, by tasks that are queued in hosts that it keeps busy: a
-/// host that is changed after every short task costs more than it runs.
-const AHEAD: Duration = Duration::from_millis(1);
 
 /// The tasks of one handler that wait in one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,11 +74,14 @@ pub(super) struct Scheduler {
     queues: Vec<QueueFlows>,
     weights: Vec<u16>,
     exclusions: Exclusions,
-    /// A task that was held waits for a worker since this round began.
-    has_admitted: bool,
+    /// Since this round began a task waits for a worker that was held, or a flow has another turn: a flow that the round is
+    /// done with may have a place now.
+    wants_another_round: bool,
     round: Round,
-    /// The queue that was served last: a handler at its own limit serves its queues in turn.
+    /// The queue that was served last: the next round begins behind it.
     last: QueueKey,
+    /// Starts of all.
+    starts: u64,
 }
 
 /// The flows of one queue.
@@ -89,19 +90,6 @@ struct QueueFlows {
     shares: Shares,
     /// By handler. An emptied list keeps its memory for as long as its handler is there.
     lists: Vec<WaitLists>,
-}
-
-/// How far a round is.
-#[derive(Debug, Default, Clone)]
-struct Round {
-    /// The queue that it began with.
-    first: QueueKey,
-    /// Queues that are done with.
-    queues: usize,
-    /// The last flow of this queue that was passed over.
-    passed: Option<FlowPosition>,
-    /// The virtual start of the first flow for which this queue had no worker.
-    contender: Option<Virtual>,
 }
 
 impl Scheduler {
@@ -219,55 +207,17 @@ impl Scheduler {
         std::iter::successors(first, next).map(move |position| FlowKey { handler: position.flow, queue })
     }
 
-    /// A new round: every flow may be asked for again.
-    pub(super) fn begin_round(&mut self) {
-        self.round = Round { first: self.last + 1, ..Round::default() };
-        self.has_admitted = false;
-    }
-
-    /// Whether a task that was held waits for a worker now, in a flow that this round may have been done with.
-    pub(super) fn has_admitted(&self) -> bool {
-        self.has_admitted
-    }
-
-    /// The flow whose first task is to run next; `None`: the round is over. Once a queue has no worker left, only flows
-    /// that keep workers of it busy are asked for: their tasks may be queued there.
-    pub(super) fn next(&mut self) -> Option<FlowKey> {
-        while self.round.queues < self.queues.len() {
-            let queue = self.queue_in_turn();
-            let shares = &self.queues[queue].shares;
-            let next = match self.round.contender {
-                None => shares.next_waiting(self.round.passed),
-                Some(_) => shares.next_running(self.round.passed),
-            };
-            if let Some(position) = next {
-                return Some(FlowKey { handler: position.flow, queue });
-            }
-            let Round { first, queues, .. } = self.round;
-            self.round = Round { first, queues: queues + 1, ..Round::default() };
-        }
-        None
-    }
-
-    /// Whether the flow that [`next`](Self::next) named may queue its tasks in workers that it keeps busy: not when it
-    /// gets too far ahead of a flow that waits for a worker.
-    pub(super) fn may_queue(&self, flow: FlowKey) -> bool {
-        let Some(contender) = self.round.contender else { return true };
-        let Some(QueueFlows { shares, .. }) = self.queues.get(flow.queue) else { return true };
-        let ahead = contender.saturating_add(shares.price(flow.handler, AHEAD));
-        shares.position_of(flow.handler).start <= ahead
-    }
-
-    /// Whether a flow of this queue waits for a worker, and comes before the flow that [`next`](Self::next) named.
-    pub(super) fn has_contender(&self) -> bool {
-        self.round.contender.is_some()
-    }
-
     /// The first task of the flow that [`next`](Self::next) named starts.
     pub(super) fn start(&mut self, flow: FlowKey, charge: RunCharge) -> Option<EntryKey> {
         self.last = flow.queue;
+        self.starts += 1;
+        let starts = self.starts;
         self.queues.get_mut(flow.queue)?.shares.start(flow.handler, charge);
-        self.take_out(flow, |list| list.start(charge))?.map(|task| task.entry)
+        let start = |list: &mut WaitLists| {
+            list.started = starts;
+            list.start(charge)
+        };
+        self.take_out(flow, start)?.map(|task| task.entry)
     }
 
     /// More is known of what a task runs.
@@ -289,19 +239,6 @@ impl Scheduler {
             }
         }
         self.leave(flow.handler, task);
-    }
-
-    /// No task of the flow that [`next`](Self::next) named can start in this round.
-    pub(super) fn pass_over(&mut self, flow: FlowKey, why: Blocked) {
-        let Some(queue) = self.queues.get_mut(flow.queue) else { return };
-        let position = queue.shares.position_of(flow.handler);
-        self.round.passed = Some(position);
-        match why {
-            Blocked::NoWorker => {
-                self.round.contender.get_or_insert(position.start);
-            }
-            Blocked::Itself => queue.shares.limited(flow.handler),
-        }
     }
 
     /// Every task that waits, each list in ascending order.
@@ -330,11 +267,6 @@ impl Scheduler {
             entries.sort_unstable();
         }
         listed
-    }
-
-    /// The queue whose turn it is in this round.
-    fn queue_in_turn(&self) -> QueueKey {
-        (self.round.first + self.round.queues) % self.queues.len()
     }
 
     fn waiting_in(&self, flow: FlowKey) -> Option<&WaitLists> {
@@ -368,7 +300,7 @@ impl Scheduler {
     /// A task of the handler has ended or waits no longer: the next one of its key may.
     fn leave(&mut self, handler: HandlerKey, task: ScheduledTask) {
         if let Some(next) = self.exclusions.leave(handler, task) {
-            self.has_admitted = true;
+            self.wants_another_round = true;
             self.admit(next);
         }
     }

@@ -25,6 +25,10 @@ impl Core {
             self.remember_done(key, turn);
         }
         let Ownership::Held(consumer, tag) = ownership else {
+            if decision.settlement != Settlement::Ack {
+                // Its redelivery may be behind its duplicates: those must not wait for it.
+                self.in_flight.is_first_no_more(key);
+            }
             self.in_flight[key].stage = EntryStage::Decided(Box::new(decision));
             return;
         };

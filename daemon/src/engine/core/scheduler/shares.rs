@@ -2,7 +2,7 @@
 //! divided by its weight. Of the flows that wait the one with the least virtual start is served next.
 //!
 //! A start is charged with the run time that is expected. What the task is known to have run replaces that, at each tick
-//! and at its end. A flow that had nothing waiting begins where the others are by what they are known to have run: it saves
+//! and at its end. A flow that had nothing waiting begins where the others are, as far as they are known to have run: it saves
 //! no credit, and an expectation that was too long holds nobody up. A flow that cannot be served for a reason of its own
 //! (its own limit, hosts that do not start) does not fall behind meanwhile.
 
@@ -14,7 +14,7 @@ const LEAST: Duration = Duration::from_micros(20);
 
 /// How late the report of a task may be, beside the time for which the daemon itself was held up. A task without a report is
 /// not known to have run in that time: a flow that begins now does not wait for one that has ended.
-const REPORT_DELAY: Duration = Duration::from_millis(50);
+const REPORT_DELAY: Duration = Duration::from_millis(100);
 
 /// Virtual time in nanoseconds of a flow of weight 1.
 pub(super) type Virtual = u64;
@@ -71,6 +71,8 @@ struct Account {
     used: Virtual,
     /// What its running tasks are charged beyond that, in nanoseconds of run time.
     outstanding: u64,
+    /// Where it began when something of it waited last.
+    floor: Virtual,
     /// When it was served last, or began, counted in starts and beginnings; 0: never.
     served: u64,
     weight: u16,
@@ -88,26 +90,41 @@ pub(super) struct Shares {
     accounts: Vec<Account>,
     waiting: BTreeSet<FlowPosition>,
     running: BTreeSet<FlowPosition>,
-    /// Flows of which something waits or runs, by what they are known to have run.
+    /// Flows of which something waits or runs, but for limited ones, by what they are known to have run.
     active: BTreeSet<(Virtual, FlowIndex)>,
-    /// Where a flow begins that had nothing waiting: the least that one of those who waited is known to have run, when a
-    /// task was started last.
+    /// Where a flow begins that had nothing waiting. It never decreases.
     now: Virtual,
+    /// The most that a flow is known to have run.
+    most: Virtual,
     count: u64,
 }
 
 impl Account {
     fn new() -> Self {
-        Self { used: 0, outstanding: 0, served: 0, weight: 1, waits: false, running: 0, limited: false }
+        Self {
+            used: 0,
+            outstanding: 0,
+            floor: 0,
+            served: 0,
+            weight: 1,
+            waits: false,
+            running: 0,
+            limited: false,
+        }
     }
 
     fn start(&self) -> Virtual {
         self.used.saturating_add(self.outstanding / u64::from(self.weight))
     }
 
-    /// The flow does not start before `now`.
+    /// The flow does not start before `now`, also when its running tasks end sooner than expected.
     fn begin_at(&mut self, now: Virtual) {
-        self.used += now.saturating_sub(self.start());
+        self.floor = now;
+        self.keep_floor();
+    }
+
+    fn keep_floor(&mut self) {
+        self.used += self.floor.saturating_sub(self.start());
     }
 
     fn position(&self, flow: FlowIndex) -> FlowPosition {
@@ -116,6 +133,11 @@ impl Account {
 
     fn is_active(&self) -> bool {
         self.waits || self.running > 0
+    }
+
+    /// It is to be reckoned with: it is active, and not for a reason of its own behind others.
+    fn counts(&self) -> bool {
+        self.is_active() && !self.limited
     }
 
     /// Run time as this flow pays for it.
@@ -155,9 +177,9 @@ impl Shares {
         let (now, came) = (self.now, self.count);
         self.change(flow, |account| {
             if account.start() < now || account.served == 0 {
-                account.begin_at(now);
                 account.served = came;
             }
+            account.begin_at(now);
             account.waits = true;
         });
     }
@@ -173,15 +195,10 @@ impl Shares {
     /// A task of the flow is started.
     pub(super) fn start(&mut self, flow: FlowIndex, charge: RunCharge) {
         self.count += 1;
-        let (now, served) = (self.now, self.count);
+        let served = self.count;
+        self.contend(flow);
+        self.reach(first_start(&self.waiting, &self.accounts), |account| account.waits);
         self.change(flow, |account| {
-            if std::mem::take(&mut account.limited) {
-                account.begin_at(now);
-            }
-        });
-        self.reach(|account| account.waits);
-        self.change(flow, |account| {
-            account.used = account.used.saturating_add(account.price(charge.used));
             account.outstanding = account.outstanding.saturating_add(charge.outstanding());
             account.served = served;
             account.running += 1;
@@ -195,8 +212,11 @@ impl Shares {
             account.used = account.used.saturating_add(after).saturating_sub(before);
             let outstanding = account.outstanding.saturating_add(is.outstanding());
             account.outstanding = outstanding.saturating_sub(was.outstanding());
+            account.keep_floor();
         });
-        self.reach(Account::is_active);
+        let starts = [&self.waiting, &self.running].map(|list| first_start(list, &self.accounts));
+        let least = if self.waiting.is_empty() { None } else { starts.into_iter().flatten().min() };
+        self.reach(least, |_| true);
     }
 
     /// A task of the flow has ended.
@@ -212,7 +232,25 @@ impl Shares {
 
     /// The flow waits and cannot be served for a reason of its own: others go on, and it saves no credit meanwhile.
     pub(super) fn limited(&mut self, flow: FlowIndex) {
-        self.account(flow).limited = true;
+        if !self.account(flow).limited {
+            self.change(flow, |account| account.limited = true);
+        }
+    }
+
+    /// Whether the flow waits and could not be served for a reason of its own.
+    pub(super) fn is_limited(&self, flow: FlowIndex) -> bool {
+        self.accounts.get(flow).is_some_and(|account| account.limited)
+    }
+
+    /// The flow waits for nothing but a worker.
+    pub(super) fn contend(&mut self, flow: FlowIndex) {
+        let now = self.now;
+        if self.accounts[flow].limited {
+            self.change(flow, |account| {
+                account.limited = false;
+                account.begin_at(now);
+            });
+        }
     }
 
     /// The flow is gone. Its index may be given to another.
@@ -254,18 +292,19 @@ impl Shares {
         &mut self.accounts[flow]
     }
 
-    /// What a flow had while nobody else was there is not held against it.
+    /// What flows had while nobody waited is not held against them.
     fn deactivate(&mut self, flow: FlowIndex) {
         if !self.accounts[flow].is_active() && self.waiting.is_empty() && self.running.is_empty() {
-            self.now = self.now.max(self.accounts[flow].start());
+            self.now = self.now.max(self.most);
         }
     }
 
-    /// Nobody who begins now is before all of these.
-    fn reach(&mut self, counts: impl Fn(&Account) -> bool) {
-        let mut accounts = self.active.iter().map(|(_, flow)| &self.accounts[*flow]);
-        let least = accounts.find(|account| !account.limited && counts(account)).map(|account| account.used);
-        self.now = self.now.max(least.unwrap_or(0));
+    /// A flow that begins now is not before those that are here: not before the least start of them, as far as one of those
+    /// that count is known to have run so much.
+    fn reach(&mut self, least_start: Option<Virtual>, counts: impl Fn(&Account) -> bool) {
+        let mut used = self.active.iter().rev();
+        let most = used.find(|(_, flow)| counts(&self.accounts[*flow])).map_or(0, |(used, _)| *used);
+        self.now = self.now.max(least_start.map_or(most, |start| start.min(most)));
     }
 
     /// Changes an account and keeps the lists in order.
@@ -281,8 +320,11 @@ impl Shares {
         for (list, was, is) in lists {
             relist(list, was.then_some(position), is.then_some(new));
         }
-        let used = |account: &Account| account.is_active().then_some((account.used, flow));
+        let used = |account: &Account| account.counts().then_some((account.used, flow));
         relist(&mut self.active, used(&before), used(account));
+        if account.is_active() {
+            self.most = self.most.max(account.used);
+        }
     }
 }
 
@@ -292,6 +334,11 @@ fn relist<T: Ord>(list: &mut BTreeSet<T>, was: Option<T>, is: Option<T>) {
         was.map(|was| list.remove(&was));
         list.extend(is);
     }
+}
+
+/// The least start of those that are not limited.
+fn first_start(list: &BTreeSet<FlowPosition>, accounts: &[Account]) -> Option<Virtual> {
+    list.iter().find(|position| !accounts[position.flow].limited).map(|position| position.start)
 }
 
 fn next_in(positions: &BTreeSet<FlowPosition>, after: Option<FlowPosition>) -> Option<FlowPosition> {

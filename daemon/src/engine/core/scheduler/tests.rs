@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::*;
 
+mod expectations;
 mod keys;
 
 const MS: Duration = Duration::from_millis(1);
@@ -130,77 +131,25 @@ fn a_handler_that_was_idle_saves_no_credit_and_pays_for_nothing_that_it_had_alon
 }
 
 #[test]
-fn a_run_time_that_was_not_foreseen_is_paid_for() {
+fn a_handler_that_was_limited_and_waits_for_a_worker_does_not_fall_behind() {
     let mut bench = Bench::new(1, &[1, 1]);
-    bench.run(20, &[MS, MS], &[0, 1]);
-    let long = bench.run(2, &[MS * 100, MS], &[0, 1]);
-    assert!(long.contains(&0), "{long:?}");
-    let started = bench.run(80, &[MS, MS], &[0, 1]);
-    let others = started.iter().filter(|handler| **handler == 1).count();
-    assert!(others >= 79, "{others} of 80 until the long task is made up for");
-}
-
-#[test]
-fn an_expectation_that_was_too_long_holds_nobody_up() {
-    for (others, workers) in [(1, 1), (1, 2), (2, 2), (2, 5)] {
-        let mut bench = Bench::new(workers, &[1, 1, 1]);
-        let others: Vec<_> = (0..others).collect();
-        bench.typical = [Duration::from_secs(60); 3];
-        bench.run(20 * workers, &[MS; 3], &others);
-        bench.add(2, 100);
-        let started = bench.run(30, &[MS; 3], &others);
-        let first = started.iter().position(|handler| *handler == 2);
-        assert!(first.is_some_and(|first| first < 2), "{others:?}, {workers} workers: {started:?}");
-        let count = started.iter().filter(|handler| **handler == 2).count();
-        let even = started.len() / (others.len() + 1);
-        assert!(count.abs_diff(even) <= workers + 1, "{count} of {}: {started:?}", started.len());
-    }
-}
-
-#[test]
-fn a_handler_with_a_long_task_and_nothing_that_waits_saves_no_credit() {
-    let mut scheduler = Scheduler::default();
-    let (mut long, second) = (RunCharge::expected(MS), Duration::from_secs(1));
-    scheduler.add(flow(0, 0), 1, task(0));
-    scheduler.begin_round();
-    let next = scheduler.next().expect("the long task");
-    scheduler.start(next, long);
-    let mut turn = |scheduler: &mut Scheduler, ran: u32| {
-        scheduler.begin_round();
-        let next = scheduler.next().expect("a task");
-        scheduler.start(next, RunCharge::expected(second));
-        // The long task runs beside them, for a tenth of their time.
-        let is = long.running(second / 10 * ran);
-        scheduler.correct(flow(0, 0), None, std::mem::replace(&mut long, is), is);
-        scheduler.ended(next, task(0), RunCharge::expected(second), second);
-        next.handler
-    };
-    (0..200).for_each(|entry| scheduler.add(flow(1, 0), 2, task(entry)));
-    for n in 1..=100 {
-        assert_eq!(turn(&mut scheduler, n), 1);
-    }
-    (0..100).for_each(|entry| scheduler.add(flow(0, 0), 1, task(entry)));
-    let first = (101..=120).filter(|n| turn(&mut scheduler, *n) == 0).count();
-    assert!((9..=11).contains(&first), "{first} of 20");
-}
-
-#[test]
-fn a_weight_that_changes_while_tasks_run_leaves_nothing_outstanding() {
-    let mut scheduler = Scheduler::default();
-    (0..8).for_each(|entry| scheduler.add(flow(0, 0), 1, task(entry)));
+    bench.add(0, 10);
+    bench.add(1, 10);
+    bench.scheduler.begin_round();
+    // Its host starts, and the other one's is there.
+    let first = bench.scheduler.next().expect("a flow");
+    bench.scheduler.pass_over(first, Blocked::Itself);
+    let other = bench.scheduler.next().expect("the other");
     let charge = RunCharge::expected(MS * 500);
-    for _ in 0..4 {
-        scheduler.begin_round();
-        let next = scheduler.next().expect("a task");
-        scheduler.start(next, charge);
+    bench.scheduler.start(other, charge);
+    bench.scheduler.pass_over(other, Blocked::NoWorker);
+    bench.scheduler.begin_round();
+    while let Some(next) = bench.scheduler.next() {
+        bench.scheduler.pass_over(next, Blocked::NoWorker);
     }
-    scheduler.set_weight(0, 7);
-    let half = charge.running(MS * 200).running(MS * 250);
-    scheduler.correct(flow(0, 0), None, charge, half);
-    scheduler.ended(flow(0, 0), task(0), half, MS * 500);
-    (0..3).for_each(|_| scheduler.ended(flow(0, 0), task(0), charge, MS));
-    let start = scheduler.queues[0].shares.position_of(0).start;
-    assert!((71_800_000..71_900_000).contains(&start), "503 ms at weight 7: {start} ns");
+    bench.scheduler.ended(other, task(0), charge, MS * 500);
+    let started = bench.run(20, &[MS * 10; 2], &[]);
+    assert_eq!(started[..10], [first.handler; 10], "until it has had as much");
 }
 
 #[test]
@@ -288,6 +237,40 @@ fn a_handler_at_its_limit_serves_its_queues_in_turn() {
         served.push(next.queue);
     }
     assert_eq!(served, [1, 2, 0, 1, 2, 0, 1, 2, 0]);
+}
+
+#[test]
+fn a_handler_at_its_limit_serves_its_queues_in_turn_beside_another_handler() {
+    let mut scheduler = Scheduler::default();
+    for queue in 0..2 {
+        (0..20).for_each(|entry| scheduler.add(flow(0, queue), 1, task(entry)));
+    }
+    (0..40).for_each(|entry| scheduler.add(flow(1, 1), 2, task(entry)));
+    let mut served = Vec::new();
+    for _ in 0..10 {
+        // One task of the first handler at a time, and one of the other one after it.
+        let (mut runs, mut has_other) = (None, false);
+        scheduler.begin_round();
+        while let Some(next) = scheduler.next() {
+            match next.handler {
+                0 if runs.is_none() => runs = Some(next),
+                1 if runs.is_some() && !has_other => has_other = true,
+                _ => {
+                    scheduler.pass_over(next, Blocked::Itself);
+                    continue;
+                }
+            }
+            scheduler.start(next, RunCharge::expected(MS));
+        }
+        if has_other {
+            scheduler.ended(flow(1, 1), task(0), RunCharge::expected(MS), MS);
+        }
+        let first = runs.expect("a task of the first handler");
+        scheduler.ended(first, task(0), RunCharge::expected(MS), MS);
+        served.push(first.queue);
+    }
+    let of_first = served.iter().filter(|queue| **queue == 0).count();
+    assert!((4..=6).contains(&of_first), "{served:?}");
 }
 
 #[test]

@@ -23,6 +23,10 @@ pub(super) struct WaitLists {
     /// Between the lists; of no interest while there is one.
     shares: Shares,
     len: usize,
+    /// At so many keys those that are idle are looked for again; 0: at [`MAX_KEYS`].
+    look_at: usize,
+    /// When a task of it was started last, counted in starts of all.
+    pub(super) started: u64,
 }
 
 impl WaitLists {
@@ -141,8 +145,9 @@ impl WaitLists {
         if let Some(index) = self.keys.get(&key) {
             return *index;
         }
-        if self.keys.len() >= MAX_KEYS {
+        if self.keys.len() >= self.look_at.max(MAX_KEYS) {
             self.forget_idle_keys();
+            self.look_at = self.keys.len() * 2;
         }
         let index = self.free.pop().unwrap_or_else(|| {
             self.lists.push(VecDeque::new());

@@ -9,6 +9,7 @@ use lapin::BasicProperties;
 
 use crate::broker::{ConsumerId, Delivery, LinkEvent};
 use crate::config::{Breaker, Broker, Config, Daemon, Environment, Limits, Log, Plugins, Queue, Retry};
+use crate::dedup::StoreOrder;
 use crate::engine::core::keys::EntryKey;
 use crate::engine::core::{Action, Copy, CopyKind, CopyResult, Core, Event, Now};
 use crate::host::{Exit, HostEvent, HostId, HostStage, Report, Seq};
@@ -78,6 +79,8 @@ pub(super) enum Step {
     Drain,
     /// Every consumer has ended.
     ConsumersStopped,
+    /// What an earlier daemon remembered of the queue is read: nothing.
+    Remembered,
 }
 
 /// The core and what it was told.
@@ -229,6 +232,7 @@ impl Bed {
             Step::Stopped => Event::Link(LinkEvent::Stopped { consumer }),
             Step::Seen => Event::Link(LinkEvent::Seen { consumer, before: now.instant }),
             Step::ConsumersStopped => Event::ConsumersStopped,
+            Step::Remembered => Event::DedupLoaded { queue: QUEUE.into(), found: Vec::new() },
             Step::After(time) => {
                 self.now.instant += time;
                 self.now.unix = self.now.unix.plus(time);
@@ -275,6 +279,8 @@ impl Bed {
             Action::QuitHost(host) => format!("quit {}", host.0),
             Action::KillHost(host) => format!("kill {}", host.0),
             Action::Publish(copy) => self.describe_copy(*copy),
+            Action::Dedup(StoreOrder::Record { .. }) => "remember".to_owned(),
+            Action::Dedup(StoreOrder::Forget { .. }) => "forget".to_owned(),
             Action::Dedup(order) => format!("{order:?}"),
             Action::Drained => "drained".to_owned(),
             Action::Show(_) | Action::SetMaxTaskBytes(_) | Action::RetryQuarantined => return None,

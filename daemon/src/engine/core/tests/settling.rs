@@ -13,7 +13,7 @@ use super::{History, RUNNING, SECOND, counts, play};
 use Outcome::{Done, Fault, Reject, Retry};
 use Step::{
     After, Again, Confirmed, Consuming, Deliver, DeliverAsked, Dies, Ends, Fails, FollowUpFailed, Lost,
-    Publishes, Ready, Refused, Seen, Unacceptable,
+    Publishes, Ready, Refused, Remembered, Seen, Unacceptable,
 };
 
 #[test]
@@ -131,6 +131,28 @@ fn a_sender_that_waits_gets_its_reply_before_the_acknowledgement() {
             (Ready(1), &["send 1/1 a as 1"]),
             (Ends(1, 1, Done), &["follow-ups a 0"]),
             (Confirmed("a"), &["ack 1"]),
+        ],
+    );
+}
+
+#[test]
+fn a_duplicate_does_not_wait_for_a_run_that_failed_and_has_no_tag() {
+    let queue = Queue { prefetch: 2, deduplicate: SECOND * 60, ..Queue::new(QUEUE) };
+    Bed::with(limits(), queue).expect(
+        "its redelivery is behind a window of duplicates",
+        &[
+            (Remembered, &[]),
+            (Consuming(1), &[]),
+            (Deliver(1, "a"), &["start 1 of 1"]),
+            (Ready(1), &["send 1/1 a as 1"]),
+            (Lost, &[]),
+            (Consuming(2), &[]),
+            (Deliver(2, "a"), &[]),
+            (Deliver(3, "a"), &[]),
+            (Fails(1, 1, Retry, "busy"), &["send 1/2 a as 1"]),
+            (Ends(1, 2, Done), &["remember", "forget", "ack 2", "ack 3"]),
+            (Again(4, "a"), &["copy a in 4s as 2, cut short 0 for busy"]),
+            (Confirmed("a"), &["ack 4"]),
         ],
     );
 }
