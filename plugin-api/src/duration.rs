@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserializer, Serializer, de};
 
-use crate::note::same;
+use crate::constant::same;
 
 /// The units, largest first, in milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];

@@ -36,7 +36,7 @@ pub struct NoSettings {}
 
 /// The task is done, with a result if there is something to say: a few KiB for the log and for people, at
 /// most [`crate::abi::MAX_RESULT_BYTES`]. The artefact itself belongs in a file or a store. What is longer is left out
-/// with a warning in the log: the task is done all the same.
+/// with a warning in the log; the task stays done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Done {
     content_type: String,
@@ -55,7 +55,7 @@ impl Done {
     }
 
     /// Done, with a value as JSON (`application/json`). For a value that has no JSON form (a map with keys that are no
-    /// text) a line of text says so: the task is done all the same. Never an error; an [`Outcome`] for the end of a handler.
+    /// text) a line of text says so; the task stays done. Never an error; an [`Outcome`] for the end of a handler.
     pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, Failure> {
         Ok(match serde_json::to_vec(value) {
             Ok(body) => Self::body("application/json", body),

@@ -71,6 +71,7 @@
 pub mod abi;
 mod answer;
 mod call;
+mod constant;
 pub mod duration;
 mod export;
 mod failure;

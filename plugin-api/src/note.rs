@@ -2,6 +2,7 @@
 //! [`export_plugin!`](crate::export_plugin).
 
 use crate::abi;
+use crate::constant::same;
 
 /// What a plugin says of itself.
 pub struct Manifest<'a> {
@@ -221,14 +222,6 @@ const fn is_name(name: &str) -> bool {
         i += 1;
     }
     !bytes.is_empty() && bytes[0] != b'-'
-}
-
-pub(crate) const fn same(a: &[u8], b: &[u8]) -> bool {
-    let mut i = 0;
-    while i < a.len() && i < b.len() && a[i] == b[i] {
-        i += 1;
-    }
-    i == a.len() && i == b.len()
 }
 
 #[cfg(test)]

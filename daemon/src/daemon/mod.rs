@@ -263,7 +263,7 @@ impl MainLoop {
         self.notifier.ready(&self.health.borrow().line);
     }
 
-    /// Not consuming yet: active all the same, unless the operator wants a failure.
+    /// Not consuming yet: the service is active anyway, unless the operator wants a failure.
     fn on_start_wait_over(&mut self) {
         if self.config.daemon.require_broker {
             tracing::error!(
@@ -275,7 +275,7 @@ impl MainLoop {
             self.stop();
             return;
         }
-        tracing::warn!("started all the same; {}", self.health.borrow().line);
+        tracing::warn!("started, not consuming yet; {}", self.health.borrow().line);
         self.give_ready();
     }
 

@@ -83,7 +83,7 @@ impl Groups {
         fs::write(leaf.join("cgroup.procs"), "0")
             .map_err(|error| step("the daemon cannot move out of it", &error))?;
         // A controller that cannot be had (others' processes are in the group, or it is not delegated) is one
-        // bound less; killing works all the same.
+        // bound less; killing works anyway.
         let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
         let enable = |name: &str| {
             available.split_whitespace().any(|has| has == name)

@@ -61,7 +61,7 @@ pub struct Refused {
     pub path: PathBuf,
     /// Why.
     pub error: SnapshotError,
-    /// What it says of itself all the same; nothing of it was run.
+    /// What the file says of itself, although it is refused; nothing of it was run.
     pub claim: Option<Manifest>,
 }
 

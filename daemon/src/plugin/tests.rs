@@ -329,7 +329,7 @@ fn report_tells_every_fact_and_every_problem() {
     assert_eq!(report(&path).unwrap().problems.len(), 1);
     let linked = report(&link).unwrap();
     assert!(!linked.ok && linked.problems[0].starts_with("it is a symbolic link"));
-    assert_eq!(linked.name.as_deref(), Some("demo"), "the facts are there all the same");
+    assert_eq!(linked.name.as_deref(), Some("demo"), "the facts are there");
 
     let text = report(&put(dir.path(), "text.so", b"hello")).unwrap();
     assert!(text.name.is_none() && text.size == 5 && text.problems[0].starts_with("this is a text file"));

@@ -1,6 +1,6 @@
 //! A bar chart of one column over another, as inline SVG.
 
-use crate::page::escaped;
+use crate::html::escaped;
 use crate::query::Table;
 use rusqlite::types::Value;
 use std::fmt::Write;

@@ -52,6 +52,7 @@
 mod chart;
 mod csv;
 mod files;
+mod html;
 mod page;
 mod query;
 

@@ -1,6 +1,7 @@
 //! A table as one HTML page that opens anywhere: no script, nothing loaded from elsewhere, every value escaped.
 
 use crate::chart;
+use crate::html::escaped;
 use crate::query::Table;
 use rusqlite::types::Value;
 use std::fmt::Write;
@@ -73,23 +74,6 @@ pub(crate) fn write(title: &str, table: &Table, chart: Option<(&str, &str)>, own
     }
     page.push_str("</tbody>\n</table></div>\n</body>\n</html>\n");
     page
-}
-
-/// Text that is only text, in an element and in a quoted attribute.
-pub(crate) fn escaped(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // HTML has no form for these at all.
-            '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-        out
-    })
 }
 
 fn cell(value: &Value) -> String {

@@ -12,7 +12,7 @@ use crate::model::TaskError;
 
 impl SupervisedHost {
     /// The process is dead: reads what it left in the socket and the pipes, reaps it and reports its end.
-    /// Pipes that a grandchild holds open are closed here all the same.
+    /// Pipes that a grandchild holds open are closed here, too.
     pub(super) async fn report_exit(&self, link: &HostLink) {
         let mut garbled = None;
         loop {

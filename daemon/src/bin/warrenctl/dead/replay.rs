@@ -15,7 +15,7 @@ use crate::exit::{Code, VerbError};
 
 pub(super) const EXAMPLES: &str = "\
 A letter goes back to the queue it came from (or to --to) with its body, properties, headers and id, and without its
-history: it counts its attempts from 1, and an expired one runs all the same. It leaves the dead queue when the broker has
+history: it counts its attempts from 1, and an expired one runs, too. It leaves the dead queue when the broker has
 confirmed the new copy. A run that is killed loses nothing; the letter it was at may then be in both queues. Ctrl-C stops
 it between two letters. A letter whose queue does not exist stays, and is named. A run looks at the letters that are
 there when it begins: what dies again meanwhile is not replayed a second time.

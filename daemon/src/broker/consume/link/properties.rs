@@ -64,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What the broker and the session have in hand.
-struct BrokerModel {
+struct Counterpart {
     machine: SessionMachine,
     now: Duration,
     wanted: BTreeMap<Arc<str>, u16>,
@@ -82,7 +82,7 @@ struct BrokerModel {
     next: u32,
 }
 
-impl BrokerModel {
+impl Counterpart {
     fn new() -> Self {
         let mut world = Self {
             machine: SessionMachine::new(ADDRESSES, &[]),
@@ -356,7 +356,7 @@ proptest! {
     fn whatever_happens_every_wanted_queue_ends_up_with_exactly_one_consumer(
         steps in prop::collection::vec(step(), 0..300),
     ) {
-        let mut world = BrokerModel::new();
+        let mut world = Counterpart::new();
         world.queues(&[1; QUEUES]);
         for step in steps {
             world.take(step);

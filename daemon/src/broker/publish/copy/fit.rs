@@ -38,7 +38,7 @@ const NEEDED: [&str; 11] = [
 ];
 
 /// A header table that entries can be taken from.
-type Headers = BTreeMap<ShortString, AMQPValue>;
+type HeaderTable = BTreeMap<ShortString, AMQPValue>;
 
 /// The properties in at most `limit` bytes.
 pub(in crate::broker::publish) fn fit(properties: BasicProperties, limit: usize) -> BasicProperties {
@@ -59,12 +59,12 @@ pub(in crate::broker::publish) fn bare(properties: BasicProperties) -> BasicProp
     properties.with_headers(headers.into())
 }
 
-fn headers_of(properties: &BasicProperties) -> Headers {
+fn headers_of(properties: &BasicProperties) -> HeaderTable {
     properties.headers().as_ref().map(|table| table.inner().clone()).unwrap_or_default()
 }
 
 /// Leaves out the producer's headers, the largest first, until the whole, of `len` bytes, is down to `limit`.
-fn drop_largest(headers: &mut Headers, mut len: usize, limit: usize) {
+fn drop_largest(headers: &mut HeaderTable, mut len: usize, limit: usize) {
     let producers = headers.iter().filter(|(name, _)| !is_own(name.as_str()));
     let mut sizes: Vec<(usize, ShortString)> =
         producers.map(|(name, value)| (entry_len(name, value), name.clone())).collect();
