@@ -78,7 +78,8 @@ enum {
                                              * one is left out, and a line says so */
     WARREN_MAX_WORD_BYTES = 255,            /* a content type: without its parameters; an error code, a log field's
                                              * key: cut */
-    WARREN_MAX_ERROR_BYTES = 8192,          /* an error message, which travels in a header; cut */
+    WARREN_MAX_ERROR_BYTES = 8192,          /* an error message; cut; the header of a retry or dead letter keeps the
+                                             * first 1024 bytes */
     WARREN_MAX_FOLLOW_UPS = 1000,           /* follow-ups of one task: each waits for a confirm; fault */
     WARREN_MAX_FOLLOW_UP_BYTES = 1048576,   /* body of one follow-up; fault */
     WARREN_MAX_FOLLOW_UP_PROPERTIES = 4096, /* all text of one follow-up but its body, one broker frame; fault */

@@ -78,8 +78,8 @@ pub const PUBLISH_TOO_LARGE: i32 = 4;
 pub const MAX_RESULT_BYTES: usize = 256 * 1024;
 /// Most bytes of a content type (of a longer one its parameters are left out), an error code or a log field's key (cut).
 pub const MAX_WORD_BYTES: usize = 255;
-/// Most bytes of an error message: it travels in a header of the dead letter, and a broker's frame must hold
-/// all headers. A longer one is cut at a character boundary.
+/// Most bytes of an error message. A longer one is cut at a character boundary. The header of a retry or dead letter keeps
+/// the first 1,024 bytes, because all headers travel in one frame.
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 /// Most follow-ups of one task: they are held in memory until it is done and each waits for a confirm. More
 /// is a fault.
