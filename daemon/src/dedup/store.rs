@@ -113,7 +113,8 @@ impl StoreThread {
         let (inbox, messages) = mpsc::sync_channel(MAX_WAITING);
         let (end, ended) = oneshot::channel();
         let fault = StoreFault::default();
-        let files = Files { directory, lock: None, open: HashMap::new(), fault: fault.clone(), rests: None };
+        let files =
+            Files { directory, lock: None, open: HashMap::new(), fault: fault.clone(), paused_until: None };
         std::thread::Builder::new().name("dedup".into()).spawn(move || {
             files.run(&messages);
             let _ = end.send(());
@@ -147,7 +148,7 @@ struct Files {
     open: HashMap<Arc<str>, Open>,
     fault: StoreFault,
     /// No file is touched before this.
-    rests: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
 /// The file of a queue's newest segment.
@@ -183,17 +184,17 @@ impl Files {
 
     /// Touches the disk unless it rests, and has it rest when that fails.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
-        if self.rests.is_some_and(|until| Instant::now() < until) {
+        if self.paused_until.is_some_and(|until| Instant::now() < until) {
             return None;
         }
         match self.take_directory().and_then(|()| act(self)) {
             Ok(done) => {
-                self.rests = None;
+                self.paused_until = None;
                 self.fault.clear();
                 Some(done)
             }
             Err(error) => {
-                self.rests = Some(Instant::now() + RETRY);
+                self.paused_until = Some(Instant::now() + RETRY);
                 self.fault.set(&format!("{}: {error}", self.directory.display()));
                 None
             }

@@ -15,13 +15,13 @@
 //! A queue has one entry and an entry one stage, so that there is never a second consumer; every stage but `Live` ends
 //! within a bound, because `session.rs` bounds every question to the broker.
 
-#[cfg(test)]
-mod culprits;
 mod end;
 mod event;
 mod probation;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod quarantine_tests;
 #[cfg(test)]
 mod tests;
 
@@ -149,7 +149,7 @@ impl SessionMachine {
 
     /// When to come back with [`SessionEvent::Time`] if nothing else happens before; never later than [`CAP`] from now.
     pub(super) fn wake(&self, now: Duration) -> Duration {
-        let latest = self.judgement().unwrap_or(Duration::MAX).min(now + CAP);
+        let latest = self.next_deadline().unwrap_or(Duration::MAX).min(now + CAP);
         match self.phase {
             Phase::Waiting { until } => until.min(latest),
             // A queue that is due and not asked for waits for a place, which an event makes free.
@@ -184,7 +184,7 @@ impl SessionMachine {
         let Phase::Up { since, served } = self.phase else { return };
         let Loss { why, by_content } = loss;
         todo.push(SessionAction::HangUp(why.clone()));
-        self.judge_loss(by_content, &why, now, todo);
+        self.attribute_loss(by_content, &why, now, todo);
         self.kept.clear();
         for entry in &mut self.queues {
             entry.stage = QueueStage::Idle(now);
@@ -315,7 +315,7 @@ impl SessionMachine {
         if self.leaving && self.queues.is_empty() && std::mem::take(&mut self.stopping) {
             todo.push(SessionAction::NoneLeft);
         }
-        self.judge_time(matches!(self.phase, Phase::Up { .. }), now);
+        self.expire_trials(matches!(self.phase, Phase::Up { .. }), now);
         match self.phase {
             Phase::Waiting { .. } | Phase::Dialling if self.leaving => self.end(todo),
             Phase::Waiting { until } if until <= now => {

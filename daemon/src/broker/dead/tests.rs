@@ -23,7 +23,7 @@ fn long(text: &[u8]) -> AMQPValue {
 }
 
 /// A letter as the daemon writes it.
-fn buried(original: &BasicProperties, id: &TaskId) -> DeadLetter {
+fn dead_letter(original: &BasicProperties, id: &TaskId) -> DeadLetter {
     let failure = Failure { handler: "backup", code: "io", message: "disk full" };
     let dead_copy = DeadCopy { reason: DeadReason::Attempts, attempt: 5, redeliveries: 2, id, failure };
     let properties = copy::dead(
@@ -39,7 +39,7 @@ fn buried(original: &BasicProperties, id: &TaskId) -> DeadLetter {
 fn what_the_daemon_wrote_is_read_back() {
     let original = with_headers(&[(HEADER_FIRST_FAILURE, AMQPValue::Timestamp(1_700_000_000))]);
     let id = TaskId { text: "ours".into(), generated: true };
-    let letter = buried(&original, &id);
+    let letter = dead_letter(&original, &id);
     assert_eq!(letter.id, Some(id));
     assert_eq!(letter.queue.as_deref(), Some("tasks"));
     assert_eq!(letter.reason.as_deref(), Some("attempts"));
@@ -106,7 +106,7 @@ fn a_replay_is_the_original_without_its_history() {
         .with_delivery_mode(2);
     let original = lasting.clone().with_expiration("60000".into());
     let id = TaskId { text: "o-1".into(), generated: false };
-    let letter = buried(&original, &id);
+    let letter = dead_letter(&original, &id);
     assert!(
         own::deadline(&letter.properties, UnixMs::now()).is_some(),
         "the letter knows when it was to expire"
@@ -119,14 +119,15 @@ fn a_replay_is_the_original_without_its_history() {
 #[test]
 fn a_replay_keeps_the_id_that_it_is_known_by_and_counts_from_one() {
     let ours: Arc<str> = "0190-ours".into();
-    let letter = buried(&BasicProperties::default(), &TaskId { text: Arc::clone(&ours), generated: true });
+    let letter =
+        dead_letter(&BasicProperties::default(), &TaskId { text: Arc::clone(&ours), generated: true });
     let identity = crate::task::identified(&copy::replay(&letter.properties));
     assert_eq!((&identity.id.text, identity.id.generated), (&ours, true));
     assert_eq!((identity.attempt, identity.redeliveries), (1, 0));
     let nobody = copy::replay(&BasicProperties::default());
     assert_eq!(nobody, BasicProperties::default().with_delivery_mode(2), "no headers were made up");
     // Died again after its replay: nothing is left of the first life.
-    let again = buried(&copy::replay(&letter.properties), &TaskId { text: ours, generated: true });
+    let again = dead_letter(&copy::replay(&letter.properties), &TaskId { text: ours, generated: true });
     assert_eq!(again.first_failure, again.last_failure);
     assert_eq!(Duration::from_millis(again.last_failure.map_or(0, |time| time.0)).as_secs(), 1_700_000_123);
 }

@@ -51,7 +51,7 @@ pub(super) enum Trust {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Record {
     /// How often it was quarantined since it was last trusted.
-    convictions: u32,
+    quarantines: u32,
     /// In how many groups it failed since then, each a part of the one before: the smallest is searched first.
     failed_groups: u32,
     /// How often it was tried. Who was tried least is tried next, so that flaky queues do not keep others waiting.
@@ -88,7 +88,7 @@ impl SessionMachine {
 
     /// The connection is gone; `content`: because of what came over it. To be called while the stages are still those
     /// of the connection.
-    pub(super) fn judge_loss(
+    pub(super) fn attribute_loss(
         &mut self,
         content: bool,
         why: &str,
@@ -107,7 +107,7 @@ impl SessionMachine {
         match tried[..] {
             [] if consumed.is_empty() => {}
             [] => self.strike(now),
-            [one] if consumed.len() == 1 || self.queues[one].record.convictions > 0 => {
+            [one] if consumed.len() == 1 || self.queues[one].record.quarantines > 0 => {
                 self.quarantine(one, why, now, todo);
             }
             [one] => {
@@ -124,7 +124,7 @@ impl SessionMachine {
     }
 
     /// Ends trials and quarantines whose time has come, and trials of queues that are not wanted any more.
-    pub(super) fn judge_time(&mut self, connected: bool, now: Duration) {
+    pub(super) fn expire_trials(&mut self, connected: bool, now: Duration) {
         for entry in &mut self.queues {
             if matches!(entry.trust, Trust::Quarantined(until) if until <= now) {
                 entry.trust = Trust::Suspect;
@@ -144,8 +144,8 @@ impl SessionMachine {
         }
     }
 
-    /// When [`judge_time`](Self::judge_time) has something to do, if nothing else happens.
-    pub(super) fn judgement(&self) -> Option<Duration> {
+    /// When [`expire_trials`](Self::expire_trials) has something to do, if nothing else happens.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
         let quarantines = self.queues.iter().filter_map(|entry| match entry.trust {
             Trust::Quarantined(until) => Some(until),
             _ => None,
@@ -175,9 +175,9 @@ impl SessionMachine {
     fn quarantine(&mut self, one: usize, why: &str, now: Duration, todo: &mut Vec<SessionAction>) {
         self.keep_tried(&[one]);
         let entry = &mut self.queues[one];
-        let doubled = 1_u32.checked_shl(entry.record.convictions).unwrap_or(u32::MAX);
+        let doubled = 1_u32.checked_shl(entry.record.quarantines).unwrap_or(u32::MAX);
         let wait = QUARANTINE.0.saturating_mul(doubled).min(QUARANTINE.1);
-        entry.record.convictions = entry.record.convictions.saturating_add(1);
+        entry.record.quarantines = entry.record.quarantines.saturating_add(1);
         entry.record.failed_groups = 0;
         entry.trust = Trust::Quarantined(now + wait);
         if entry.wanted.is_some() {
@@ -243,7 +243,7 @@ impl SessionQueue {
     pub(super) fn stood(&mut self) {
         if self.trust == Trust::Tried {
             self.trust = Trust::Trusted;
-            (self.record.convictions, self.record.failed_groups) = (0, 0);
+            (self.record.quarantines, self.record.failed_groups) = (0, 0);
         }
     }
 

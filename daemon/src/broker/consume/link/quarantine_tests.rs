@@ -30,7 +30,7 @@ struct Play {
     next: u32,
     losses: usize,
     quarantined: Vec<(Arc<str>, Duration)>,
-    dice: fastrand::Rng,
+    random: fastrand::Rng,
     /// Cannot be consumed.
     unusable: Option<Arc<str>>,
 }
@@ -46,7 +46,7 @@ impl Play {
             next: 1,
             losses: 0,
             quarantined: Vec::new(),
-            dice: fastrand::Rng::with_seed(7),
+            random: fastrand::Rng::with_seed(7),
             unusable: None,
         }
     }
@@ -77,7 +77,9 @@ impl Play {
                 let ends = match kind {
                     Queued::Good => None,
                     Queued::Bad => Some(self.now),
-                    Queued::Flaky(chance, after) => (self.dice.u8(0..100) < chance).then(|| self.now + after),
+                    Queued::Flaky(chance, after) => {
+                        (self.random.u8(0..100) < chance).then(|| self.now + after)
+                    }
                 };
                 self.live.push((queue.name.clone(), ends));
                 Some(SessionEvent::Consuming(queue.name, id))
@@ -115,7 +117,7 @@ impl Play {
         self.live.iter().map(|(name, _)| name.parse().expect("a number")).collect()
     }
 
-    fn convicted(&self) -> BTreeSet<usize> {
+    fn quarantined_queues(&self) -> BTreeSet<usize> {
         self.quarantined.iter().map(|(name, _)| name.parse().expect("a number")).collect()
     }
 
@@ -138,7 +140,7 @@ fn a_queue_that_ends_the_connection_is_found_within_seconds_and_the_others_go_on
     for queues in table {
         let mut play = Play::new(queues);
         play.until(Duration::from_secs(20));
-        assert_eq!(play.convicted(), play.which(|queue| matches!(queue, Bad)), "{queues:?}");
+        assert_eq!(play.quarantined_queues(), play.which(|queue| matches!(queue, Bad)), "{queues:?}");
         assert_eq!(play.consumed(), play.which(|queue| matches!(queue, Good)), "{queues:?}");
         let found = play.losses;
         play.until(Duration::from_secs(55));
@@ -238,8 +240,8 @@ proptest! {
         let mut play = Play::new(&queues);
         play.until(10 * MINUTE);
         let good = play.which(|queue| matches!(queue, Queued::Good));
-        prop_assert!(play.convicted().is_disjoint(&good), "{:?}", play.quarantined);
-        prop_assert!(play.convicted().is_superset(&play.which(|queue| matches!(queue, Queued::Bad))));
+        prop_assert!(play.quarantined_queues().is_disjoint(&good), "{:?}", play.quarantined);
+        prop_assert!(play.quarantined_queues().is_superset(&play.which(|queue| matches!(queue, Queued::Bad))));
     }
 
     #[test]
