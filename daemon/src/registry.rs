@@ -20,14 +20,14 @@ pub struct Registry {
     pub claims: Router,
 }
 
-/// So long a task that no route takes is put aside for a handler whose prefixes are not known. Each costs a copy every
+/// So long a task that no route takes is parked for a handler whose prefixes are not known. Each costs a copy every
 /// half minute; who has not mended the file in this time finds them as dead letters, and can replay them.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Debug, Clone)]
 pub enum Slot {
     Active(Arc<Generation>),
-    /// Its prefixes are known, but it could not be started. Its tasks are put aside, not dead-lettered.
+    /// Its prefixes are known, but it could not be started. Its tasks are parked, not dead-lettered.
     Absent(Arc<Absent>),
 }
 
@@ -197,14 +197,14 @@ impl Registry {
             };
             let (name, fault) = (&absent.handler, &absent.why);
             let why = format!(
-                "{} It may be for handler `{name}`, which is not running, so the task is put aside: {fault}",
+                "{} It may be for handler `{name}`, which is not running, so the task is parked: {fault}",
                 explained.why
             );
             return RouteReply { handler: Some(name.to_string()), why, ..RouteReply::default() };
         };
         let mut why = explained.why;
         if let Slot::Absent(absent) = &self.slots[found.handler] {
-            why = format!("{why} The handler is not running, so the task is put aside: {}", absent.why);
+            why = format!("{why} The handler is not running, so the task is parked: {}", absent.why);
         }
         RouteReply {
             handler: Some(self.slots[found.handler].handler().to_string()),

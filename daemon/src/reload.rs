@@ -83,7 +83,7 @@ const PROBES: usize = 64;
 const BAD_SETTINGS: &str = "bad-settings";
 
 /// What follows for tasks from not knowing a handler's prefixes.
-const UNKNOWN: &str = "its prefixes are not known, so tasks that no handler takes are put aside; state `prefixes` in its \
+const UNKNOWN: &str = "its prefixes are not known, so tasks that no handler takes are parked; state `prefixes` in its \
                        [handlers.*] table, or mend the file and reload";
 
 /// Turns a wanted handler into a slot: unchanged, probed and new, the old one kept, or absent.
@@ -192,7 +192,7 @@ fn entries(slots: &[Slot], current: &[Slot]) -> Vec<RouteEntry> {
     entries
 }
 
-/// What files claim that others may have written. Two that claim the same both want the task to be put aside.
+/// What files claim that others may have written. Two that claim the same both want the task to be parked.
 fn untrusted_entries(slots: &[Slot]) -> Vec<RouteEntry> {
     let claims = slots.iter().enumerate().filter(|(_, slot)| is_from(slot, PrefixSource::Untrusted));
     let entry = |(handler, slot): (usize, &Slot)| {

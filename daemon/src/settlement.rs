@@ -29,10 +29,7 @@ pub enum Settlement {
         next_attempt: u32,
     },
     /// Confirmed copy to the dead queue, then acknowledge.
-    Dead {
-        /// Why.
-        reason: DeadReason,
-    },
+    Dead { reason: DeadReason },
     /// Give it back; the attempt does not count.
     Requeue,
     /// Confirmed copy to a delay queue with the attempt unchanged, then acknowledge: its handler is given no tasks now.

@@ -48,7 +48,7 @@ impl Notifier {
                 tracing::warn!(
                     socket = %name.display(),
                     %error,
-                    "NOTIFY_SOCKET leads nowhere: no service manager is told that warrend is ready; unset it where none waits for that"
+                    "NOTIFY_SOCKET is not usable: systemd will not learn that warrend is ready; unset it where none waits for that"
                 );
                 Self::default()
             }

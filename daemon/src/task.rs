@@ -23,7 +23,6 @@ use crate::router::{Router, split_label, trim_newline};
 /// Who a delivered task is and where in its life it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its id.
     pub id: TaskId,
     /// Attempt, from 1 to [`MAX_COUNT`](own::MAX_COUNT).
     pub attempt: u32,

@@ -59,16 +59,13 @@ pub enum LinkEvent {
     Consuming {
         /// The new subscription.
         consumer: ConsumerId,
-        /// Its queue.
         queue: Arc<str>,
         /// Deliveries that it may have unsettled.
         window: u16,
     },
-    /// A delivery.
     Delivery(Delivery),
     /// A subscription ended; its unsettled tags are void, the broker redelivers what they stood for.
     Lost {
-        /// Which.
         consumer: ConsumerId,
         /// Why, in the broker's or the system's words.
         why: String,
@@ -76,14 +73,11 @@ pub enum LinkEvent {
     /// We cancelled it, for a drain or a changed configuration, and every buffered delivery has been handed over: no
     /// more will come. What is still open stays valid and is to be settled.
     Stopped {
-        /// Which.
         consumer: ConsumerId,
     },
     /// The broker has seen everything that was sent on a subscription's channel before then.
     Seen {
-        /// Which.
         consumer: ConsumerId,
-        /// When.
         before: Instant,
     },
     /// A delivery goes back without having been handed over, because there is no room for its body now.
@@ -93,19 +87,16 @@ pub enum LinkEvent {
     },
     /// A stopped subscription has come to its end, and the broker has seen every settlement on it.
     Released {
-        /// Which.
         consumer: ConsumerId,
     },
     /// One queue cannot be consumed; the supervisor keeps trying, the others are not disturbed.
     Unusable {
-        /// Which.
         queue: Arc<str>,
         /// Why, with the remedy (permission, stream queue).
         why: String,
     },
     /// What comes from one queue ends the connection, and with it every other subscription. It is left alone for a while.
     Quarantined {
-        /// Which.
         queue: Arc<str>,
         /// What the connection ended with.
         why: String,
@@ -124,9 +115,8 @@ pub enum LinkEvent {
     },
     /// The broker blocked (`true`) or unblocked publishing, e.g. by a memory alarm.
     Blocked(bool),
-    /// A queue of ours is gone that was there: it was deleted, with what was in it.
+    /// A delay or dead-letter queue was deleted, with what was in it.
     Vanished {
-        /// Which.
         queue: String,
     },
     /// The broker did not take a copy; the publisher tries again, and the original stays unacknowledged.

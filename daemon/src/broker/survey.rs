@@ -302,7 +302,7 @@ async fn may_publish(connection: &Connection) -> May {
     };
     match timeout(PROBE_CONFIRM_LIMIT, publishing).await {
         Ok(Ok(ConfirmResult::Confirmed | ConfirmResult::Returned(_))) => May::Yes,
-        Ok(Ok(_)) => May::Unknown("the broker refused a message for nobody".to_owned()),
+        Ok(Ok(_)) => May::Unknown("the broker refused a probe message".to_owned()),
         Ok(Err(error)) => refused(QuestionError::from(&error), &nobody),
         Err(_) if connection.status().blocked() => May::Blocked,
         Err(_) => May::Unknown(format!("no confirm in {PROBE_CONFIRM_LIMIT:?}")),

@@ -10,7 +10,6 @@ use std::sync::Arc;
 pub enum Place {
     /// In a file. Line and column count from 1, columns in characters; line 0 means the file as a whole.
     File {
-        /// The file.
         path: Arc<Path>,
         /// Line, from 1; 0: the whole file.
         line: usize,

@@ -28,7 +28,6 @@ const MAX_SOCKET_PATH: usize = 107;
 /// A configuration that can be used, and what is doubtful about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// The configuration.
     pub config: Config,
     /// To be logged; nothing in them keeps Warren from working.
     pub warnings: Vec<Diagnostic>,

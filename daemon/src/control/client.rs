@@ -29,21 +29,16 @@ pub enum ClientError {
     /// Nothing listens there.
     #[error("no daemon answers on {path}: {why}; is warrend running? (systemctl status warrend; --socket names another)", path = path.display())]
     NoDaemon {
-        /// The socket.
         path: PathBuf,
         /// What the system said.
         why: io::Error,
     },
     /// The socket is there, and this user may not use it.
     #[error("no permission to use {path}: run this as root or as a member of the socket's group", path = path.display())]
-    Permission {
-        /// The socket.
-        path: PathBuf,
-    },
+    Permission { path: PathBuf },
     /// The daemon serves as many clients as it may, is stopping, or its main loop is stuck: try again.
     #[error("the daemon on {path} is busy: {why}", path = path.display())]
     Busy {
-        /// The socket.
         path: PathBuf,
         /// In its words, or ours.
         why: String,
@@ -51,7 +46,6 @@ pub enum ClientError {
     /// The daemon refused the request.
     #[error("the daemon on {path} answered {status}: {why}", path = path.display())]
     Refused {
-        /// The socket.
         path: PathBuf,
         /// The HTTP status.
         status: u16,
@@ -73,7 +67,6 @@ pub enum ClientError {
     /// What came back makes no sense: another program's socket, or another version of the daemon.
     #[error("the answer from {path} is not understood: {why}; do warrend and warrenctl have the same version?", path = path.display())]
     Garbled {
-        /// The socket.
         path: PathBuf,
         /// What was wrong with it.
         why: String,
@@ -92,7 +85,6 @@ impl Client {
         Self { path: path.into() }
     }
 
-    /// The socket.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -32,7 +32,6 @@ pub enum Request {
         queue: Option<String>,
         /// The AMQP property `type` it would have.
         message_type: Option<String>,
-        /// The answer.
         reply: oneshot::Sender<RouteReply>,
     },
     /// `POST /v1/pause` and `/v1/resume`; an error is a sentence for the operator.
@@ -41,14 +40,12 @@ pub enum Request {
         what: PauseTarget,
         /// Pause it; else let it go on.
         paused: bool,
-        /// The answer.
         reply: oneshot::Sender<Result<PauseReply, String>>,
     },
     /// `POST /v1/cancel`; an error is a sentence for the operator.
     Cancel {
         /// The task's id.
         task: String,
-        /// The answer.
         reply: oneshot::Sender<Result<CancelReply, String>>,
     },
     /// `GET /readyz`: whether every configured queue is being consumed and takes tasks, else which one does not.

@@ -1,5 +1,5 @@
-//! The beat at which the loops that do the work show that they turn: the main loop asks, the data path's loop answers.
-//! A loop that is stuck ends the beat, and with it what systemd is told: the watchdog, and the requests for more time.
+//! Watchdog heartbeat: the main loop pings the data thread. A loop that is stuck ends the heartbeat, and with it what
+//! systemd is told: the watchdog, and the requests for more time.
 
 use std::time::Duration;
 

@@ -26,7 +26,6 @@ pub(super) struct SegmentFile {
     pub(super) bad: u64,
 }
 
-/// A record.
 pub(super) fn record(fingerprint: u128, at: u64) -> [u8; RECORD] {
     let mut record = [0; RECORD];
     record[..16].copy_from_slice(&fingerprint.to_le_bytes());

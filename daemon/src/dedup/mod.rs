@@ -58,26 +58,17 @@ pub enum DuplicateCheck {
 #[derive(Debug, PartialEq, Eq)]
 pub enum StoreOrder {
     /// A queue is to be remembered: what is there of it is for [`Memories::loaded`].
-    Load {
-        /// The queue.
-        queue: Arc<str>,
-        /// Its window.
-        window: Duration,
-    },
+    Load { queue: Arc<str>, window: Duration },
     /// A task of it is done.
     Record {
-        /// The queue.
         queue: Arc<str>,
         /// The segment that has the task.
         segment: u64,
-        /// The task.
         fingerprint: u128,
-        /// When.
         at: u64,
     },
     /// Segments before this one are forgotten.
     Forget {
-        /// The queue.
         queue: Arc<str>,
         /// The oldest that is kept.
         oldest: u64,

@@ -182,7 +182,7 @@ impl Files {
         self.write_all();
     }
 
-    /// Touches the disk unless it rests, and has it rest when that fails.
+    /// Touches the disk unless the store pauses, and pauses the store when that fails.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
         if self.paused_until.is_some_and(|until| Instant::now() < until) {
             return None;

@@ -115,7 +115,6 @@ pub struct HostTask<'a> {
 /// All that a host reports of one finished task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// Which task.
     pub seq: Seq,
     /// What the handler said.
     pub outcome: Outcome,
@@ -137,13 +136,9 @@ pub enum HostEvent {
     /// A task ended.
     Report(Box<Report>),
     /// A task that was recalled while it waited in the host: it will not be started there, and no report of it comes.
-    Withdrawn {
-        /// Which task.
-        seq: Seq,
-    },
+    Withdrawn { seq: Seq },
     /// The running task reported progress (at most a few a second pass).
     Progress {
-        /// Which task.
         seq: Seq,
         /// 0 to 1000.
         permille: u32,

@@ -1,4 +1,4 @@
-//! Points in time as messages carry them: milliseconds since 1970, and RFC 3339 text. Pure but for the clock.
+//! Points in time as messages carry them: milliseconds since 1970, and RFC 3339 text. Deterministic except for `now`.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

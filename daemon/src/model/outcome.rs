@@ -68,7 +68,6 @@ impl TaskError {
 pub struct TaskResult {
     /// MIME type.
     pub content_type: String,
-    /// The bytes.
     pub body: Vec<u8>,
 }
 
@@ -83,7 +82,6 @@ pub struct FollowUp {
     pub message_type: String,
     /// AMQP `content_type`; empty: none.
     pub content_type: String,
-    /// The body.
     pub body: Vec<u8>,
     /// String headers.
     pub headers: Vec<(String, String)>,

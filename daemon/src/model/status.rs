@@ -125,7 +125,6 @@ pub struct BrokerStatus {
 /// One queue.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct QueueStatus {
-    /// Its name.
     pub name: String,
     /// What is done with it.
     pub state: QueueState,
@@ -161,7 +160,6 @@ pub struct QueueStatus {
 /// Tasks of a queue that cannot be settled.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Unsettled {
-    /// How many.
     pub tasks: u64,
     /// Why, with the remedy.
     pub why: String,
@@ -172,7 +170,6 @@ pub struct Unsettled {
 pub struct Deduplication {
     /// For how long, at least.
     pub window_ms: u64,
-    /// How many.
     pub tasks: u64,
     /// Why they are in memory only, if so: the end of the daemon forgets them.
     pub fault: Option<String>,
@@ -196,7 +193,7 @@ pub struct Counts {
     pub requeued: u64,
     /// Outcomes that were a fault.
     pub faults: u64,
-    /// Put aside for a while, un-counted, because their handler was given no tasks.
+    /// Parked for a while, un-counted, because their handler was given no tasks.
     #[serde(default)]
     pub parked: u64,
     /// Acknowledged without a run, because the task was done before.
@@ -236,7 +233,6 @@ impl Histogram {
 /// One handler.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct HandlerStatus {
-    /// Its name.
     pub name: String,
     /// The plugin behind it.
     pub plugin: String,
@@ -294,7 +290,6 @@ pub struct HandlerStatus {
 /// One error that an operator may want to see.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RecentError {
-    /// When.
     pub at_ms: u64,
     /// The handler, when it concerns one.
     pub handler: Option<String>,
@@ -307,11 +302,8 @@ pub struct RecentError {
 /// `GET /v1/active`: one running task.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ActiveTask {
-    /// Its id.
     pub id: String,
-    /// Its queue.
     pub queue: String,
-    /// Its handler.
     pub handler: String,
     /// The generation it started on.
     pub generation: u64,

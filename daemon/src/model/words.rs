@@ -20,7 +20,6 @@ macro_rules! words {
             /// Every value there is.
             pub const ALL: &[Self] = &[Self::$first, $(Self::$variant,)*];
 
-            /// The word.
             pub fn as_str(self) -> &'static str {
                 match self {
                     Self::$first => $first_word,

@@ -21,7 +21,6 @@ pub enum DiscoverError {
     /// A directory is missing or cannot be read.
     #[error("cannot read the plugins directory {}: {error}; check `plugins.dir` and that it is mounted", .directory.display())]
     Directory {
-        /// Which.
         directory: PathBuf,
         /// The system's answer.
         error: io::Error,
@@ -35,10 +34,7 @@ pub enum DiscoverError {
          handlers, restart",
         list(.dirs)
     )]
-    SuddenlyEmpty {
-        /// The directories.
-        dirs: Vec<PathBuf>,
-    },
+    SuddenlyEmpty { dirs: Vec<PathBuf> },
     /// Over [`MAX_PLUGINS`].
     #[error(
         "there are more than {MAX_PLUGINS} files `*.so` in the plugins directories, up to {}; is one of them a \
@@ -57,9 +53,7 @@ pub type Discovered = Result<Snapshot, Box<Refused>>;
 /// A file that cannot be taken as a plugin.
 #[derive(Debug)]
 pub struct Refused {
-    /// Which.
     pub path: PathBuf,
-    /// Why.
     pub error: SnapshotError,
     /// What the file says of itself, although it is refused; nothing of it was run.
     pub claim: Option<Manifest>,

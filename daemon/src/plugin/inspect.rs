@@ -88,7 +88,6 @@ pub enum InspectError {
     Origin {
         /// `RUNPATH`, `RPATH` or `NEEDED`.
         tag: &'static str,
-        /// Its value.
         value: String,
     },
     /// No manifest.

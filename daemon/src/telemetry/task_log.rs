@@ -34,7 +34,6 @@ struct EnabledLog {
 pub struct TaskRef<'a> {
     /// Its id; empty: none.
     pub id: &'a str,
-    /// Its queue.
     pub queue: Option<&'a Arc<str>>,
     /// What runs it: its handler, generation number and plugin digest.
     pub generation: Option<&'a Arc<Generation>>,
@@ -137,7 +136,7 @@ impl TaskLog {
         }
     }
 
-    /// It is put aside, its attempt not counted, because its handler is given no tasks now; `debug`: that the handler
+    /// It is parked, its attempt not counted, because its handler is given no tasks now; `debug`: that the handler
     /// is held is said once, by the engine.
     #[inline]
     pub fn parked(&self, task: TaskRef<'_>, delay: Duration, why: &str) {

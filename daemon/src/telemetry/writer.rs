@@ -17,7 +17,7 @@ pub(super) const QUEUE: usize = 8192;
 /// Of these, records of what handlers log and print: the rest is room that only Warren's own records use, so that a
 /// handler's flood costs its own lines and not those about the tasks of others.
 pub(super) const OF_HANDLERS: usize = QUEUE / 2;
-/// The log thread rests this long after each turn. While it rests, putting a record into the queue wakes nobody,
+/// The log thread sleeps this long after each turn. While it sleeps, putting a record into the queue wakes nobody,
 /// so that logging every task costs no system call on the data path.
 const TURN_PAUSE: Duration = Duration::from_millis(5);
 /// Text that is written with one system call.

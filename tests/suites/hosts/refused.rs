@@ -1,4 +1,4 @@
-//! Plugin files that are refused when the daemon starts: their tasks are put aside until the file is good.
+//! Plugin files that are refused when the daemon starts: their tasks are parked until the file is good.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -90,7 +90,7 @@ fn tasks_of_a_file_that_is_refused_at_start_run_when_it_is_good() {
         assert_eq!(error.contains("its prefixes are not known"), !is_known, "{name}: {error}");
         assert_eq!(handler["prefixes"].as_array().map(Vec::len), Some(usize::from(is_known)), "{name}");
         let route = daemon.ask(&["route", &format!("{} it", prefix(name))]);
-        assert!(route["why"].as_str().is_some_and(|why| why.contains("put aside")), "{name}: {route}");
+        assert!(route["why"].as_str().is_some_and(|why| why.contains("is parked")), "{name}: {route}");
     }
     for (name, _, _) in PLUGINS {
         let _ = fs::remove_file(path(&home, name));
@@ -104,7 +104,7 @@ fn tasks_of_a_file_that_is_refused_at_start_run_when_it_is_good() {
     }
     let counts = daemon.counts();
     assert_eq!((&counts["dead"], &counts["retried"]), (&0.into(), &0.into()), "{counts}");
-    // Nothing is put aside any more for want of knowledge.
+    // Nothing is parked any more for want of knowledge.
     broker.publish(home.queue(), "nobodys", "Nobody's task");
     assert_eq!(broker.take(&home.dead()).header("x-warren-reason").as_deref(), Some("unroutable"));
 }

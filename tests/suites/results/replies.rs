@@ -95,15 +95,15 @@ fn a_queue_that_is_missing_or_full_holds_no_task_up() {
     let daemon = Daemon::start(&stage.home);
     stage.ask("missing", "Scenario result 9");
     stage.ask("missing-dead", "Scenario reject");
-    daemon.wait_log(0, &["INFO", "nobody takes the task's reply", "task_id=missing ", "NO_ROUTE"]);
-    daemon.wait_log(0, &["INFO", "nobody takes the task's reply", "task_id=missing-dead "]);
+    daemon.wait_log(0, &["INFO", "the reply was not deliverable", "task_id=missing ", "NO_ROUTE"]);
+    daemon.wait_log(0, &["INFO", "the reply was not deliverable", "task_id=missing-dead "]);
     let full = [
         ("x-max-length", AMQPValue::LongInt(0)),
         ("x-overflow", AMQPValue::LongString("reject-publish".into())),
     ];
     stage.broker.declare(&stage.replies, &full);
     stage.ask("full", "Scenario result 9");
-    daemon.wait_log(0, &["INFO", "nobody takes the task's reply", "task_id=full "]);
+    daemon.wait_log(0, &["INFO", "the reply was not deliverable", "task_id=full "]);
     daemon.wait_count("done", 2);
     wait::until("nothing is held", || (daemon.status()["queues"][0]["settling"] == 0).then_some(()));
     stage.broker.wait_depth(&stage.home.dead(), 1);

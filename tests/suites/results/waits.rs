@@ -92,7 +92,7 @@ fn ctrl_c_ends_the_waiting_and_says_what_is_missing() {
     assert!(text.contains("interrupted") && text.contains("without a result: task 2 ("), "{text}");
     stage.home.release("gate");
     // Its queue went with it.
-    daemon.wait_log(0, &["nobody takes the task's reply"]);
+    daemon.wait_log(0, &["the reply was not deliverable"]);
     daemon.wait_count("done", 2);
     wait::until("nothing is held", || (daemon.status()["queues"][0]["settling"] == 0).then_some(()));
 }

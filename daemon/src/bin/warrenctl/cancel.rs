@@ -18,7 +18,6 @@ Examples:
   warrenctl cancel 0190b0f2-7c1e-7000-8000-3c5d2a9e4b11
   warrenctl active --json | jq -r '.[] | select(.running_ms > 600000).id' | xargs -n1 warrenctl cancel";
 
-/// Which task.
 #[derive(Debug, Args)]
 pub(crate) struct CancelArgs {
     /// The task's id, as `warrenctl active` and the log show it

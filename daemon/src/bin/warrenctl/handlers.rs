@@ -99,12 +99,15 @@ mod tests {
         let held = |left| HandlerStatus {
             name: "mail".into(),
             state: HandlerState::Suspended,
-            held: Some("its plugin hosts keep dying".into()),
+            held: Some("its plugin hosts died repeatedly".into()),
             held_for_ms: left,
             ..HandlerStatus::default()
         };
         let lines = text(&[held(Some(8_000)), held(None)]);
-        assert!(lines.contains("mail is suspended for another 8s: its plugin hosts keep dying"), "{lines}");
+        assert!(
+            lines.contains("mail is suspended for another 8s: its plugin hosts died repeatedly"),
+            "{lines}"
+        );
         assert!(lines.contains("mail is suspended until `warrenctl handler resume`: "), "{lines}");
     }
 }

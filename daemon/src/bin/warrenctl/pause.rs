@@ -8,7 +8,7 @@ use crate::output::{clean, print, print_json};
 use crate::{Global, place};
 
 pub(crate) const HANDLER_EXAMPLES: &str = "\
-A paused handler is given no tasks: what runs finishes, what waits and what arrives is put aside in a delay queue with
+A paused handler is given no tasks: what runs finishes, what waits and what arrives is parked in a delay queue with
 its attempt unchanged and comes back at most 30 s after `resume`. `resume` also lifts a suspension (its hosts kept
 dying) and a rest (its tasks failed almost always). A pause outlasts reloads and ends with the daemon.
 Exit status: 0 done; 65 no such handler; 69 no daemon.

@@ -21,7 +21,6 @@ Examples:
   warrenctl route --offline --config ./warren.toml 'Backup database now'
   warrenctl route --queue mail --type order.created '{\"order\": 1001}'";
 
-/// Which task.
 #[derive(Debug, Args)]
 pub(crate) struct RouteArgs {
     /// The task's text, as a producer would publish it

@@ -1,5 +1,5 @@
-//! The state machine of a consuming connection. Time and events come in, actions go out, and `session.rs` performs them. Pure,
-//! but for the random numbers of the backoff.
+//! The state machine of a consuming connection. Time and events come in, actions go out, and `session.rs` performs them.
+//! Deterministic except for jitter.
 //!
 //! ```text
 //! connection   Waiting ──time──▶ Dialling ──▶ Up ──lost──▶ Waiting         Ended: from each of them

@@ -1,4 +1,4 @@
-//! Whether the broker still has a consumer that gets nothing. Pure, but for its cells.
+//! Whether the broker still has a consumer that gets nothing. State is held in cells; no I/O.
 //!
 //! The broker tells a consumer that its queue is gone (`basic.cancel`), but not always: `RabbitMQ` 4.0.5 says nothing when a
 //! queue is deleted within a moment of `basic.consume-ok`, and a quorum queue can lose a consumer when its leader changes.
@@ -42,7 +42,7 @@ impl Presence {
     /// The broker's answer: the consumers of the queue, `None` without a queue. Returns why the consumer counts as lost.
     pub(super) fn answered(&self, consumers: Option<u32>) -> Option<&'static str> {
         match consumers {
-            None => Some("the queue is gone, which the broker did not tell"),
+            None => Some("the queue was deleted; the broker sent no cancel"),
             Some(0) => {
                 self.absent.set(self.absent.get() + 1);
                 (self.absent.get() >= ABSENT_ANSWERS)

@@ -46,7 +46,6 @@ pub struct Browse {
 pub struct Found {
     /// What [`Browse::remove`] takes.
     pub tag: Tag,
-    /// The letter.
     pub letter: DeadLetter,
 }
 

@@ -1,5 +1,5 @@
-//! How long to wait before the next attempt: full jitter, so that many daemons do not connect at the same moment. Pure, but for
-//! the random numbers.
+//! How long to wait before the next attempt: full jitter, so that many daemons do not connect at the same moment.
+//! Deterministic except for jitter.
 
 use std::time::Duration;
 

@@ -18,12 +18,7 @@ pub enum DialError {
     BadUri,
     /// A TLS file cannot be read.
     #[error("cannot read {}: {error}; check `broker.ca_file`, `broker.cert_file`, `broker.key_file` and the file's owner", file.display())]
-    Certificate {
-        /// Which.
-        file: PathBuf,
-        /// Why not.
-        error: std::io::Error,
-    },
+    Certificate { file: PathBuf, error: std::io::Error },
     /// The host's name cannot be resolved.
     #[error(
         "{address}: cannot resolve the host name ({why}); check `broker.uri`, the name service, and under systemd that the unit's IPAddressAllow= lets warrend reach it"

@@ -32,11 +32,9 @@ const CONTENT_OVERHEAD: usize = 8 + 12;
 /// A message on its way to a queue, through the default exchange.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// The queue.
     pub queue: &'a str,
     /// Sent as they are.
     pub properties: BasicProperties,
-    /// The body.
     pub body: &'a [u8],
 }
 

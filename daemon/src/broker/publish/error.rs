@@ -38,7 +38,6 @@ pub enum PublishError {
         queue: String,
         /// Its properties on the wire.
         bytes: usize,
-        /// What fits.
         limit: usize,
     },
     /// The broker says nothing to it, and there is another queue it can go to.

@@ -1,4 +1,4 @@
-//! Which delay queues do not confirm, and where a copy goes instead. Pure.
+//! Tracks delay queues that stopped confirming publishes and picks the next longer one. Pure.
 //!
 //! A quorum queue can be there, be called running, and never confirm a message: without its majority, or with RabbitMQ
 //! 3.10 and 4.0 when the broker was killed within a second of its declaration. A copy that waits for such a queue keeps its

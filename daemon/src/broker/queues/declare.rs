@@ -36,7 +36,6 @@ pub async fn declare_work_queue(
 /// A queue that a copy can go to.
 #[derive(Debug)]
 pub struct Ensured {
-    /// Its name.
     pub name: String,
     /// It is a quorum queue: what it confirms is not safe before it is [`SETTLE`] old.
     pub is_quorum: bool,

@@ -17,7 +17,6 @@ pub enum QueueError {
         topology::permission_pattern(topology::work_queue_of(queue).unwrap_or(queue))
     )]
     Refused {
-        /// Which.
         queue: String,
         /// The broker's words.
         why: String,
@@ -27,7 +26,6 @@ pub enum QueueError {
         "queue `{queue}` exists with other arguments: {why}; delete it when it is empty, or configure another name"
     )]
     Different {
-        /// Which.
         queue: String,
         /// The broker's words.
         why: String,
@@ -38,7 +36,6 @@ pub enum QueueError {
     /// Another error of the channel.
     #[error("queue `{queue}`: {why}")]
     Broker {
-        /// Which.
         queue: String,
         /// The broker's words.
         why: String,
@@ -47,10 +44,7 @@ pub enum QueueError {
     #[error(
         "queue `{queue}`: the broker did not answer in {ANSWER_LIMIT:?}; its node may be down, or a quorum queue without its majority"
     )]
-    Silent {
-        /// Which.
-        queue: String,
-    },
+    Silent { queue: String },
     /// The connection is gone: nothing is known of the queue.
     #[error("{0}")]
     Link(String),

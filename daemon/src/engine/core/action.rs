@@ -32,12 +32,7 @@ pub(crate) enum Action {
         tag: u64,
     },
     /// Consume exactly these queues, from the broker that this configuration names.
-    Consume {
-        /// The configuration.
-        config: Arc<Config>,
-        /// The queues.
-        queues: Vec<config::Queue>,
-    },
+    Consume { config: Arc<Config>, queues: Vec<config::Queue> },
     /// Bound the memory for larger bodies.
     SetMaxTaskBytes(u64),
     /// Try again at once what is quarantined.
@@ -55,23 +50,19 @@ pub(crate) enum Action {
     },
     /// Write a task to a host: [`Core::with_task`](super::Core::with_task) has it.
     SendTask {
-        /// The host.
         host: HostId,
         /// The task's number there.
         seq: Seq,
-        /// The task.
         entry: EntryKey,
     },
     /// Ask a host to stop a task.
     CancelTask {
-        /// The host.
         host: HostId,
         /// The task's number there.
         seq: Seq,
     },
     /// Ask a host for a task back that it has not started.
     RecallTask {
-        /// The host.
         host: HostId,
         /// The task's number there.
         seq: Seq,
@@ -120,7 +111,6 @@ pub(crate) enum CopyKind {
     Onward(Wait),
     /// A dead letter, and the reply to whoever waits for the task's end.
     Dead {
-        /// Why.
         reason: DeadReason,
         /// What went wrong.
         error: TaskError,

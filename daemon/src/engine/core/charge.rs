@@ -1,5 +1,5 @@
-//! Who answers for the end of a host. Pure: every way that a host can end is charged to somebody, so that none of them
-//! can repeat unseen without end.
+//! Decides what the end of a host counts against: task, handler, machine or nothing. Pure: every way that a host can end
+//! has its charge, so that none of them can repeat unseen without end.
 
 use crate::host::{Exit, HostStage};
 

@@ -29,9 +29,7 @@ pub(crate) enum Event {
     Link(LinkEvent),
     /// A plugin host reports something.
     Host {
-        /// Which.
         host: HostId,
-        /// What.
         event: HostEvent,
         /// Its resident memory, for a report of a host that [`Core::watches_rss`](super::Core::watches_rss) names.
         rss: Option<u64>,
@@ -40,12 +38,10 @@ pub(crate) enum Event {
     Copy {
         /// The entry that it was started for.
         entry: EntryKey,
-        /// How.
         result: CopyResult,
     },
     /// What an earlier daemon remembered of a queue's finished tasks.
     DedupLoaded {
-        /// The queue.
         queue: Arc<str>,
         /// What was found; empty where nothing could be read.
         found: Vec<dedup::Segment>,

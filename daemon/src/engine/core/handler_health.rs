@@ -83,7 +83,7 @@ impl HandlerHealth {
             .min(SUSPENSION.1);
         self.suspensions = self.suspensions.saturating_add(1);
         self.victims.clear();
-        let why = format!("its plugin hosts keep dying, the last one so: {why}").into();
+        let why = format!("its plugin hosts died repeatedly; last cause: {why}").into();
         self.timed = Some(Timed { state: HandlerState::Suspended, why, until: now + length });
         true
     }

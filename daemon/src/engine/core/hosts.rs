@@ -115,7 +115,7 @@ impl Core {
         let Some(pool) = self.pools.get_mut(pool) else { return };
         pool.start_failed(turn.now.instant);
         let message = format!("no plugin host can be started here: {}", reason_of(exit));
-        tracing::error!(handler = %pool.generation.handler, error = %message, "the machine is short of something; trying again");
+        tracing::error!(handler = %pool.generation.handler, error = %message, "cannot start a plugin host: the machine lacks a resource; retrying");
         self.handlers[pool.handler].last_error = Some(message.clone());
         self.errors.add(turn.now.unix, None, None, &message);
         self.machine_fault = Some(message);

@@ -11,7 +11,6 @@ use super::keys::{EntryKey, QueueKey};
 use crate::broker::Delivery;
 use crate::dedup::Fingerprint;
 
-/// The table.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     all: Slab<Entry>,
@@ -100,7 +99,7 @@ impl InFlight {
         self.look_again = true;
     }
 
-    /// What was held back and should be looked at again, in the order it came. Each entry has just arrived, as it were.
+    /// What was held back and should be looked at again, in the order it came. Each entry has just arrived.
     pub(super) fn take_held_back(&mut self) -> Vec<EntryKey> {
         if !std::mem::take(&mut self.look_again) {
             return Vec::new();

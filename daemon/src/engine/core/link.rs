@@ -69,7 +69,7 @@ impl Core {
                     "queue `{queue}` was deleted, with all that was in it, and is declared anew: does a policy with \
                      `expires` match it (rabbitmqctl list_policies)?"
                 );
-                tracing::error!(%queue, error = %why, "a queue of ours is gone");
+                tracing::error!(%queue, error = %why, "a delay or dead-letter queue was deleted");
                 self.errors.add(at, None, None, &why);
             }
         }

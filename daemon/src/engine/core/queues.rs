@@ -37,7 +37,6 @@ pub(super) struct ConsumedQueue {
 /// Tasks of one queue that cannot be settled.
 #[derive(Debug, Default)]
 pub(super) struct Stuck {
-    /// How many.
     pub(super) tasks: usize,
     /// Why one of them cannot.
     pub(super) why: Option<String>,

@@ -129,7 +129,7 @@ impl Publication {
         let ended = Ended { id, handler: self.handler(), attempt: *attempt, ending };
         match self.publisher.reply(delivery, ended).await {
             Err(error) if !matches!(error, PublishError::Closed) => {
-                tracing::info!(task_id = %id.text, %error, "nobody takes the task's reply; the task is settled without");
+                tracing::info!(task_id = %id.text, %error, "the reply was not deliverable; settling the task without it");
                 Ok(())
             }
             sent => sent,

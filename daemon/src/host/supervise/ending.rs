@@ -19,7 +19,9 @@ impl SupervisedHost {
             match self.pump(link, READS_PER_TURN) {
                 Ok(Pumped::More) => {}
                 Ok(Pumped::Empty | Pumped::End) => break,
-                Err(Malformed(what)) => break garbled = Some(format!("; its last words were {what}")),
+                Err(Malformed(what)) => {
+                    break garbled = Some(format!("; the last frame was malformed: {what}"));
+                }
             }
         }
         for (pipe, lines) in [(&link.stdout, &self.stdout), (&link.stderr, &self.stderr)] {

@@ -52,7 +52,6 @@ pub struct ReloadReply {
 pub struct ReloadRow {
     /// The handler's name.
     pub handler: String,
-    /// What.
     pub change: HandlerChange,
     /// The generation now in force; 0: none.
     pub generation: u64,
@@ -92,11 +91,8 @@ pub struct CancelReply {
 /// One cancelled task.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CancelledTask {
-    /// Its id.
     pub id: String,
-    /// Its queue.
     pub queue: String,
-    /// Its handler.
     pub handler: String,
     /// How far it was.
     pub was: CancelledWhile,

@@ -172,7 +172,7 @@ impl Look {
         self.interrupt.wait().await;
     }
 
-    /// A word to who waits.
+    /// Prints a progress note for the user.
     pub(super) fn say(&self, text: &str) {
         self.bar.suspend(|| note(text));
     }

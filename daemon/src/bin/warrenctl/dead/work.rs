@@ -1,4 +1,4 @@
-//! What replay and drop have in common: they must be told what they may touch, and they tell what they did.
+//! Shared by replay and drop: selection, confirmation, report.
 
 use std::fmt::Write as _;
 

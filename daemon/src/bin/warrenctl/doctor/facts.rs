@@ -93,7 +93,6 @@ pub(super) struct PluginRefusal {
     pub(super) owner: Option<u32>,
 }
 
-/// The broker.
 #[derive(Debug)]
 pub(super) struct BrokerFacts {
     pub(super) addresses: Vec<Address>,
@@ -131,7 +130,6 @@ pub(super) struct ProcessLimits {
     pub(super) processes: Option<u64>,
 }
 
-/// The machine.
 #[derive(Debug, Clone)]
 pub(super) struct MachineFacts {
     pub(super) now: SystemTime,

@@ -1,4 +1,4 @@
-//! Asks everybody, and changes nothing. What cannot be known is left out rather than guessed.
+//! Collects facts from daemon, broker, systemd and files; read-only. What cannot be known is left out rather than guessed.
 
 mod files;
 mod system;

@@ -23,7 +23,6 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub(super) struct InputTask {
     /// Its line, or its place on the command line, from 1.
     pub(super) line: u64,
-    /// Its body.
     pub(super) body: Vec<u8>,
 }
 

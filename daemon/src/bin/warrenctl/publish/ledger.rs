@@ -34,7 +34,6 @@ pub(super) struct PublishLedger {
 /// A line that is not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Unconfirmed {
-    /// Its number.
     pub(super) line: u64,
     /// The message id it was sent with.
     pub(super) id: String,

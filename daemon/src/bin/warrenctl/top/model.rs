@@ -36,9 +36,7 @@ pub(super) struct Model {
 /// One queue or handler.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
-    /// Its name.
     pub(super) name: String,
-    /// Its state.
     pub(super) state: String,
     /// Tasks running now.
     pub(super) running: usize,

@@ -16,7 +16,6 @@ const KEPT: usize = 256;
 pub(super) struct Point {
     /// When they were read.
     pub(super) at: Instant,
-    /// The totals.
     pub(super) counts: Counts,
     /// The spans: waits of a queue, durations of a handler.
     pub(super) spans: Histogram,

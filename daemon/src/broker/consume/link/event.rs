@@ -8,7 +8,6 @@ use crate::broker::dial::Loss;
 use crate::broker::event::ConsumerId;
 use crate::config::Queue;
 
-/// What happens.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::broker::consume) enum SessionEvent {
     /// Nothing but time.
@@ -25,9 +24,7 @@ pub(in crate::broker::consume) enum SessionEvent {
     Unusable(Arc<str>, String),
     /// A consumer's stream ended, or the channel of a stopped one did.
     Ended {
-        /// Which.
         id: ConsumerId,
-        /// How.
         end: End,
         /// The connection still stands.
         connected: bool,

@@ -122,7 +122,7 @@ fn handler(handler: &HandlerStatus) -> Option<Finding> {
         HandlerState::Active => None,
         HandlerState::Paused => find(Severity::Note, "warrenctl handler resume NAME"),
         HandlerState::Failing => {
-            find(Severity::Error, "mend it, then warrenctl reload; its tasks are put aside meanwhile")
+            find(Severity::Error, "mend it, then warrenctl reload; its tasks are parked meanwhile")
         }
         HandlerState::Suspended | HandlerState::Resting => {
             find(Severity::Warning, "warrenctl handlers says until when")

@@ -1,4 +1,4 @@
-//! The machine: enough descriptors, processes, memory and disk for what is configured, and a clock that can be believed.
+//! The machine: enough descriptors, processes, memory and disk for what is configured, and a synchronised clock.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Facts in, findings out. Nothing here asks anybody anything.
+//! Pure checks: facts in, findings out.
 
 mod broker;
 mod config;

@@ -84,7 +84,7 @@ fn file(plugin: &PluginFact, who: &Who) -> Option<Finding> {
 
 /// What follows when nothing tells the prefixes of a handler.
 const UNKNOWN: &str = ", and no prefixes are stated: where its file does not tell them, tasks that no handler takes are \
-                       put aside";
+                       parked";
 
 fn handler(handler: &WantedHandler) -> Option<Finding> {
     match &handler.origin {

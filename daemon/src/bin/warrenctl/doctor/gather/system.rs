@@ -1,4 +1,4 @@
-//! The kernel's and systemd's word on the daemon's process, its unit, the machine.
+//! Reads process, unit and machine facts from /proc and systemd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
