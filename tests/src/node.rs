@@ -243,7 +243,7 @@ impl Node {
 
     /// RabbitMQ 3.10.8 ends all dead-letter workers of a node when two of them fail within five seconds, as they do when a
     /// new leader answers late on a loaded machine: nothing comes back from the node's delay queues until they have another
-    /// leader. Later releases (3.10.20, 3.11.12) let a hundred fail in a second, and so does this node.
+    /// leader. Releases since 3.11.12 (pull request 7677) let a hundred fail in a second, and so does this node.
     fn keep_dead_letter_workers(&self) -> Result<()> {
         // The fifth and sixth field of a supervisor's state: how many restarts in how many seconds.
         self.eval(
