@@ -108,7 +108,9 @@ fn what_was_had_while_nobody_waited_is_held_against_nobody() {
         }
     };
     let ends = [run(0, 80), run(1, 20)];
-    ends.into_iter().for_each(|end| end(&mut scheduler));
+    for end in ends {
+        end(&mut scheduler);
+    }
     (0..40).for_each(|entry| scheduler.add(flow(2, 0), 1, task(entry)));
     scheduler.add(flow(0, 0), 1, task(0));
     let mut started = Vec::new();
