@@ -29,3 +29,23 @@ impl RecentErrors {
         self.0.iter().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_and_one_that_repeats_stands_there_once() {
+        let mut errors = RecentErrors::default();
+        for n in 0..40 {
+            errors.add(UnixMs(n), Some("h"), None, &format!("error {}", n % 30));
+        }
+        let all = errors.all();
+        assert_eq!(all.len(), MAX);
+        assert_eq!((all[0].at_ms, &*all[0].message), (39, "error 9"));
+        let again = all.iter().filter(|error| error.message == "error 9").count();
+        assert_eq!(again, 1);
+        errors.add(UnixMs(50), Some("g"), None, "error 9");
+        assert_eq!(errors.all()[1].message, "error 9", "of another handler it is another error");
+    }
+}

@@ -274,3 +274,37 @@ fn front_of(worker: &Worker, exit: &Exit) -> Option<Given> {
 fn reason_of(exit: &Exit) -> &str {
     exit.create_error.as_ref().map_or(&exit.why, |error| &error.message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_host_is_told_by_why_it_was_to_end_and_by_what_it_was_at() {
+        let exit = |stage, over| Exit {
+            stage,
+            orderly: false,
+            why: "signal 9".to_owned(),
+            create_error: None,
+            started: 1,
+            done_unreported: Vec::new(),
+            ended: 0,
+            over,
+        };
+        let running = || exit(HostStage::Running, None);
+        let table = [
+            (Some(CancelCause::Timeout), running(), "timeout", "its time limit"),
+            (Some(CancelCause::Operator), running(), "killed", "when asked"),
+            (Some(CancelCause::Drain), running(), "killed", "when asked"),
+            (None, exit(HostStage::Running, Some(Bound::CpuTime)), "cpu_time", "signal 9"),
+            (None, running(), "crash", "host died: signal 9"),
+            (None, exit(HostStage::Reading, None), "crash", "while it read the task: signal 9"),
+            (None, exit(HostStage::Reporting, None), "crash", "before it reported the task: signal 9"),
+        ];
+        for (cancelled, exit, code, message) in table {
+            let error = death_error(cancelled, &exit);
+            assert_eq!(error.code, code, "{cancelled:?}, {:?}", exit.stage);
+            assert!(error.message.contains(message), "{}", error.message);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod bed;
 mod settling;
 mod sharing;
+mod showing;
 mod working;
 
 use std::time::Duration;

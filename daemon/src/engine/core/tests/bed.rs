@@ -10,6 +10,7 @@ use lapin::BasicProperties;
 use crate::broker::{ConsumerId, Delivery, LinkEvent};
 use crate::config::{Breaker, Broker, Config, Daemon, Environment, Limits, Log, Plugins, Queue, Retry};
 use crate::dedup::StoreOrder;
+use crate::engine::Health;
 use crate::engine::core::keys::EntryKey;
 use crate::engine::core::{Action, Copy, CopyKind, CopyResult, Core, Event, Now};
 use crate::host::{Exit, HostEvent, HostId, HostStage, Report, Seq};
@@ -190,6 +191,28 @@ impl Bed {
             "a task waits although a worker is free, after {step:?}"
         );
         actions.into_iter().filter_map(|action| self.describe(action)).collect()
+    }
+
+    /// A reload with another configuration: what the core wants done.
+    pub(super) fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut actions = Vec::new();
+        change(Arc::make_mut(&mut self.config));
+        let registry = registry(self.generation, &self.limits);
+        self.core.swap(self.config.clone(), registry, self.now, &mut actions);
+        actions.into_iter().filter_map(|action| self.describe(action)).collect()
+    }
+
+    /// The link says something: what is shown a second later.
+    pub(super) fn shown_after(&mut self, event: LinkEvent) -> Health {
+        let mut actions = Vec::new();
+        self.now.instant += Duration::from_secs(1);
+        self.core.on(Event::Link(event), self.now, &mut actions);
+        self.core.turn_end(self.now, &mut actions);
+        let shown = actions.into_iter().rev().find_map(|action| match action {
+            Action::Show(health) => Some(health),
+            _ => None,
+        });
+        shown.expect("it is shown")
     }
 
     /// Plays every step, and holds what the core wants done against what is expected.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Limits, Plugins, Queue, Rate};
+use crate::config::{Limits, Plugins, Queue, Rate, TaskKey};
 use crate::host::HostStage;
 use crate::model::Outcome::Done;
 
@@ -109,4 +109,46 @@ fn a_rate_lets_a_task_start_when_it_is_due_and_others_go_on() {
             (After(wait), &["send 2/2 c as 1"]),
         ],
     );
+}
+
+/// Seven deliveries beside the one that runs, in a window of eight; the second tick later.
+const CROWDED: &super::History = &[
+    (Deliver(2, "b"), &[]),
+    (Deliver(3, "c"), &[]),
+    (Deliver(4, "d"), &[]),
+    (Deliver(5, "e"), &[]),
+    (Deliver(6, "f"), &[]),
+    (Deliver(7, "g"), &[]),
+    (Deliver(8, "h"), &[]),
+    (
+        After(SECOND),
+        &[
+            "copy h in 5s as 1, cut short 0",
+            "copy g in 5s as 1, cut short 0",
+            "copy f in 5s as 1, cut short 0",
+        ],
+    ),
+    (After(SECOND), &[]),
+];
+
+#[test]
+fn what_cannot_run_for_its_handlers_limit_leaves_half_of_the_window_to_others() {
+    let rate = Rate { tasks: 1, unit: SECOND * 3600, burst: 1 };
+    let table = [
+        ("workers", Limits { workers: Some(1), ..limits() }),
+        ("rate", Limits { rate: Some(rate), ..limits() }),
+        ("a key", Limits { exclusive_by: Some(TaskKey::Argument), ..limits() }),
+    ];
+    for (what, limits) in table {
+        let queue = || Queue { prefetch: 4, workers: 2, ..Queue::new(QUEUE) };
+        let mut bed = Bed::with(limits.clone(), queue());
+        bed.expect(what, RUNNING);
+        bed.expect(what, CROWDED);
+    }
+    // Nobody else could use the window.
+    let queue = Queue { prefetch: 8, workers: 1, ..Queue::new(QUEUE) };
+    let mut bed = Bed::with(Limits { workers: Some(1), ..limits() }, queue);
+    bed.expect("running", RUNNING);
+    bed.expect("all of its workers are the queue's", &CROWDED[..7]);
+    bed.expect("all of its workers are the queue's", &[(After(SECOND), &[])]);
 }
