@@ -50,6 +50,7 @@ impl World {
                 );
             }
             self.check_idle_workers();
+            self.check_idle_hosts();
             self.watch_sharing();
         }
         self.check_time_limits();
@@ -95,6 +96,25 @@ impl World {
         }
         if let Some(seen) = found {
             self.broken("no task waits while a worker that it may use is idle", seen);
+        }
+    }
+
+    /// No more hosts are idle than may be, but for those of handlers with tasks waiting.
+    fn check_idle_hosts(&mut self) {
+        let Some(daemon) = &self.daemon else { return };
+        let is_idle = |host: &&HostModel| {
+            host.is_ready && host.given.is_empty() && !host.is_leaving && !host.told_fault
+        };
+        let idle: Vec<&HostModel> = daemon.hosts.values().filter(is_idle).collect();
+        let allowed = usize::from(self.setup().max_idle_hosts);
+        let is_awaited = |host: &HostModel| {
+            let waits = |hand: &Hand| hand.stage == HandStage::Waiting;
+            let mut hands = self.ledger.hands.values().filter(|hand| waits(hand));
+            hands.any(|hand| self.handler_of(hand.message) == Some(host.handler))
+        };
+        if idle.len() > allowed && idle.iter().any(|host| !is_awaited(host)) {
+            let seen = format!("{} are idle, {allowed} are allowed", idle.len());
+            self.broken("no more hosts are idle than may be", seen);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The core as histories: what happens, step by step, and what the core wants done for it.
 
 mod bed;
+mod leaving;
 mod settling;
 mod sharing;
 mod showing;

@@ -202,6 +202,16 @@ impl Bed {
         actions.into_iter().filter_map(|action| self.describe(action)).collect()
     }
 
+    /// A host with so much memory reports that a task is done: what the core wants done.
+    pub(super) fn ends_with_rss(&mut self, host: u64, seq: Seq, rss: u64) -> Vec<String> {
+        let report = Box::new(Report::without_result(seq, Outcome::Done, None));
+        let event = Event::Host { host: HostId(host), event: HostEvent::Report(report), rss: Some(rss) };
+        let mut actions = Vec::new();
+        self.core.on(event, self.now, &mut actions);
+        self.core.turn_end(self.now, &mut actions);
+        actions.into_iter().filter_map(|action| self.describe(action)).collect()
+    }
+
     /// The link says something: what is shown a second later.
     pub(super) fn shown_after(&mut self, event: LinkEvent) -> Health {
         let mut actions = Vec::new();
