@@ -1,4 +1,5 @@
-//! The query part of a request target: `a=b&c=d` with percent-encoding. Pure; both ends use it.
+//! The query part of a request target: `a=b&c=d` with percent-encoding. Pure; both ends use it. By hand, because
+//! `form_urlencoded` replaces a bad escape without an error.
 
 /// Joins the pairs that have a value into `?a=b&c=d`; empty when none has.
 pub(super) fn encode(pairs: &[(&str, Option<&str>)]) -> String {

@@ -49,7 +49,11 @@ fn text(handlers: &[HandlerStatus]) -> String {
             if handler.queues.is_empty() { "all".to_owned() } else { handler.queues.join(", ") },
             if handler.workers == 0 { "-".to_owned() } else { handler.workers.to_string() },
             handler.weight.max(1).to_string(),
-            handler.rate.as_ref().map_or_else(|| "-".to_owned(), |(rate, _)| rate.clone()),
+            match &handler.rate {
+                Some((rate, burst)) if *burst > 1 => format!("{rate}, burst {burst}"),
+                Some((rate, _)) => rate.clone(),
+                None => "-".to_owned(),
+            },
             handler.fair_by.clone().unwrap_or_else(|| "-".to_owned()),
             handler.exclusive_by.clone().unwrap_or_else(|| "-".to_owned()),
             span(Duration::from_millis(handler.timeout_ms)),
