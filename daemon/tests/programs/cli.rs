@@ -4,10 +4,10 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use tokio::sync::{mpsc, oneshot};
-use warren::config::SocketMode;
-use warren::control::server::{ControlServer, Request};
+use warren::control::server::Request;
 use warren::model::status::{HandlerStatus, ReloadReply, RouteReply, Status};
+
+use super::control::Daemon;
 
 /// Every verb, as words of the command line.
 const VERBS: &[&[&str]] = &[
@@ -58,34 +58,9 @@ fn assert_ends(output: &Output, code: i32, parts: &[&str]) {
 }
 
 /// Runs `body` beside a control server whose main loop is `answer`.
-fn with_daemon(mut answer: impl FnMut(Request) + Send + 'static, body: impl FnOnce(&Path)) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("control.sock");
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (bound, is_bound) = std::sync::mpsc::channel();
-    let socket = path.clone();
-    let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let server = ControlServer::bind(&socket, SocketMode::Group).unwrap();
-            bound.send(()).unwrap();
-            let (requests, mut inbox) = mpsc::channel(8);
-            let main_loop = async {
-                while let Some(request) = inbox.recv().await {
-                    answer(request);
-                }
-            };
-            tokio::select! {
-                () = server.run(requests) => {}
-                () = main_loop => {}
-                _ = stopped => {}
-            }
-        });
-    });
-    is_bound.recv().unwrap();
-    body(&path);
-    drop(stop);
-    thread.join().unwrap();
+fn with_daemon(answer: impl FnMut(Request) + Send + 'static, body: impl FnOnce(&Path)) {
+    let daemon = Daemon::start(answer);
+    body(&daemon.socket());
 }
 
 #[test]

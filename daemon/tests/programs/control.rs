@@ -20,7 +20,7 @@ use warren::model::status::{
 const BOUND: Duration = Duration::from_secs(20);
 
 /// A server on a thread of its own; ends when dropped.
-struct Daemon {
+pub(super) struct Daemon {
     dir: tempfile::TempDir,
     monitor: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -29,7 +29,7 @@ struct Daemon {
 
 impl Daemon {
     /// Serves with `answer` as the main loop.
-    fn start(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
+    pub(super) fn start(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (bound, is_bound) = std::sync::mpsc::channel();
@@ -57,7 +57,7 @@ impl Daemon {
         Self { dir, monitor, stop: Some(stop), thread: Some(thread) }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.dir.path().join("control.sock")
     }
 

@@ -19,6 +19,15 @@ fn task(entry: EntryKey) -> ScheduledTask {
     ScheduledTask { entry, order: entry as u64, keys: TaskKeys::default() }
 }
 
+/// The next task starts, and ends as expected; whose it is.
+fn run_next(scheduler: &mut Scheduler, run_time: Duration) -> FlowKey {
+    scheduler.begin_round();
+    let next = scheduler.next().expect("a task");
+    scheduler.start(next, RunCharge::expected(run_time));
+    scheduler.ended(next, task(0), RunCharge::expected(run_time), run_time);
+    next
+}
+
 /// One queue whose handlers have always tasks waiting, and a clock.
 struct Bench {
     scheduler: Scheduler,
@@ -230,11 +239,7 @@ fn a_handler_at_its_limit_serves_its_queues_in_turn() {
     }
     let mut served = Vec::new();
     for _ in 0..9 {
-        scheduler.begin_round();
-        let next = scheduler.next().expect("a flow");
-        scheduler.start(next, RunCharge::expected(MS));
-        scheduler.ended(next, task(0), RunCharge::expected(MS), MS);
-        served.push(next.queue);
+        served.push(run_next(&mut scheduler, MS).queue);
     }
     assert_eq!(served, [1, 2, 0, 1, 2, 0, 1, 2, 0]);
 }

@@ -206,23 +206,25 @@ impl Bed {
     pub(super) fn ends_with_rss(&mut self, host: u64, seq: Seq, rss: u64) -> Vec<String> {
         let report = Box::new(Report::without_result(seq, Outcome::Done, None));
         let event = Event::Host { host: HostId(host), event: HostEvent::Report(report), rss: Some(rss) };
-        let mut actions = Vec::new();
-        self.core.on(event, self.now, &mut actions);
-        self.core.turn_end(self.now, &mut actions);
-        actions.into_iter().filter_map(|action| self.describe(action)).collect()
+        self.turn(event).into_iter().filter_map(|action| self.describe(action)).collect()
     }
 
     /// The link says something: what is shown a second later.
     pub(super) fn shown_after(&mut self, event: LinkEvent) -> Health {
-        let mut actions = Vec::new();
         self.now.instant += Duration::from_secs(1);
-        self.core.on(Event::Link(event), self.now, &mut actions);
-        self.core.turn_end(self.now, &mut actions);
-        let shown = actions.into_iter().rev().find_map(|action| match action {
+        let shown = self.turn(Event::Link(event)).into_iter().rev().find_map(|action| match action {
             Action::Show(health) => Some(health),
             _ => None,
         });
         shown.expect("it is shown")
+    }
+
+    /// A turn of one event.
+    fn turn(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.core.on(event, self.now, &mut actions);
+        self.core.turn_end(self.now, &mut actions);
+        actions
     }
 
     /// Plays every step, and holds what the core wants done against what is expected.

@@ -77,13 +77,7 @@ fn an_expectation_that_was_too_long_saves_no_credit() {
     let next = scheduler.next().expect("a flow");
     scheduler.start(next, long);
     (0..400).for_each(|entry| scheduler.add(flow(1, 0), 2, task(entry)));
-    let one = |scheduler: &mut Scheduler| {
-        scheduler.begin_round();
-        let next = scheduler.next().expect("a task");
-        scheduler.start(next, RunCharge::expected(second));
-        scheduler.ended(next, task(0), RunCharge::expected(second), second);
-        next.handler
-    };
+    let one = |scheduler: &mut Scheduler| run_next(scheduler, second).handler;
     (0..100).for_each(|_| assert_eq!(one(&mut scheduler), 1));
     (0..100).for_each(|entry| scheduler.add(flow(0, 0), 1, task(entry)));
     let is = long.running(second * 10);
@@ -115,11 +109,7 @@ fn what_was_had_while_nobody_waited_is_held_against_nobody() {
     scheduler.add(flow(0, 0), 1, task(0));
     let mut started = Vec::new();
     for _ in 0..3 {
-        scheduler.begin_round();
-        let next = scheduler.next().expect("a task");
-        scheduler.start(next, RunCharge::expected(minute));
-        scheduler.ended(next, task(0), RunCharge::expected(minute), minute);
-        started.push(next.handler);
+        started.push(run_next(&mut scheduler, minute).handler);
     }
     assert!(started[..2].contains(&0), "{started:?}");
 }
